@@ -1,0 +1,277 @@
+"""
+The configuration: every key of `otel-scorer.yaml`, its default and what it does. Defaults of the service live here only.
+
+`config/otel-scorer.yaml` is generated from these classes (see `sample`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
+
+from otel_scorer.config.exporters import Exporters, OtlpExporter
+from otel_scorer.config.quantities import OFF, Address, ByteSize, Duration
+from otel_scorer.config.section import NOT_YET, Empty, NotYet, Section
+from otel_scorer.pipeline.assembler import AssemblyLimits, LatePolicy, Trigger
+
+__all__ = [
+    "AssemblySettings",
+    "Config",
+    "Emit",
+    "Forwarding",
+    "GrpcSettings",
+    "HttpSettings",
+    "ScorerSettings",
+    "ScoringSettings",
+]
+
+Emit: TypeAlias = Literal["evaluation_span", "attributes", "events", "logs", "metrics", "native"]
+Forwarding: TypeAlias = Literal["passthrough", "hold_root", "hold_trace"]
+
+_LIMITS: Final = AssemblyLimits()
+_MATCH: Final = re.compile(r"\s*([^\s=]+)\s*=\s*(.+?)\s*")
+_EMIT_LATER: Final = frozenset({"logs", "metrics", "native"})
+_LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
+
+
+class GrpcSettings(Section):
+    """The OTLP/gRPC receiver."""
+
+    endpoint: Address = Field(
+        "127.0.0.1:4317", description="HOST:PORT to listen on; port 0 takes any free one; off switches it off."
+    )
+    max_request_size: ByteSize = Field(64 << 20, description="Larger requests are refused; measured after decompression.")
+    tls: Annotated[dict[str, Any] | None, NotYet] = Field(None, description="Certificates. Not available yet.")
+    auth: Annotated[dict[str, Any] | None, NotYet] = Field(None, description="Bearer tokens. Not available yet.")
+
+
+class HttpSettings(Section):
+    """The OTLP/HTTP receiver (protobuf and JSON)."""
+
+    endpoint: Address = Field(
+        "127.0.0.1:4318", description="HOST:PORT to listen on; port 0 takes any free one; off switches it off."
+    )
+    max_request_size: ByteSize = Field(64 << 20, description="Larger requests are refused; measured after decompression.")
+    tls: Annotated[dict[str, Any] | None, NotYet] = Field(None, description="Certificates. Not available yet.")
+    auth: Annotated[dict[str, Any] | None, NotYet] = Field(None, description="Bearer tokens. Not available yet.")
+    cors: Annotated[dict[str, Any] | None, NotYet] = Field(
+        None, description="Origins of browsers that may send. Not available yet."
+    )
+
+
+class Protocols(Section):
+    """The protocols that OTLP is received over."""
+
+    grpc: GrpcSettings = Field(default_factory=GrpcSettings, description="OTLP/gRPC.")
+    http: HttpSettings = Field(default_factory=HttpSettings, description="OTLP/HTTP, protobuf and JSON.")
+
+
+class OtlpReceiver(Section):
+    """The OTLP receiver."""
+
+    protocols: Protocols = Field(default_factory=Protocols, description="Each protocol has an address of its own.")
+
+
+class Receivers(Section):
+    """Where spans come from."""
+
+    otlp: OtlpReceiver = Field(default_factory=OtlpReceiver, description="OTLP, from applications or a Collector.")
+
+
+class AssemblySettings(Section):
+    """When a trace is complete."""
+
+    trigger: str = Field(
+        _LIMITS.trigger.value,
+        description="What starts the countdown: root, local_root, auto (a root, else a local root), "
+        "or a span with an attribute, such as 'gen_ai.operation.name = invoke_agent'.",
+    )
+    root_grace: Duration = Field(_LIMITS.root_grace, description="A trace with a root closes after this much quiet.")
+    root_cap: Duration = Field(_LIMITS.root_cap, description="The longest that arrivals extend root_grace.")
+    local_root_grace: Duration = Field(
+        _LIMITS.local_root_grace, description="Quiet time when there is only a local root: a span with a remote parent."
+    )
+    idle_timeout: Duration = Field(_LIMITS.idle_timeout, description="Quiet time when there is neither.")
+    max_age: Duration = Field(_LIMITS.max_age, gt=0, description="The longest a trace stays open, from its first span.")
+    max_traces: int = Field(_LIMITS.max_traces, ge=1, description="Open traces; beyond, heavy old ones close early.")
+    max_spans_per_trace: int = Field(
+        _LIMITS.max_spans_per_trace, ge=1, description="A trace with this many spans closes; later ones are forwarded."
+    )
+    max_bytes_per_trace: ByteSize = Field(_LIMITS.max_bytes_per_trace, description="The same, by size.")
+    late_spans: Literal["ignore", "rescore"] = Field(
+        "ignore",
+        description="Spans that come after their trace was scored: ignore (they are forwarded and counted). "
+        "rescore is not available yet.",
+    )
+
+    @field_validator("trigger")
+    @classmethod
+    def _check_trigger(cls, value: str) -> str:
+        named = {Trigger.AUTO, Trigger.ROOT, Trigger.LOCAL_ROOT}
+        if value not in named and not _MATCH.fullmatch(value):
+            raise PydanticCustomError("trigger", "must be auto, root, local_root or 'attribute = value'")
+        return value
+
+    @field_validator("late_spans")
+    @classmethod
+    def _check_late_spans(cls, value: str) -> str:
+        if value != "ignore":
+            raise PydanticCustomError("not_available", "{value} {reason}", {"value": value, "reason": NOT_YET})
+        return value
+
+    @property
+    def match(self) -> tuple[str, str] | None:
+        """The attribute and value of a span that starts the countdown, if `trigger` is such a match."""
+        if self.trigger in set(Trigger):
+            return None
+        found = _MATCH.fullmatch(self.trigger)
+        return None if found is None else (found[1], found[2])
+
+    @property
+    def limits(self) -> AssemblyLimits:
+        """The same for the assembler."""
+        return AssemblyLimits(
+            trigger=Trigger.MATCH if self.match else Trigger(self.trigger),
+            root_grace=self.root_grace,
+            root_cap=self.root_cap,
+            local_root_grace=self.local_root_grace,
+            idle_timeout=self.idle_timeout,
+            max_age=self.max_age,
+            max_traces=self.max_traces,
+            max_spans_per_trace=self.max_spans_per_trace,
+            max_bytes_per_trace=self.max_bytes_per_trace,
+            late_spans=LatePolicy(self.late_spans),
+        )
+
+
+class ScoringSettings(Section):
+    """How scorers are run."""
+
+    workers: int = Field(1, ge=1, description="Processes that run scorers.")
+    timeout: Duration = Field(30.0, gt=0, description="Time for one scorer on one target, unless the scorer says otherwise.")
+    concurrency: int = Field(64, ge=1, description="Coroutine scorers that run at the same time in one process.")
+
+
+class ScorerSettings(Section):
+    """One scorer, or several behind one reference. What is null stays as the scorer's code says."""
+
+    use: str = Field(
+        min_length=1,
+        description="package.module:attribute, package.module, path/to/file.py, path/to/file.py:attribute, "
+        "an entry point of the group otel_scorer.scorers, or the name of a built-in.",
+    )
+    sample_rate: float | None = Field(
+        None, ge=0, le=1, description="Share of traces to score, chosen by trace id: every replica chooses the same."
+    )
+    filter: str | None = Field(None, description="A CEL expression; traces for which it is not true are not scored.")
+    timeout: Duration | None = Field(None, description="Time for one target.")
+    span_types: list[str] | None = Field(
+        None, description="Score each span of these types, such as [TOOL], instead of the trace."
+    )
+    pass_if: str | None = Field(None, description="When a value passes, such as '>= 0.7' or '== False'.")
+
+
+class Spool(Section):
+    """Requests on disk until everything in them is scored and sent."""
+
+    directory: Annotated[str | None, NotYet] = Field(None, description="Folder of the spool. Not available yet.")
+    max_size: Annotated[ByteSize, NotYet] = Field(10 << 30, description="When full, new requests are refused.")
+    synchronous: Annotated[Literal["normal", "full"], NotYet] = Field(
+        "normal", description="normal survives a killed process, full a power loss too."
+    )
+
+
+class Telemetry(Section):
+    """What otel_scorer says about itself."""
+
+    metrics: Annotated[dict[str, Any], NotYet, BeforeValidator(lambda value: {} if value is None else value)] = Field(
+        default_factory=dict[str, Any], description="Where to send its own metrics. Not available yet."
+    )
+    status_page: Address = Field(
+        "127.0.0.1:13133", description="HOST:PORT that answers health checks and shows counters; off switches it off."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged to standard error.")
+
+
+class Config(Section):
+    """All of `otel-scorer.yaml`."""
+
+    receivers: Receivers = Field(default_factory=Receivers, description="Where spans come from.")
+    assembly: AssemblySettings = Field(default_factory=AssemblySettings, description="When a trace is complete.")
+    scoring: ScoringSettings = Field(default_factory=ScoringSettings, description="How scorers are run.")
+    scorers: Annotated[list[ScorerSettings], Empty] = Field(
+        default_factory=list[ScorerSettings], description="What is scored. A plain reference stands for {use: REFERENCE}."
+    )
+    emit: list[Emit] = Field(
+        default_factory=lambda: ["evaluation_span"],
+        min_length=1,
+        description="How verdicts go out: evaluation_span, and attributes or events on the scored span "
+        "(these two need a hold). logs, metrics and native are not available yet.",
+    )
+    explanations: Literal["full", "capped", "off"] = Field(
+        "full", description="Explanations may quote user data: full, capped (shortened) or off."
+    )
+    forwarding: Forwarding = Field(
+        "passthrough",
+        description="passthrough: spans go on at once. hold_root: the root waits for its verdicts. "
+        "hold_trace: the whole trace waits.",
+    )
+    hold_deadline: Duration = Field(5.0, description="The longest that spans wait for verdicts once their trace is closed.")
+    exporters: Exporters = Field(
+        default_factory=lambda: {"otlp": OtlpExporter()},
+        description="Where everything goes: otlp, otlp/NAME, console, file/NAME: {path: FILE}. Several are possible.",
+    )
+    spool: Spool = Field(
+        default_factory=Spool, description="Requests on disk until everything in them is scored and sent. Not available yet."
+    )
+    store: Annotated[str | None, NotYet] = Field(None, description="File that keeps traces and verdicts. Not available yet.")
+    preset: Annotated[str | None, NotYet] = Field(None, description="Settings that suit a backend. Not available yet.")
+    telemetry: Telemetry = Field(default_factory=Telemetry, description="What otel_scorer says about itself.")
+
+    @field_validator("scorers", mode="before")
+    @classmethod
+    def _plain_references(cls, value: object) -> object:
+        return [{"use": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+
+    @field_validator("emit")
+    @classmethod
+    def _check_emit(cls, value: list[Emit]) -> list[Emit]:
+        for kind in value:
+            if kind in _EMIT_LATER:
+                raise PydanticCustomError("not_available", "{value} {reason}", {"value": kind, "reason": NOT_YET})
+        return list(dict.fromkeys(value))
+
+    @field_validator("exporters")
+    @classmethod
+    def _check_exporters(cls, value: Exporters) -> Exporters:
+        if not value:
+            raise PydanticCustomError("exporters", "needs at least one destination, such as console: {}")
+        return value
+
+    @model_validator(mode="after")
+    def _refuse_loops(self) -> Self:
+        protocols = self.receivers.otlp.protocols
+        if protocols.grpc.endpoint == protocols.http.endpoint == OFF:
+            raise PydanticCustomError("receivers", "receivers: grpc and http are both off, so nothing can arrive")
+        for address in (protocols.grpc.endpoint, protocols.http.endpoint):
+            for key, exporter in self.exporters.items():
+                if isinstance(exporter, OtlpExporter) and _same_address(address, exporter.endpoint):
+                    raise PydanticCustomError(
+                        "loop",
+                        "exporters.{key}.endpoint: {address} is where this process listens itself: it would send to itself",
+                        {"key": key, "address": address},
+                    )
+        return self
+
+
+def _same_address(listening: str, endpoint: str) -> bool:
+    host, _, port = listening.rpartition(":")
+    parts = urlsplit(endpoint)
+    if listening == OFF or port == "0" or str(parts.port) != port:
+        return False
+    host, other = host.strip("[]").lower(), (parts.hostname or "").lower()
+    return host == other or (host in _LOCAL_HOSTS and other in _LOCAL_HOSTS)

@@ -1,0 +1,100 @@
+"""
+The base of every part of the configuration: strict about its keys, and honest about what is not there yet.
+
+A setting that the documentation names but that nothing reads yet must not be accepted in silence.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Any, Final, Self, cast
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError, PydanticUndefined
+
+__all__ = ["NOT_YET", "Empty", "NotYet", "Section", "children", "nearest"]
+
+NOT_YET: Final = "is not available in this version yet"
+
+
+class NotYet:
+    """Marks a field that has no effect yet: any value but the default is refused."""
+
+
+Empty = BeforeValidator(lambda value: [] if value is None else value)
+"""For lists: a key without a value means an empty list."""
+
+
+class Section(BaseModel):
+    """Keys of one level of the configuration file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=False, hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_keys(cls, value: object) -> object:
+        if value is None:
+            return {}
+        if isinstance(value, Mapping):
+            for key in cast("Mapping[object, object]", value):
+                if key not in cls.model_fields:
+                    raise PydanticCustomError("unknown_key", "unknown key", {"key": str(key), "known": list(cls.model_fields)})
+        return cast("object", value)
+
+    @model_validator(mode="after")
+    def _refuse_what_has_no_effect(self) -> Self:
+        for name, field in type(self).model_fields.items():
+            marked = any(isinstance(item, NotYet) or item is NotYet for item in field.metadata)
+            if marked and getattr(self, name) != _default(field):
+                raise PydanticCustomError("not_available", NOT_YET, {"key": name})
+        return self
+
+
+def _default(field: FieldInfo) -> object:
+    default: object = field.get_default(call_default_factory=True, validated_data={})
+    return None if default is PydanticUndefined else default
+
+
+def children(section: type[Section]) -> dict[str, type[Section]]:
+    """Return the fields of a section that are sections themselves."""
+    found: dict[str, type[Section]] = {}
+    for name, field in section.model_fields.items():
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            found[name] = annotation
+    return found
+
+
+def key_paths(section: type[Section], prefix: str = "") -> list[str]:
+    """Return the full path of every key below a section."""
+    nested = children(section)
+    paths: list[str] = []
+    for name in section.model_fields:
+        path = f"{prefix}{name}"
+        paths.append(path)
+        if name in nested:
+            paths += key_paths(nested[name], path + ".")
+    return paths
+
+
+def nearest(key: str, siblings: list[str], prefix: str, root: type[Section]) -> str | None:
+    """
+    Return the full path of the known key that was probably meant.
+
+    Args:
+        key: What was written.
+        siblings: The keys that are known in its place.
+        prefix: Full path of its place, with a dot at the end unless it is empty.
+        root: The whole configuration: a key may be right and its place wrong.
+    """
+    plain = key.replace("-", "_").lower()
+    close = difflib.get_close_matches(plain, siblings, n=1, cutoff=0.6)
+    if close:
+        return prefix + close[0]
+    by_name: dict[str, str] = {}
+    for path in key_paths(root):
+        by_name.setdefault(path.rpartition(".")[2], path)
+    elsewhere = difflib.get_close_matches(plain, by_name, n=1, cutoff=0.75)
+    return by_name[elsewhere[0]] if elsewhere else None

@@ -1,0 +1,1 @@
+"""Feedback as OpenTelemetry data: evaluation spans, and attributes and events on the target."""

@@ -1,0 +1,61 @@
+"""The span that a verdict rides on, or points to: what an encoder needs to know of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otel_scorer.model.wire import RawSpan
+
+__all__ = ["Target", "target_of"]
+
+_LOCAL_ROOT: Final = 0x300
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """
+    A span, as far as a verdict on it is concerned.
+
+    Attributes:
+        trace_id: 16 bytes.
+        span_id: 8 bytes.
+        end_time_ns: When it ended, nanoseconds since the epoch.
+        flags: Its W3C trace flags.
+    """
+
+    trace_id: bytes
+    span_id: bytes
+    end_time_ns: int
+    flags: int = 1
+
+    @classmethod
+    def of(cls, span: RawSpan) -> Target:
+        """Read what is needed from a received span."""
+        return cls(span.trace_id, span.span_id, SpanMessage.FromString(span.data).end_time_unix_nano, span.flags & 0xFF)
+
+
+def target_of(spans: Sequence[RawSpan]) -> RawSpan | None:
+    """
+    Return the span that stands for its trace: the root, else the local root, else the earliest without a known parent.
+
+    Of several the one that started first. otel_scorer's own spans are never targets.
+    """
+    candidates = [span for span in spans if span.parent_id is None and not span.scope.is_own]
+    if len(candidates) == 1:
+        return candidates[0]
+    if not candidates:
+        scored = [span for span in spans if not span.scope.is_own]
+        ids = {span.span_id for span in scored}
+        heads = [span for span in scored if span.parent_id not in ids or span.parent_id == span.span_id]
+        candidates = [span for span in heads if span.flags & _LOCAL_ROOT == _LOCAL_ROOT] or heads or scored
+    return min(candidates, key=_by_start, default=None)
+
+
+def _by_start(span: RawSpan) -> tuple[int, bytes, int]:
+    return (SpanMessage.FromString(span.data).start_time_unix_nano, span.span_id, span.kind)

@@ -1,0 +1,235 @@
+"""
+A feedback as OpenTelemetry attributes: the one place that says how values, labels and errors are written.
+
+Every encoding (evaluation span, attributes, events) starts from the `Verdict` that is made here.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final
+
+from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.telemetry import count
+
+if TYPE_CHECKING:
+    from otel_scorer.model.feedback import Feedback
+
+__all__ = ["AttributeScalar", "Explanations", "Verdict", "attribute_name", "verdicts_of"]
+
+AttributeScalar = str | bool | int | float
+
+_CAPPED_CHARACTERS: Final = 2_048
+_FULL_CHARACTERS: Final = 32_768
+_TRUNCATED: Final = " [truncated]"
+_MAX_NAME: Final = 128
+_UNUSUAL: Final = re.compile(r"[^A-Za-z0-9_.\-/]+")
+_LABELS: Final = {True: "pass", False: "fail"}
+_VERDICT_WORDS: Final = {"yes": 1.0, "no": 0.0}
+
+
+class Explanations(StrEnum):
+    """How much of a rationale is sent: it may quote user data. `FULL` is cut at 32,768 characters, `CAPPED` at 2,048."""
+
+    FULL = "full"
+    CAPPED = "capped"
+    OFF = "off"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """
+    One feedback, ready to be written.
+
+    Attributes:
+        name: Name of the feedback (`gen_ai.evaluation.name`).
+        score: bool and yes/no as 1.0/0.0, numbers as they are; None where the value is no number.
+        label: `pass`/`fail` for bool, yes/no and where `pass_if` decides; any other text as it is; None for numbers.
+        explanation: The rationale, or the message of an error, cut to size.
+        error_type: Code of the error, if the scorer failed.
+        value: The value in its own type; lists and dicts as JSON text; None if there is none.
+        source_type: `CODE`, `LLM_JUDGE` or `HUMAN`.
+        source_id: Who said it.
+        metadata: What the scorer added, as text.
+        scorer: Name of the scorer.
+        scorer_version: Its version.
+        revision: 1, or higher when late spans led to scoring again.
+        index: Which one it is among the feedbacks of this name that the scorer gave for this target.
+        span_id: The span that the verdict is about, 16 hex digits; None: the trace.
+    """
+
+    name: str
+    score: float | None
+    label: str | None
+    explanation: str | None
+    error_type: str | None
+    value: AttributeScalar | None
+    source_type: str
+    source_id: str
+    metadata: tuple[tuple[str, str], ...]
+    scorer: str
+    scorer_version: str
+    revision: int
+    index: int
+    span_id: str | None
+
+    def gen_ai(self) -> dict[str, AttributeScalar]:
+        """Return the attributes that OTel GenAI defines for `gen_ai.evaluation.result`."""
+        attributes: dict[str, AttributeScalar] = {"gen_ai.evaluation.name": self.name}
+        if self.score is not None:
+            attributes["gen_ai.evaluation.score.value"] = self.score
+        if self.label is not None:
+            attributes["gen_ai.evaluation.score.label"] = self.label
+        if self.explanation is not None:
+            attributes["gen_ai.evaluation.explanation"] = self.explanation
+        if self.error_type is not None:
+            attributes["error.type"] = self.error_type
+        return attributes
+
+    def own(self, close_reason: str | None, complete: bool | None) -> dict[str, AttributeScalar]:  # noqa: FBT001
+        """Return otel_scorer's own attributes: the value in its type and as text, the source, and how whole the trace was."""
+        attributes: dict[str, AttributeScalar] = {
+            "otel_scorer.scorer.name": self.scorer,
+            "otel_scorer.scorer.version": self.scorer_version,
+            "otel_scorer.source.type": self.source_type,
+            "otel_scorer.source.id": self.source_id,
+            "otel_scorer.revision": self.revision,
+        }
+        if self.value is not None:
+            attributes["otel_scorer.value"] = self.value
+            attributes["otel_scorer.value_text"] = _text(self.value)
+        if close_reason is not None:
+            attributes["otel_scorer.close_reason"] = close_reason
+        if complete is not None:
+            attributes["otel_scorer.complete"] = complete
+        for key, value in self.metadata:
+            attributes[f"otel_scorer.metadata.{key}"] = value
+        return attributes
+
+    def evaluation_id(self, trace_id: bytes, target_id: bytes) -> bytes:
+        """
+        Return 8 bytes that identify this verdict on this target: the same on every replica and every retry.
+
+        First 8 bytes of SHA-256 over the length-prefixed trace id, target id, scorer name and version, feedback name,
+        index and revision; hashed again should they all be zero.
+        """
+        parts = (
+            trace_id,
+            target_id,
+            self.scorer.encode("utf-8", "replace"),
+            self.scorer_version.encode("utf-8", "replace"),
+            self.name.encode("utf-8", "replace"),
+            self.index.to_bytes(4, "big"),
+            self.revision.to_bytes(4, "big"),
+        )
+        digest = sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+        while not any(digest[:8]):
+            digest = sha256(digest).digest()
+        return digest[:8]
+
+
+def verdicts_of(decision: Decision, explanations: Explanations = Explanations.FULL) -> list[Verdict]:
+    """Return the verdicts of a decision, in the scorer's order. Decisions without feedback have none."""
+    if not decision.feedbacks:
+        return []
+    passed = decision.passed if len(decision.passed) == len(decision.feedbacks) else (None,) * len(decision.feedbacks)
+    seen: Counter[tuple[str, str | None]] = Counter()
+    verdicts: list[Verdict] = []
+    for feedback, has_passed in zip(decision.feedbacks, passed, strict=True):
+        target = feedback.span_id or decision.span_id
+        verdicts.append(_verdict(decision, feedback, has_passed, seen[feedback.name, target], target, explanations))
+        seen[feedback.name, target] += 1
+    return verdicts
+
+
+def attribute_name(name: str) -> str:
+    """
+    Return a feedback's name as part of an attribute key.
+
+    The rule: runs of anything but ASCII letters, digits, `_`, `.`, `-` and `/` become one `_`; at most 128 characters;
+    an empty name is `unnamed`.
+    """
+    return _UNUSUAL.sub("_", name)[:_MAX_NAME] or "unnamed"
+
+
+def _verdict(  # noqa: PLR0913, PLR0917 - the parts of one verdict, called from one place
+    decision: Decision,
+    feedback: Feedback,
+    passed: bool | None,  # noqa: FBT001
+    index: int,
+    span_id: str | None,
+    explanations: Explanations,
+) -> Verdict:
+    error = feedback.error
+    value = None if error is not None else feedback.value
+    score, label = _score(value)
+    if passed is not None and error is None and value is not None:
+        label = _LABELS[passed]
+    explanation = feedback.rationale if error is None else (error.error_message or feedback.rationale)
+    error_type = None if error is None else (error.error_code or "_OTHER")
+    if error is None and decision.outcome in {Outcome.FAILED, Outcome.TIMED_OUT}:
+        error_type = str(decision.outcome)
+    source = feedback.source
+    return Verdict(
+        name=feedback.name,
+        score=score,
+        label=label,
+        explanation=_cut(explanation, explanations),
+        error_type=error_type,
+        value=_scalar(value),
+        source_type="CODE" if source is None else str(source.source_type),
+        source_id=decision.scorer if source is None or source.source_id is None else str(source.source_id),
+        metadata=tuple((str(key), str(item)) for key, item in (feedback.metadata or {}).items()),
+        scorer=decision.scorer,
+        scorer_version=decision.scorer_version,
+        revision=decision.revision,
+        index=index,
+        span_id=span_id,
+    )
+
+
+def _score(value: object) -> tuple[float | None, str | None]:
+    if isinstance(value, bool):
+        return (1.0 if value else 0.0), _LABELS[value]
+    if isinstance(value, int | float):
+        return _double(value), None
+    if isinstance(value, str):
+        word = _VERDICT_WORDS.get(value.lower())
+        return (None, value) if word is None else (word, _LABELS[bool(word)])
+    return None, None
+
+
+def _double(value: float) -> float | None:
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _scalar(value: object) -> AttributeScalar | None:
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _text(value: AttributeScalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return str(value)
+
+
+def _cut(text: str | None, explanations: Explanations) -> str | None:
+    if not text or explanations is Explanations.OFF:
+        return None
+    limit = _CAPPED_CHARACTERS if explanations is Explanations.CAPPED else _FULL_CHARACTERS
+    if len(text) <= limit:
+        return text
+    count("encoder.truncated", field="explanation")
+    return text[: limit - len(_TRUNCATED)] + _TRUNCATED

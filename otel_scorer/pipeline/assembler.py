@@ -1,0 +1,377 @@
+"""
+Group spans into traces and say when each trace is as complete as it will get.
+
+The assembler starts no thread, takes no lock and reads no clock: the caller passes `now` (monotonic seconds at which the
+spans were received) and asks what is due. Span timestamps never drive a timer. That makes every rule testable without
+waiting. One owner per assembler; it is not thread-safe.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, field
+from enum import StrEnum
+from itertools import islice
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+from otel_scorer.model.wire import SPAN_OVERHEAD, RawSpan
+from otel_scorer.telemetry import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+__all__ = [
+    "Added",
+    "AssemblyLimits",
+    "CloseReason",
+    "ClosedTrace",
+    "LatePolicy",
+    "TraceAssembler",
+    "Trigger",
+    "has_gaps",
+]
+
+_LOCAL_ROOT: Final = 0x300  # SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK (trace.proto)
+# When a trace must go to make room, the heaviest among this many oldest ones goes.
+_EVICTION_CANDIDATES: Final = 16
+_REMEMBERED_PER_OPEN_TRACE: Final = 10
+
+
+S = TypeVar("S")
+
+
+class CloseReason(StrEnum):
+    """Why no more spans of a trace were waited for. Also the value of the attribute `otel_scorer.close_reason`."""
+
+    ALL_CLOSED = "all_closed"
+    ROOT_QUIET = "root_quiet"
+    LOCAL_ROOT_QUIET = "local_root_quiet"
+    IDLE = "idle"
+    MAX_AGE = "max_age"
+    SPAN_LIMIT = "span_limit"
+    BYTE_LIMIT = "byte_limit"
+    EVICTED = "evicted"
+    SHUTDOWN = "shutdown"
+    END_OF_FILE = "end_of_file"
+
+
+# These say that somebody stopped waiting, so even a trace without gaps cannot be called complete.
+_CUT_SHORT: Final = frozenset({
+    CloseReason.MAX_AGE,
+    CloseReason.SPAN_LIMIT,
+    CloseReason.BYTE_LIMIT,
+    CloseReason.EVICTED,
+    CloseReason.SHUTDOWN,
+})  # fmt: skip
+
+
+class Trigger(StrEnum):
+    """
+    Which span starts the countdown to closing.
+
+    `AUTO`: a root, else a local root (with a longer grace). `ROOT`: a root only. `LOCAL_ROOT`: a local root counts as
+    much as a root, which scores one service's part of a trace. `MATCH`: only spans that the predicate accepts.
+    """
+
+    AUTO = "auto"
+    ROOT = "root"
+    LOCAL_ROOT = "local_root"
+    MATCH = "match"
+
+
+class LatePolicy(StrEnum):
+    """What a span that comes after its trace was closed leads to: nothing but being forwarded and counted."""
+
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssemblyLimits:
+    """
+    When traces close. Times in seconds, sizes in bytes.
+
+    Attributes:
+        trigger: Which span starts the countdown.
+        root_grace: Quiet time after a root; arrivals extend it.
+        root_cap: The longest that arrivals can extend it, counted from the root.
+        local_root_grace: Quiet time after a local root, when no root is there.
+        idle_timeout: Quiet time when neither is there.
+        max_age: The longest a trace stays open, from its first span.
+        max_traces: Open traces; one more closes an old one early.
+        max_spans_per_trace: Closes the trace when reached.
+        max_bytes_per_trace: Closes the trace when reached.
+        late_spans: What happens to spans of a closed trace.
+    """
+
+    trigger: Trigger = Trigger.AUTO
+    root_grace: float = 2.0
+    root_cap: float = 30.0
+    local_root_grace: float = 10.0
+    idle_timeout: float = 180.0
+    max_age: float = 3600.0
+    max_traces: int = 50_000
+    max_spans_per_trace: int = 10_000
+    max_bytes_per_trace: int = 32 * 1024 * 1024
+    late_spans: LatePolicy = LatePolicy.IGNORE
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedTrace(Generic[S]):
+    """
+    A trace that is as complete as it will get.
+
+    Attributes:
+        trace_id: 16 bytes.
+        spans: Every span once, in order of arrival, otel_scorer's own evaluation spans included.
+        reason: Why it was closed.
+        complete: A root is there, no parent is missing, and nobody cut the waiting short.
+        revision: 1; scoring again after late spans counts up.
+    """
+
+    trace_id: bytes
+    spans: list[S]
+    reason: CloseReason
+    complete: bool
+    revision: int = 1
+
+
+@dataclass(slots=True)
+class Added:
+    """
+    What became of a batch of spans; the spans that are in no list were buffered.
+
+    Attributes:
+        closed: Traces that had to close because of the batch.
+        late: Spans of traces that were closed before.
+        duplicates: Spans that the open trace has already; the first copy counts.
+        own: Evaluation spans of otel_scorer.
+    """
+
+    closed: list[ClosedTrace[RawSpan]] = field(default_factory=list["ClosedTrace[RawSpan]"])
+    late: list[RawSpan] = field(default_factory=list[RawSpan])
+    duplicates: list[RawSpan] = field(default_factory=list[RawSpan])
+    own: list[RawSpan] = field(default_factory=list[RawSpan])
+
+
+class _OpenTrace:
+    __slots__ = ("due", "first", "last", "local_roots", "own", "root_at", "size", "spans")
+
+    def __init__(self, now: float) -> None:
+        self.spans: dict[bytes, RawSpan] = {}
+        self.own: list[RawSpan] = []
+        self.first = now
+        self.last = now
+        self.root_at: float | None = None
+        self.local_roots: list[RawSpan] = []
+        self.size = 0
+        self.due = float("inf")
+
+
+class TraceAssembler:
+    """Not thread-safe: one owner, which passes the time."""
+
+    def __init__(self, limits: AssemblyLimits, matches: Callable[[RawSpan], bool] | None = None) -> None:
+        """
+        Args:
+            limits: When traces close.
+            matches: With `Trigger.MATCH`: whether a span starts the countdown.
+
+        Raises:
+            ValueError: `Trigger.MATCH` without a predicate.
+        """
+        if limits.trigger is Trigger.MATCH and matches is None:
+            msg = "Trigger.MATCH needs a predicate"
+            raise ValueError(msg)
+        self._limits = limits
+        self._matches = matches
+        self._open: dict[bytes, _OpenTrace] = {}
+        # A heap of (due, trace id). An entry that no longer matches its trace is stale and gets skipped.
+        self._deadlines: list[tuple[float, bytes]] = []
+        # Trace id -> when it was closed, least recently touched first.
+        self._closed: dict[bytes, float] = {}
+        self.size = 0
+        """Bytes of memory that all buffered spans are worth."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def remembered(self) -> int:
+        """Number of closed traces whose late spans would be recognised."""
+        return len(self._closed)
+
+    def add(self, spans: Iterable[RawSpan], now: float) -> Added:
+        """Buffer spans. The caller must look at every list of the answer: nothing else remembers those spans."""
+        added = Added()
+        touched: set[bytes] = set()
+        open_traces = self._open
+        max_spans, max_bytes = self._limits.max_spans_per_trace, self._limits.max_bytes_per_trace
+        buffered = 0
+        for span in spans:
+            trace_id = span.trace_id
+            trace = open_traces.get(trace_id)
+            if trace is None:
+                if span.scope.is_own:
+                    added.own.append(span)
+                    continue
+                if trace_id in self._closed:
+                    self._recall(trace_id, now)
+                    added.late.append(span)
+                    continue
+                trace = self._begin(trace_id, now, added)
+            elif span.scope.is_own:
+                added.own.append(span)
+                trace.own.append(span)
+                continue
+            key = span.span_id
+            known = trace.spans.get(key)
+            if known is not None:
+                if known.kind == span.kind or (twin := trace.spans.get(key + bytes((span.kind & 0xFF,)))) is not None:
+                    _count_repeat(known if known.kind == span.kind else twin, span)
+                    added.duplicates.append(span)
+                    continue
+                key += bytes((span.kind & 0xFF,))
+            trace.spans[key] = span
+            buffered += 1
+            trace.last = now
+            size = len(span.data) + SPAN_OVERHEAD
+            trace.size += size
+            self.size += size
+            if span.parent_id is None or span.flags & _LOCAL_ROOT == _LOCAL_ROOT or self._matches is not None:
+                self._note_root(trace, span, now)
+                touched.add(trace_id)
+            if len(trace.spans) >= max_spans:
+                added.closed.append(self._close(trace_id, CloseReason.SPAN_LIMIT, now))
+            elif trace.size >= max_bytes:
+                added.closed.append(self._close(trace_id, CloseReason.BYTE_LIMIT, now))
+        for trace_id in touched:
+            self._expect(trace_id)
+        count("assembler.spans", buffered)
+        count("assembler.late_spans", len(added.late), policy=self._limits.late_spans.value)
+        count("assembler.own_spans", len(added.own))
+        return added
+
+    def due(self, now: float) -> list[ClosedTrace[RawSpan]]:
+        """Close the traces whose time has come and return them, earliest first."""
+        closed: list[ClosedTrace[RawSpan]] = []
+        while self._deadlines and self._deadlines[0][0] <= now:
+            due, trace_id = heapq.heappop(self._deadlines)
+            trace = self._open.get(trace_id)
+            if trace is None or trace.due != due:
+                continue
+            deadline, reason = self._deadline(trace)
+            if deadline <= now:
+                closed.append(self._close(trace_id, reason, now))
+            else:
+                # Spans came since: arrivals only note the time, so that a busy trace costs no heap operation a span.
+                trace.due = deadline
+                heapq.heappush(self._deadlines, (deadline, trace_id))
+        return closed
+
+    def next_deadline(self) -> float | None:
+        """Return when `due` may next have something to say, or None while nothing is buffered."""
+        while self._deadlines:
+            due, trace_id = self._deadlines[0]
+            trace = self._open.get(trace_id)
+            if trace is not None and trace.due == due:
+                return due
+            heapq.heappop(self._deadlines)
+        return None
+
+    def drain(self, reason: CloseReason, now: float) -> list[ClosedTrace[RawSpan]]:
+        """Close everything that is left, oldest first."""
+        return [self._close(trace_id, reason, now) for trace_id in list(self._open)]
+
+    def _begin(self, trace_id: bytes, now: float, added: Added) -> _OpenTrace:
+        if len(self._open) >= self._limits.max_traces:
+            oldest = islice(self._open, _EVICTION_CANDIDATES)
+            heaviest = max(oldest, key=lambda candidate: self._open[candidate].size)
+            added.closed.append(self._close(heaviest, CloseReason.EVICTED, now))
+        trace = self._open[trace_id] = _OpenTrace(now)
+        self._expect(trace_id)
+        return trace
+
+    def _note_root(self, trace: _OpenTrace, span: RawSpan, now: float) -> None:
+        trigger = self._limits.trigger
+        is_local_root = span.flags & _LOCAL_ROOT == _LOCAL_ROOT
+        if self._matches is not None:
+            is_root = self._matches(span)
+        else:
+            is_root = span.parent_id is None
+            if is_local_root and trigger is not Trigger.ROOT:
+                trace.local_roots.append(span)
+        if is_root and trace.root_at is None:
+            trace.root_at = now
+
+    def _deadline(self, trace: _OpenTrace) -> tuple[float, CloseReason]:
+        limits = self._limits
+        if trace.root_at is not None:
+            quiet, reason = min(trace.last + limits.root_grace, trace.root_at + limits.root_cap), CloseReason.ROOT_QUIET
+        elif trace.local_roots and any(root.parent_id not in trace.spans for root in trace.local_roots):
+            grace = limits.root_grace if limits.trigger is Trigger.LOCAL_ROOT else limits.local_root_grace
+            quiet, reason = trace.last + grace, CloseReason.LOCAL_ROOT_QUIET
+        else:
+            quiet, reason = trace.last + limits.idle_timeout, CloseReason.IDLE
+        age = trace.first + limits.max_age
+        return (quiet, reason) if quiet <= age else (age, CloseReason.MAX_AGE)
+
+    def _expect(self, trace_id: bytes) -> None:
+        """Make sure that the trace is looked at no later than its deadline as it stands now."""
+        trace = self._open.get(trace_id)
+        if trace is None:
+            return
+        deadline, _ = self._deadline(trace)
+        if deadline >= trace.due:
+            return
+        trace.due = deadline
+        heapq.heappush(self._deadlines, (deadline, trace_id))
+        if len(self._deadlines) > 2 * len(self._open) + 64:
+            self._deadlines = [(trace.due, trace_id) for trace_id, trace in self._open.items()]
+            heapq.heapify(self._deadlines)
+
+    def _close(self, trace_id: bytes, reason: CloseReason, now: float) -> ClosedTrace[RawSpan]:
+        trace = self._open.pop(trace_id)
+        self.size -= trace.size
+        if not self._open:
+            self._deadlines.clear()
+        self._closed[trace_id] = now
+        if len(self._closed) > _REMEMBERED_PER_OPEN_TRACE * self._limits.max_traces:
+            del self._closed[next(iter(self._closed))]
+        count("assembler.closed", reason=reason.value)
+        spans = list(trace.spans.values())
+        complete = reason not in _CUT_SHORT and not has_gaps(
+            spans, trace.spans, local=self._limits.trigger is Trigger.LOCAL_ROOT
+        )
+        return ClosedTrace(trace_id, spans + trace.own, reason, complete)
+
+    def _recall(self, trace_id: bytes, now: float) -> None:
+        """Keep what is still asked for: a trace that goes on for hours must not be forgotten and opened again."""
+        del self._closed[trace_id]
+        self._closed[trace_id] = now
+
+
+def has_gaps(spans: Iterable[RawSpan], known: Iterable[bytes], *, local: bool) -> bool:
+    """
+    Tell whether something is visibly missing from a trace.
+
+    Args:
+        spans: The trace.
+        known: Ids of its spans.
+        local: Whether one service's part is all that is wanted: a local root then stands for the root, and its remote
+            parent is not missed.
+    """
+    ids = known if isinstance(known, dict | set) else set(known)
+    rooted = False
+    for span in spans:
+        parent_id = span.parent_id
+        if parent_id is None:
+            rooted = True
+        elif parent_id not in ids:
+            if not (local and span.flags & _LOCAL_ROOT == _LOCAL_ROOT):
+                return True
+            rooted = True
+    return not rooted
+
+
+def _count_repeat(known: RawSpan, again: RawSpan) -> None:
+    count("assembler.duplicates" if known.data == again.data else "assembler.conflicts")

@@ -1,0 +1,128 @@
+"""
+Where a verdict goes: onto its target if that has not been sent yet, else into a span of its own.
+
+A span cannot be updated once a backend has it, so a verdict whose target has left always becomes an evaluation span.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from otel_scorer.encoders.evaluation_span import encode_evaluation_span, own_scope
+from otel_scorer.encoders.on_span import encode_attributes, encode_event, span_attributes
+from otel_scorer.encoders.target import Target, target_of
+from otel_scorer.encoders.verdict import Explanations, Verdict, verdicts_of
+from otel_scorer.model.wire import RawSpan, ScopeRef, enrich_span, join_encoded
+from otel_scorer.telemetry import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from otel_scorer.model.decision import Decision
+    from otel_scorer.pipeline.assembler import ClosedTrace
+
+__all__ = ["Emission", "Emit", "Emitter"]
+
+
+class Emit(StrEnum):
+    """One way to write a verdict."""
+
+    EVALUATION_SPAN = "evaluation_span"
+    ATTRIBUTES = "attributes"
+    EVENTS = "events"
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """Which ways are used, together; and how much of a rationale is sent."""
+
+    emit: frozenset[Emit] = frozenset({Emit.EVALUATION_SPAN})
+    explanations: Explanations = Explanations.FULL
+
+
+class Emitter:
+    """Writes verdicts. Evaluation spans are collected until `flush`, so that many traces share a request."""
+
+    def __init__(self, emission: Emission, on_scores: Callable[[bytes, int], None]) -> None:
+        self._emission = emission
+        self._on_scores = on_scores
+        self._lock = threading.Lock()  # guards `_pending`: results and deadlines come from different threads
+        self._pending: dict[ScopeRef, list[bytes]] = {}
+
+    def emit(self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision]) -> None:
+        """Write the verdicts of decisions on a trace of which every span has left."""
+        for span, verdicts in self._by_target(trace, decisions):
+            self._add_spans(trace, span, verdicts)
+
+    def enrich(
+        self, trace: ClosedTrace[RawSpan], held: Sequence[RawSpan], decisions: Sequence[Decision]
+    ) -> list[RawSpan]:
+        """Return the held spans with the verdicts on those of them that are targets; write the others as spans."""
+        here = {id(span): index for index, span in enumerate(held)}
+        spans = list(held)
+        on_target = self._emission.emit & {Emit.ATTRIBUTES, Emit.EVENTS}
+        for span, verdicts in self._by_target(trace, decisions):
+            index = here.get(id(span))
+            if index is not None and on_target:
+                spans[index] = self._enriched(trace, span, verdicts)
+            if index is None or Emit.EVALUATION_SPAN in self._emission.emit:
+                self._add_spans(trace, span, verdicts)
+        return spans
+
+    def flush(self) -> None:
+        """Hand on the evaluation spans that were collected."""
+        with self._lock:
+            pending, self._pending = self._pending, {}
+        if pending:
+            self._on_scores(join_encoded(pending), sum(map(len, pending.values())))
+
+    def _by_target(
+        self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision]
+    ) -> list[tuple[RawSpan, list[Verdict]]]:
+        verdicts = [
+            verdict for decision in decisions for verdict in verdicts_of(decision, self._emission.explanations)
+        ]
+        if not verdicts:
+            return []
+        main = target_of(trace.spans)
+        if main is None:
+            count("encoder.verdicts_dropped", len(verdicts), reason="no_span")
+            return []
+        by_id: dict[str, RawSpan] = {}
+        if any(verdict.span_id is not None for verdict in verdicts):
+            by_id = {span.span_id.hex(): span for span in reversed(trace.spans)}
+        grouped: dict[int, tuple[RawSpan, list[Verdict]]] = {}
+        for verdict in verdicts:
+            span = main if verdict.span_id is None else by_id.get(verdict.span_id, main)
+            grouped.setdefault(id(span), (span, []))[1].append(verdict)
+        return list(grouped.values())
+
+    def _add_spans(self, trace: ClosedTrace[RawSpan], span: RawSpan, verdicts: Sequence[Verdict]) -> None:
+        target = Target.of(span)
+        reason = trace.reason.value
+        encoded = [
+            encode_evaluation_span(verdict, target, close_reason=reason, complete=trace.complete)
+            for verdict in verdicts
+        ]
+        scope = ScopeRef.of(span.scope.resource, own_scope())
+        with self._lock:
+            self._pending.setdefault(scope, []).extend(encoded)
+        count("encoder.verdicts", len(encoded), encoding=Emit.EVALUATION_SPAN.value)
+
+    def _enriched(self, trace: ClosedTrace[RawSpan], span: RawSpan, verdicts: Sequence[Verdict]) -> RawSpan:
+        attributes: dict[str, bytes] = {}
+        events: list[bytes] = []
+        if Emit.ATTRIBUTES in self._emission.emit:
+            attributes = encode_attributes(
+                span_attributes(verdicts, close_reason=trace.reason.value, complete=trace.complete)
+            )
+            count("encoder.verdicts", len(verdicts), encoding=Emit.ATTRIBUTES.value)
+        if Emit.EVENTS in self._emission.emit:
+            end = Target.of(span).end_time_ns
+            events = [encode_event(verdict, end) for verdict in verdicts]
+            count("encoder.verdicts", len(verdicts), encoding=Emit.EVENTS.value)
+        data = enrich_span(span.data, attributes, events)
+        return RawSpan(data, span.scope, span.trace_id, span.span_id, span.parent_id, span.kind, span.flags)

@@ -1,0 +1,362 @@
+"""
+The sidecar's heart: received requests in, forwarded spans and verdicts out.
+
+One lock guards all open state (the assembler, and the traces that wait for verdicts); it is never held while something
+is parsed, encoded or sent. Receiver threads call `ingest`, the scoring backend calls `deliver`, and a timer thread of
+the engine's own closes what is due. What leaves goes to two callables, one for spans and one for scores.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol
+
+from otel_scorer.errors import InvalidRequestError
+from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.wire import Signal, check_request, join_spans, read_traces
+from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler
+from otel_scorer.pipeline.emission import Emission, Emitter
+from otel_scorer.pipeline.selection import is_sampled
+from otel_scorer.telemetry import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from otel_scorer.model.wire import RawSpan
+
+__all__ = ["Engine", "EngineOptions", "Forwarding", "Job", "Result", "ScorerProfile", "ScoringBackend"]
+
+# Releases are handed on in requests of about this size: small enough to interleave, large enough to be cheap.
+_RELEASE_BYTES: Final = 2 * 1024 * 1024
+# The timer looks at most this often (seconds): closing a trace 50 ms late costs nobody anything, waking per trace does.
+_TICK: Final = 0.05
+
+
+class Forwarding(StrEnum):
+    """What may wait for verdicts: nothing, the root, or the whole trace."""
+
+    PASSTHROUGH = "passthrough"
+    HOLD_ROOT = "hold_root"
+    HOLD_TRACE = "hold_trace"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineOptions:
+    """How the engine treats traces; see `AssemblyLimits` and `Emission`. `hold_deadline` is in seconds after closing."""
+
+    limits: AssemblyLimits = field(default_factory=AssemblyLimits)
+    forwarding: Forwarding = Forwarding.PASSTHROUGH
+    emission: Emission = field(default_factory=Emission)
+    hold_deadline: float = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerProfile:
+    """What the engine must know of a scorer to decide without running it."""
+
+    name: str
+    version: str
+    sample_rate: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One closed trace to be scored by the scorers with these indices."""
+
+    id: int
+    trace: ClosedTrace[RawSpan]
+    scorers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Some or all decisions of a job. `done`: no more will come."""
+
+    job_id: int
+    decisions: tuple[Decision, ...]
+    done: bool
+
+
+class ScoringBackend(Protocol):
+    """Runs jobs somewhere else and delivers results by the callable it was given."""
+
+    def submit(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Take jobs without blocking and return those there is no room for."""
+        ...
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """A trace that is being scored. `held`: its spans that have not been forwarded yet, by span id."""
+
+    trace: ClosedTrace[RawSpan]
+    held: list[RawSpan]
+    decisions: list[Decision] = field(default_factory=list[Decision])
+
+    def let_go(self) -> tuple[_Waiting, list[RawSpan]]:
+        """Hand over what is held: verdicts that come later find nothing to ride on."""
+        held, self.held = self.held, []
+        return self, held
+
+
+class Engine:
+    """Assembles, has scored, and sends on. `start` before the first request; `shutdown` scores and sends what is open."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        scorers: Sequence[ScorerProfile],
+        *,
+        on_spans: Callable[[bytes, int], None],
+        on_scores: Callable[[bytes, int], None],
+        matches: Callable[[RawSpan], bool] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            options: How traces are treated.
+            scorers: The scorers that the backend runs, in its order.
+            on_spans: Takes an encoded ExportTraceServiceRequest and its number of spans; must not block.
+            on_scores: The same for evaluation spans.
+            matches: Which span closes a trace, with `Trigger.MATCH`.
+            clock: Monotonic seconds.
+        """
+        self._options = options
+        self._scorers = scorers
+        self._on_spans = on_spans
+        self._emitter = Emitter(options.emission, on_scores)
+        self._clock = clock
+        self._assembles = bool(scorers) or options.forwarding is Forwarding.HOLD_TRACE
+        self._holds_root = bool(scorers) and options.forwarding is Forwarding.HOLD_ROOT
+        self._holds_trace = options.forwarding is Forwarding.HOLD_TRACE
+        self._backend: ScoringBackend | None = None
+        self._assembler = TraceAssembler(options.limits, matches)
+        self._waiting: dict[int, _Waiting] = {}
+        # (deadline, job id) of held traces; the delay is the same for all, so the order of entry is the order of time.
+        self._held_until: deque[tuple[float, int]] = deque()
+        self._next_job = 0
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._stopping = threading.Event()
+        self._timer = threading.Thread(target=self._run_timer, name="otel-scorer-timer", daemon=True)
+
+    @property
+    def is_assembling(self) -> bool:
+        """Whether requests are sliced at all; otherwise they are only checked and passed on."""
+        return self._assembles
+
+    def start(self, backend: ScoringBackend | None = None) -> None:
+        """Begin to close what is due. `backend` may be left out if there are no scorers."""
+        self._backend = backend
+        if self._assembles:
+            self._timer.start()
+
+    def ingest(self, data: bytes) -> tuple[int, str]:
+        """
+        Admit an encoded traces request.
+
+        Returns:
+            How many of its spans were rejected, and why.
+
+        Raises:
+            InvalidRequestError: Nothing in it is usable; nothing was admitted.
+        """
+        if not self._assembles:
+            return self._pass_on(data)
+        request = read_traces(data)
+        spans = request.spans
+        with self._lock:
+            added = self._assembler.add(spans, self._clock())
+        count("receiver.spans_accepted", len(spans))
+        if self._holds_trace:
+            self._forward([*added.late, *added.own])
+        elif self._holds_root:
+            skipped = {id(span) for span in added.duplicates}
+            late = {id(span) for span in added.late}
+            self._forward(
+                span for span in spans if (span.parent_id is not None or id(span) in late) and id(span) not in skipped
+            )
+        elif added.duplicates:
+            skipped = {id(span) for span in added.duplicates}
+            self._forward(span for span in spans if id(span) not in skipped)
+        elif request.rejected:
+            self._forward(spans)
+        elif spans:
+            self._on_spans(data, len(spans))
+        self._closed(added.closed)
+        return request.rejected, request.message
+
+    def deliver(self, results: Iterable[Result]) -> None:
+        """Take decisions from the scoring backend."""
+        ready: list[_Waiting] = []
+        unheld: list[tuple[_Waiting, tuple[Decision, ...]]] = []
+        with self._lock:
+            for result in results:
+                waiting = self._waiting.get(result.job_id)
+                if waiting is None:
+                    continue
+                if waiting.held:
+                    waiting.decisions += result.decisions
+                else:
+                    unheld.append((waiting, result.decisions))
+                if result.done:
+                    del self._waiting[result.job_id]
+                    if waiting.held:
+                        ready.append(waiting)
+            if not self._waiting:
+                self._idle.notify_all()
+        for waiting, decisions in unheld:
+            _count_decisions(decisions)
+            self._emitter.emit(waiting.trace, decisions)
+        self._release([(waiting, waiting.held) for waiting in ready], reason="decided")
+        self._emitter.flush()
+
+    def drain(self, timeout: float) -> bool:
+        """
+        Close every open trace, wait for the verdicts, and hand everything on.
+
+        Args:
+            timeout: Seconds to wait for verdicts; what is held leaves without them after that.
+
+        Returns:
+            Whether every verdict came in time.
+        """
+        self._stopping.set()
+        if self._timer.is_alive():
+            self._timer.join(timeout)
+        with self._lock:
+            closed = self._assembler.drain(CloseReason.SHUTDOWN, self._clock())
+        self._closed(closed)
+        with self._lock:
+            decided = self._idle.wait_for(lambda: not self._waiting, timeout)
+            left = [waiting.let_go() for waiting in self._waiting.values() if waiting.held]
+        self._release(left, reason="shutdown")
+        self._emitter.flush()
+        return decided
+
+    def _pass_on(self, data: bytes) -> tuple[int, str]:
+        try:
+            items = check_request(Signal.TRACES, data)
+        except InvalidRequestError:
+            request = read_traces(data)
+            count("receiver.spans_accepted", len(request.spans))
+            self._forward(request.spans)
+            return request.rejected, request.message
+        count("receiver.spans_accepted", items)
+        if items:
+            self._on_spans(data, items)
+        return 0, ""
+
+    def _closed(self, closed: list[ClosedTrace[RawSpan]]) -> None:
+        """Have closed traces scored, or let them go."""
+        if not closed:
+            return
+        if not self._scorers or self._backend is None:
+            self._forward_traces([trace.spans for trace in closed])
+            return
+        jobs: list[Job] = []
+        undecided: list[tuple[ClosedTrace[RawSpan], list[Decision]]] = []
+        with self._lock:
+            until = self._clock() + self._options.hold_deadline
+            for trace in closed:
+                chosen, refused = self._sample(trace)
+                _count_decisions(refused)
+                if not chosen:
+                    undecided.append((trace, refused))
+                    continue
+                job = Job(self._next_job, trace, chosen)
+                self._next_job += 1
+                waiting = self._waiting[job.id] = _Waiting(trace, self._held_spans(trace))
+                if waiting.held:
+                    self._held_until.append((until, job.id))
+                jobs.append(job)
+        self._forward_traces([self._held_spans(trace) for trace, _ in undecided])
+        refused_jobs = self._backend.submit(jobs)
+        if refused_jobs:
+            self.deliver(Result(job.id, self._shed(job), done=True) for job in refused_jobs)
+
+    def _held_spans(self, trace: ClosedTrace[RawSpan]) -> list[RawSpan]:
+        if self._holds_trace:
+            return [span for span in trace.spans if not span.scope.is_own]
+        if self._holds_root:
+            return [span for span in trace.spans if span.parent_id is None and not span.scope.is_own]
+        return []
+
+    def _sample(self, trace: ClosedTrace[RawSpan]) -> tuple[tuple[int, ...], list[Decision]]:
+        chosen: list[int] = []
+        refused: list[Decision] = []
+        for index, scorer in enumerate(self._scorers):
+            if scorer.sample_rate is None or is_sampled(trace.trace_id, scorer.sample_rate):
+                chosen.append(index)
+            else:
+                refused.append(_decision(trace, scorer, Outcome.NOT_SAMPLED, None))
+        return tuple(chosen), refused
+
+    def _shed(self, job: Job) -> tuple[Decision, ...]:
+        return tuple(
+            _decision(job.trace, self._scorers[index], Outcome.SHED, "the queue to the scorers is full")
+            for index in job.scorers
+        )
+
+    def _release(self, ready: Sequence[tuple[_Waiting, list[RawSpan]]], *, reason: str) -> None:
+        """Let held spans go with the verdicts that are in."""
+        traces: list[list[RawSpan]] = []
+        for waiting, held in ready:
+            _count_decisions(waiting.decisions)
+            traces.append(self._emitter.enrich(waiting.trace, held, waiting.decisions))
+        count("holding.released", len(traces), reason=reason)
+        self._forward_traces(traces)
+
+    def _forward(self, spans: Iterable[RawSpan]) -> None:
+        batch = list(spans)
+        if batch:
+            self._on_spans(join_spans(batch), len(batch))
+
+    def _forward_traces(self, traces: Iterable[list[RawSpan]]) -> None:
+        """Forward whole traces, several in one request, never one trace in two unless it alone is over the size."""
+        batch: list[RawSpan] = []
+        size = 0
+        for spans in traces:
+            weight = sum([len(span.data) for span in spans])
+            if batch and size + weight > _RELEASE_BYTES:
+                self._forward(batch)
+                batch, size = [], 0
+            batch += spans
+            size += weight
+        self._forward(batch)
+
+    def _run_timer(self) -> None:
+        while not self._stopping.is_set():
+            now = self._clock()
+            with self._lock:
+                closed = self._assembler.due(now)
+                overdue = self._overdue(now)
+            self._closed(closed)
+            self._release(overdue, reason="deadline")
+            self._emitter.flush()
+            self._stopping.wait(_TICK)
+
+    def _overdue(self, now: float) -> list[tuple[_Waiting, list[RawSpan]]]:
+        """Take the traces that were held long enough; their verdicts become evaluation spans when they come."""
+        overdue: list[tuple[_Waiting, list[RawSpan]]] = []
+        while self._held_until and (self._held_until[0][0] <= now or self._held_until[0][1] not in self._waiting):
+            _, job_id = self._held_until.popleft()
+            waiting = self._waiting.get(job_id)
+            if waiting is not None and waiting.held:
+                overdue.append(waiting.let_go())
+        return overdue
+
+
+def _decision(
+    trace: ClosedTrace[RawSpan], scorer: ScorerProfile, outcome: Outcome, reason: str | None
+) -> Decision:
+    return Decision(trace.trace_id.hex(), None, scorer.name, scorer.version, outcome, reason, trace.revision)
+
+
+def _count_decisions(decisions: Iterable[Decision]) -> None:
+    for decision in decisions:
+        count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)

@@ -1,0 +1,241 @@
+"""
+Run one scorer on one target and say what became of it.
+
+Whatever a scorer does, there is one Decision: what it raises, returns wrongly or leaves unfinished ends up in it. Only
+Ctrl-C, and the cancellation of the task that runs a coroutine scorer, go through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.feedback import AssessmentError, Feedback
+from otel_scorer.model.trace import MISSING
+from otel_scorer.scorers import base, results
+from otel_scorer.scorers.arguments import NotApplicableError
+from otel_scorer.scorers.evidence import Evidence
+from otel_scorer.scorers.passing import parse_condition, verdict
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from otel_scorer.model.trace import Span, Trace
+    from otel_scorer.scorers.base import Scorer
+
+__all__ = ["DEFAULT_TIMEOUT", "Invocation", "PreparedScorer", "Suppression"]
+
+Suppression: TypeAlias = Callable[[], AbstractContextManager[object]]
+"""Makes the context in which a scorer's own calls leave no spans."""
+
+DEFAULT_TIMEOUT: Final = 30.0
+"""Seconds for one call of a scorer that does not say."""
+
+_REASON_LIMIT: Final = 500
+_OWN_FILES: Final = frozenset({__file__, base.__file__})
+
+
+class PreparedScorer:
+    """
+    A scorer with everything about it looked up that is the same for every call.
+
+    Args:
+        scorer: The scorer. Changes to its options after this are not seen.
+        default_timeout: Seconds for a scorer that does not say; 0: no limit.
+        suppress: See `Suppression`. Default: none.
+
+    Attributes:
+        timeout: Seconds for one call; None: no limit. Calls in a thread cannot be stopped: whoever runs them there
+            watches the time, and makes the decision with `Invocation.timed_out`.
+    """
+
+    __slots__ = ("code", "condition", "is_async", "name", "scorer", "signature", "suppress", "timeout", "turn", "version")
+
+    def __init__(
+        self, scorer: Scorer, *, default_timeout: float = DEFAULT_TIMEOUT, suppress: Suppression | None = None
+    ) -> None:
+        self.scorer = scorer
+        self.name = scorer.name
+        self.version = scorer.scorer_version
+        self.code = scorer.code
+        self.signature = scorer.signature
+        self.is_async = scorer.is_async
+        self.timeout = (default_timeout if scorer.timeout is None else scorer.timeout) or None
+        self.turn = None if scorer.concurrent else scorer.turn
+        self.suppress = suppress
+        condition = scorer.pass_if
+        self.condition = parse_condition(condition) if isinstance(condition, str) else condition
+
+    def decide(  # noqa: PLR0913 - the parts of a decision, all by name
+        self,
+        outcome: Outcome,
+        *,
+        trace_id: str,
+        span_id: str | None = None,
+        reason: str | None = None,
+        revision: int = 1,
+        feedbacks: tuple[Feedback, ...] = (),
+        passed: tuple[bool | None, ...] = (),
+    ) -> Decision:
+        """Return a decision about this scorer."""
+        return Decision(
+            trace_id, span_id, self.name, self.version, outcome, reason, revision, feedbacks, passed or (None,) * len(feedbacks)
+        )
+
+
+class Invocation:
+    """
+    One call of one scorer that is going to happen.
+
+    Args:
+        prepared: The scorer.
+        trace: The trace; None where there is only a row of values.
+        span: The target span of a scorer with `span_types`.
+        revision: 1, or higher when late spans led to scoring again.
+        inputs: Inputs that were given and win over the trace's.
+        outputs: Outputs, likewise.
+        expectations: Expectations, likewise.
+        trace_id: For the decision. Default: the trace's.
+    """
+
+    __slots__ = ("evidence", "prepared", "revision", "span_id", "trace_id")
+
+    def __init__(  # noqa: PLR0913 - what a call can be given, all optional, all by name
+        self,
+        prepared: PreparedScorer,
+        trace: Trace | None,
+        span: Span | None = None,
+        *,
+        revision: int = 1,
+        inputs: Any = MISSING,
+        outputs: Any = MISSING,
+        expectations: Any = MISSING,
+        trace_id: str | None = None,
+    ) -> None:
+        self.prepared = prepared
+        self.evidence = Evidence(trace, span, inputs=inputs, outputs=outputs, expectations=expectations)
+        self.revision = revision
+        self.span_id = None if span is None else span.span_id
+        self.trace_id = trace_id if trace_id is not None else "" if trace is None else trace.trace_id
+
+    def run(self) -> Decision:
+        """Call the scorer in this thread and return what became of it; a coroutine is run to its end."""
+        prepared = self.prepared
+        turn = prepared.turn
+        if turn is not None and not turn.take(prepared.timeout):
+            return self.timed_out("an earlier call of this scorer has not come back yet")
+        try:
+            if prepared.suppress is None:
+                result = self._call()
+            else:
+                with prepared.suppress():
+                    result = self._call()
+            return self._scored(result)
+        except BaseException as error:  # noqa: BLE001 - user code: a Rust panic or a sys.exit() is its failure, not ours
+            return self._failed(error)
+        finally:
+            if turn is not None:
+                turn.give_back()
+
+    async def run_async(self) -> Decision:
+        """Call the scorer on this event loop, within its timeout, and return what became of it."""
+        prepared = self.prepared
+        turn = prepared.turn
+        if turn is not None:
+            await turn.take_async()
+        limit = asyncio.timeout(prepared.timeout)
+        try:
+            with nullcontext() if prepared.suppress is None else prepared.suppress():
+                async with limit:
+                    positional, named = prepared.signature.fit(self.evidence.look_up)
+                    result = prepared.code(*positional, **named)
+                    if inspect.isawaitable(result):
+                        result = await result
+            return self._scored(result)
+        except BaseException as error:  # as in `run`
+            if limit.expired() and isinstance(error, TimeoutError):
+                return self.timed_out()
+            if isinstance(error, asyncio.CancelledError) and _is_cancelled():
+                raise
+            return self._failed(error)
+        finally:
+            if turn is not None:
+                turn.give_back()
+
+    def timed_out(self, reason: str | None = None) -> Decision:
+        """Return the decision about a call that took too long."""
+        prepared = self.prepared
+        reason = reason or f"not finished within {prepared.timeout:g} s" if prepared.timeout else reason or "given up"
+        error = AssessmentError("TimeoutError", f"Scorer {prepared.name!r}: {reason}")
+        return self.decide(Outcome.TIMED_OUT, reason, results.error_feedback(prepared.name, error))
+
+    def decide(self, outcome: Outcome, reason: str | None = None, *feedbacks: Feedback) -> Decision:
+        """Return a decision about this call, such as that it was shed."""
+        return self.prepared.decide(
+            outcome,
+            trace_id=self.trace_id,
+            span_id=self.span_id,
+            reason=reason,
+            revision=self.revision,
+            feedbacks=feedbacks,
+        )
+
+    def _call(self) -> object:
+        prepared = self.prepared
+        positional, named = prepared.signature.fit(self.evidence.look_up)
+        result = prepared.code(*positional, **named)
+        return base.run_to_end(result, prepared.name) if inspect.iscoroutine(result) else result
+
+    def _scored(self, result: object) -> Decision:
+        prepared = self.prepared
+        feedbacks = results.feedbacks_of(result, prepared.name)
+        reason = None
+        passed: list[bool | None] = []
+        for feedback in feedbacks:
+            try:
+                passed.append(verdict(feedback.value, prepared.condition))
+            except Exception as error:  # noqa: BLE001 - pass_if is user code; the verdict itself stands
+                passed.append(None)
+                reason = _shown("pass_if", error)
+        return Decision(
+            self.trace_id,
+            self.span_id,
+            prepared.name,
+            prepared.version,
+            Outcome.SCORED,
+            reason,
+            self.revision,
+            feedbacks,
+            tuple(passed),
+        )
+
+    def _failed(self, error: BaseException) -> Decision:
+        if isinstance(error, KeyboardInterrupt | GeneratorExit):
+            raise error
+        if isinstance(error, NotApplicableError):
+            return self.decide(Outcome.NOT_APPLICABLE, str(error))
+        error.__traceback__ = _without_own_frames(error.__traceback__)
+        feedback = results.error_feedback(self.prepared.name, error)
+        return self.decide(Outcome.FAILED, _shown(type(error).__name__, feedback.error_message), feedback)
+
+
+def _shown(what: str, detail: object) -> str:
+    return f"{what}: {detail}"[:_REASON_LIMIT]
+
+
+def _without_own_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """Drop our own frames from the top: the stack of a failure is the same on every way to the scorer."""
+    rest = traceback
+    while rest is not None and rest.tb_frame.f_code.co_filename in _OWN_FILES:
+        rest = rest.tb_next
+    return rest or traceback
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled this task, as opposed to a scorer that raised CancelledError."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,0 +1,200 @@
+"""
+From what a scorer returned to feedbacks with names, sources and values that every backend can hold.
+
+What the scorer returned is never changed: it may be its own state. bool is not taken for a number, NaN and infinity
+are errors, and numpy's scalars are unwrapped without importing numpy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any, Final, cast
+
+from otel_scorer.errors import ScorerError
+from otel_scorer.model.feedback import (
+    DEFAULT_FEEDBACK_NAME,
+    AssessmentError,
+    AssessmentSource,
+    AssessmentSourceType,
+    Feedback,
+)
+from otel_scorer.scorers.text import compact_json
+
+__all__ = ["InvalidResultError", "code_source", "error_feedback", "feedbacks_of"]
+
+_LEGACY_NAME_KEY: Final = "_user_defined_assessment_name"
+_sources: dict[str, AssessmentSource] = {}
+
+
+class InvalidResultError(ScorerError, TypeError):
+    """A scorer returned what no feedback can be made of."""
+
+
+class _NotFiniteError(ValueError):
+    pass
+
+
+def code_source(scorer_name: str) -> AssessmentSource:
+    """Return the source of feedbacks that a scorer made without naming one: CODE, and the scorer's name."""
+    source = _sources.get(scorer_name)
+    if source is None:
+        source = _sources[scorer_name] = AssessmentSource(AssessmentSourceType.CODE, scorer_name)
+    return source
+
+
+def error_feedback(scorer_name: str, error: BaseException | AssessmentError) -> Feedback:
+    """Return the feedback of a scorer that came to no verdict."""
+    return Feedback(scorer_name, None, error, code_source(scorer_name))
+
+
+def feedbacks_of(result: object, scorer_name: str) -> tuple[Feedback, ...]:
+    """
+    Return the feedbacks in a scorer's result.
+
+    A bare value and an unnamed Feedback take the scorer's name; a name that was given is kept.
+
+    Args:
+        result: bool, int, float, str, Feedback, list of Feedback, or None for nothing.
+        scorer_name: The scorer's name.
+
+    Raises:
+        InvalidResultError: It is something else.
+    """
+    if result is None:
+        return ()
+    kind = type(result)
+    if kind is bool or kind is str or kind is int:
+        return (Feedback(scorer_name, result, None, code_source(scorer_name)),)
+    if isinstance(result, Feedback):
+        return (_finished(result, scorer_name),)
+    if isinstance(result, list):
+        items = cast("list[object]", result)
+        if all(isinstance(item, Feedback) for item in items):
+            return tuple(_finished(cast("Feedback", item), scorer_name) for item in items)
+    try:
+        return (Feedback(scorer_name, _scalar(result), None, code_source(scorer_name)),)
+    except _NotFiniteError as error:
+        return (error_feedback(scorer_name, _not_finite(error)),)
+    except TypeError:
+        msg = (
+            f"`{scorer_name}` must return one of int, float, bool, str, Feedback, or list[Feedback]. "
+            f"Got {_describe(cast('object', result))}"
+        )
+        raise InvalidResultError(msg) from None
+
+
+def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
+    """Return `feedback`, or a copy with what was missing or cannot be sent."""
+    name = _final_name(feedback, scorer_name)
+    error: AssessmentError | None = feedback.error
+    try:
+        value = _value(feedback.value)
+    except _NotFiniteError as problem:
+        value, error = None, error or _not_finite(problem)
+    except TypeError:
+        message = f"A Feedback cannot hold {_describe(feedback.value)}"
+        value, error = None, error or AssessmentError("INVALID_VALUE", message)
+    metadata = _metadata(feedback.metadata)
+    rationale = feedback.rationale
+    if rationale is not None and type(rationale) is not str:
+        rationale = str(cast("object", rationale))
+    if (
+        name is feedback.name
+        and value is feedback.value
+        and error is feedback.error
+        and metadata is feedback.metadata
+        and rationale is feedback.rationale
+    ):
+        return feedback
+    return Feedback(
+        name,
+        value,
+        error,
+        feedback.source,
+        feedback.trace_id,
+        metadata,
+        feedback.span_id,
+        feedback.create_time_ms,
+        feedback.last_update_time_ms,
+        rationale,
+        feedback.overrides,
+        feedback.valid,
+    )
+
+
+def _final_name(feedback: Feedback, scorer_name: str) -> str:
+    if not feedback.name or feedback.name == DEFAULT_FEEDBACK_NAME:
+        return scorer_name
+    # Old MLflow judges mark a name that nobody chose this way.
+    if feedback.metadata and feedback.metadata.get(_LEGACY_NAME_KEY) == "false":
+        return scorer_name
+    return feedback.name if type(feedback.name) is str else str(feedback.name)
+
+
+def _value(value: object) -> object:
+    """
+    Return a feedback's value in plain types.
+
+    Raises:
+        TypeError: It is neither None, a scalar, a list of scalars nor a dict of str to scalars.
+    """
+    if value is None or value is True or value is False or type(value) is str:
+        return value
+    if isinstance(value, list | tuple):
+        return [_scalar(item) for item in cast("list[object]", value)]
+    if isinstance(value, Mapping):
+        return {str(key): _scalar(item) for key, item in cast("Mapping[object, object]", value).items()}
+    return _scalar(value)
+
+
+def _scalar(value: object) -> bool | int | float | str:
+    """Return a scalar as one of Python's own types, so that it means the same on both sides of a pipe."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return value if type(value) is str else str.__str__(value)
+    if isinstance(value, int):
+        return value if type(value) is int else int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise _NotFiniteError(repr(float(value)))
+        return value if type(value) is float else float(value)
+    # numpy's float32, int64 and bool_ are no Python numbers; arrays have a shape that is not empty.
+    unwrap = getattr(value, "item", None)
+    if callable(unwrap) and getattr(value, "shape", None) == () and not isinstance(value, Enum):
+        plain = unwrap()
+        if isinstance(plain, bool | int | float | str):
+            return _scalar(plain)
+    raise TypeError(_describe(value))
+
+
+def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return metadata with scalars as they are and everything else as JSON text."""
+    if not metadata:
+        return None
+    if type(metadata) is dict and all(type(key) is str and type(item) is str for key, item in metadata.items()):
+        return metadata
+    return {str(key): _metadata_value(item) for key, item in metadata.items()}
+
+
+def _metadata_value(value: object) -> bool | int | float | str:
+    try:
+        return _scalar(value)
+    except _NotFiniteError as error:
+        return str(error)
+    except TypeError:
+        return compact_json(value)
+
+
+def _not_finite(error: _NotFiniteError) -> AssessmentError:
+    return AssessmentError("NOT_FINITE", f"{error} is no verdict: a number must be finite")
+
+
+def _describe(value: object) -> str:
+    """Name the type of `value`, and what is inside a list; never the value itself, which may be a user's text."""
+    if isinstance(value, list):
+        inside = sorted({type(item).__name__ for item in cast("list[object]", value)})
+        return f"list of {', '.join(inside)}" if inside else "list"
+    return type(value).__name__

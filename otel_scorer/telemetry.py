@@ -1,0 +1,85 @@
+"""
+What otel_scorer counts about itself: every counter in one table, one function to count, one to read.
+
+Counting is cheap (one lock, one dict) and never fails on the data path; a name that is not in the table is a bug and
+raises. Counters are per process and only grow.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["COUNTERS", "Counter", "count", "snapshot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """One self-metric. `unit` is UCUM; `attributes` names what it is split by."""
+
+    unit: str
+    description: str
+    attributes: tuple[str, ...] = ()
+
+
+COUNTERS: Final[dict[str, Counter]] = {
+    "receiver.requests": Counter("{request}", "Requests answered, by signal, protocol and outcome", ("signal", "protocol", "outcome")),
+    "receiver.spans_accepted": Counter("{span}", "Spans admitted"),
+    "receiver.spans_rejected": Counter("{span}", "Spans refused as unusable (partial success)", ("reason",)),
+    "json.snake_case_keys": Counter("{key}", "OTLP/JSON keys written in snake_case, accepted against the letter of OTLP"),
+    "assembler.spans": Counter("{span}", "Spans buffered for scoring"),
+    "assembler.duplicates": Counter("{span}", "Spans received again, byte for byte the same"),
+    "assembler.conflicts": Counter("{span}", "Spans received again with other contents; the first one was kept"),
+    "assembler.late_spans": Counter("{span}", "Spans that came after their trace was closed", ("policy",)),
+    "assembler.own_spans": Counter("{span}", "Evaluation spans of otel_scorer that passed through"),
+    "assembler.closed": Counter("{trace}", "Traces closed, by close reason", ("reason",)),
+    "scoring.decisions": Counter("{decision}", "Decisions, by scorer and outcome", ("scorer", "outcome")),
+    "scoring.worker_restarts": Counter("{restart}", "Scorer worker processes replaced", ("reason",)),
+    "encoder.verdicts": Counter("{verdict}", "Verdicts sent, by encoding", ("encoding",)),
+    "encoder.truncated": Counter("{value}", "Texts cut to their size limit", ("field",)),
+    "encoder.verdicts_dropped": Counter("{verdict}", "Verdicts without a span to ride on", ("reason",)),
+    "holding.released": Counter("{trace}", "Held traces let go, by reason", ("reason",)),
+    "forwarder.sent": Counter("{item}", "Spans, scores, log records and metrics that a backend took", ("lane", "destination")),
+    "forwarder.retries": Counter("{request}", "Requests that will be sent again", ("lane", "destination", "code")),
+    "forwarder.dropped": Counter("{item}", "Items lost on the way to a backend", ("lane", "destination", "reason")),
+    "forwarder.rejected": Counter("{item}", "Items that a backend refused in a partial success", ("lane", "destination")),
+    "processor.dropped": Counter("{span}", "Spans that the in-app processor did not score or export", ("reason",)),
+}
+
+_lock = threading.Lock()
+_values: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+
+
+def count(name: str, amount: int = 1, **attributes: str) -> None:
+    """
+    Add to a counter.
+
+    Args:
+        name: A key of `COUNTERS`.
+        amount: How many; zero is fine and leaves no trace.
+        attributes: What it is split by; exactly the attributes of the table.
+
+    Raises:
+        KeyError: The table has no such counter.
+    """
+    if name not in COUNTERS:
+        raise KeyError(name)
+    if not amount:
+        return
+    key = (name, tuple(sorted(attributes.items())))
+    with _lock:
+        _values[key] = _values.get(key, 0) + amount
+
+
+def snapshot() -> dict[str, int]:
+    """Return every counter that has counted, as `name{key=value,...}` -> total, sorted."""
+    with _lock:
+        items = sorted(_values.items())
+    return {_label(name, attributes): total for (name, attributes), total in items}
+
+
+def _label(name: str, attributes: tuple[tuple[str, str], ...]) -> str:
+    if not attributes:
+        return name
+    return f"{name}{{{','.join(f'{key}={value}' for key, value in attributes)}}}"

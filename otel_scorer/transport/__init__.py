@@ -1,0 +1,1 @@
+"""OTLP over the network: receivers that answer clients, senders and the forwarder that feed backends."""

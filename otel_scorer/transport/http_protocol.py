@@ -1,0 +1,63 @@
+"""uvicorn's HTTP/1.1 connection with limits on how slowly a client may speak."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+
+__all__ = ["PatientProtocol"]
+
+
+class PatientProtocol(H11Protocol):
+    """
+    Closes connections that take too long to send their headers, or to finish a body that was refused already.
+
+    uvicorn itself only limits how long a connection may idle between requests. How long a body may take is up to the
+    application (`http_app`).
+    """
+
+    header_timeout = 10.0
+    """Seconds from the connection, or the first byte of a later request, to the end of its headers."""
+    linger_timeout = 5.0
+    """Seconds for which a refused body is read on, so that the client gets to see the answer instead of a reset."""
+
+    _patience: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
+        super().connection_made(transport)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._rest()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def _watch(self) -> None:
+        """Keep a timer running while the client owes us bytes; one timer per debt, whatever trickles in."""
+        state = self.conn.their_state
+        if state is h11.IDLE and self.timeout_keep_alive_task is None:
+            timeout = self.header_timeout
+        elif state is h11.SEND_BODY and self.cycle.response_complete:
+            timeout = self.linger_timeout
+        else:
+            self._rest()
+            return
+        if self._patience is None and not self.transport.is_closing():
+            self._patience = self.loop.call_later(timeout, self.transport.abort)
+
+    def _rest(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+            self._patience = None

@@ -1,0 +1,167 @@
+"""Answers of OTLP servers: export responses and errors, in protobuf and JSON, written and read."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf import json_format
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import DecodeError, Message
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo
+from google.rpc.status_pb2 import Status
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
+
+from otel_scorer.errors import (
+    InvalidRequestError,
+    OverloadedError,
+    RequestTooLargeError,
+    UnsupportedSignalError,
+)
+from otel_scorer.model.wire import Signal
+from otel_scorer.transport.exchange import PartialSuccess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = ["Refusal", "decode_success", "encode_success", "refusal", "retry_delay", "success_json"]
+
+# google.rpc.Code, the numbers that gRPC status codes share.
+INVALID_ARGUMENT: Final = 3
+RESOURCE_EXHAUSTED: Final = 8
+UNIMPLEMENTED: Final = 12
+INTERNAL: Final = 13
+UNAVAILABLE: Final = 14
+UNKNOWN: Final = 2
+# Error texts travel in HTTP/2 headers, whose peers allow 8 KiB in all; twice, percent-encoded.
+_MAX_MESSAGE: Final = 500
+_REJECTED_KEYS: Final = {
+    Signal.TRACES: "rejectedSpans",
+    Signal.LOGS: "rejectedLogRecords",
+    Signal.METRICS: "rejectedDataPoints",
+}
+
+
+def encode_success(partial: PartialSuccess | None) -> bytes:
+    """
+    Encode an Export*ServiceResponse; full success is empty, as OTLP asks.
+
+    The three signals' responses have the same field numbers, so one type serves them all.
+    """
+    if partial is None:
+        return b""
+    return ExportTraceServiceResponse(
+        partial_success=ExportTracePartialSuccess(
+            rejected_spans=partial.rejected, error_message=partial.message[:_MAX_MESSAGE]
+        )
+    ).SerializeToString()
+
+
+def success_json(signal: Signal, partial: PartialSuccess | None) -> bytes:
+    """Encode the same as OTLP/JSON."""
+    if partial is None:
+        return b"{}"
+    body = {_REJECTED_KEYS[signal]: str(partial.rejected), "errorMessage": partial.message[:_MAX_MESSAGE]}
+    return json.dumps({"partialSuccess": body}).encode()
+
+
+def decode_success(data: bytes) -> PartialSuccess | None:
+    """
+    Read a backend's Export*ServiceResponse, of any signal.
+
+    An empty PartialSuccess is full success: the Collector always sends one. So is a body that is no such message, as
+    the status has said already that the request was taken.
+    """
+    if not data:
+        return None
+    try:
+        partial = ExportTraceServiceResponse.FromString(data).partial_success
+    except DecodeError:
+        return None
+    if not partial.rejected_spans and not partial.error_message:
+        return None
+    return PartialSuccess(partial.rejected_spans, partial.error_message)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """
+    An error answer.
+
+    Attributes:
+        code: google.rpc.Code number.
+        http_status: Status of the HTTP response.
+        message: For the people on the other side.
+        outcome: Value of the self-metric attribute `outcome`.
+        details: Messages for google.rpc.Status.details.
+        retry_after: Seconds, if the request may be sent again.
+    """
+
+    code: int
+    http_status: int
+    message: str
+    outcome: str = "invalid"
+    details: tuple[Message, ...] = field(default=(), compare=False)
+    retry_after: float | None = None
+
+    def status(self) -> bytes:
+        """Encode as google.rpc.Status."""
+        return self._status().SerializeToString()
+
+    def status_json(self) -> bytes:
+        """Encode as google.rpc.Status in JSON."""
+        return json_format.MessageToJson(self._status(), indent=None).encode()
+
+    def retry_info(self) -> RetryInfo | None:
+        """Return the retry hint of a refusal that is not final."""
+        return None if self.retry_after is None else RetryInfo(retry_delay=_duration(self.retry_after))
+
+    def retry_after_header(self) -> str | None:
+        """Return the value of Retry-After: whole seconds, never 0."""
+        return None if self.retry_after is None else str(max(1, math.ceil(self.retry_after)))
+
+    def _status(self) -> Status:
+        hint = self.retry_info()
+        details = (*self.details, hint) if hint is not None else self.details
+        return Status(code=self.code, message=self.message[:_MAX_MESSAGE], details=map(_packed, details))
+
+
+def refusal(error: Exception) -> Refusal:
+    """Return what a client is told about an error; of an unexpected one nothing but that it happened."""
+    message = str(error)
+    if isinstance(error, InvalidRequestError):
+        violation = BadRequest.FieldViolation(description=message[:_MAX_MESSAGE])
+        return Refusal(INVALID_ARGUMENT, 400, message, details=(BadRequest(field_violations=[violation]),))
+    if isinstance(error, RequestTooLargeError):
+        return Refusal(RESOURCE_EXHAUSTED, 413, message, "too_large")
+    if isinstance(error, UnsupportedSignalError):
+        return Refusal(UNIMPLEMENTED, 404, message, "unsupported")
+    if isinstance(error, OverloadedError):
+        return Refusal(UNAVAILABLE, 503, message, "overloaded", retry_after=error.retry_after)
+    return Refusal(INTERNAL, 500, "Internal error", "internal")
+
+
+def retry_delay(details: Iterable[AnyMessage]) -> float | None:
+    """Return the seconds of the RetryInfo among the details of a google.rpc.Status."""
+    for detail in details:
+        hint = RetryInfo()
+        if detail.Is(hint.DESCRIPTOR) and detail.Unpack(hint):
+            return hint.retry_delay.seconds + hint.retry_delay.nanos / 1e9
+    return None
+
+
+def _duration(seconds: float) -> Duration:
+    whole = int(seconds)
+    return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
+
+
+def _packed(message: Message) -> AnyMessage:
+    packed = AnyMessage()
+    packed.Pack(message)
+    return packed
