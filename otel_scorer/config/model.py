@@ -1,30 +1,35 @@
 """
-The configuration: every key of `otel-scorer.yaml`, its default and what it does. Defaults of the service live here only.
+The configuration: every key of `otel-scorer.yaml`, its default and what it does.
 
+Defaults of the service live here only.
 `config/otel-scorer.yaml` is generated from these classes (see `sample`).
 """
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from otel_scorer.config.exporters import Exporters, OtlpExporter
+from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter
 from otel_scorer.config.quantities import OFF, Address, ByteSize, Duration
+from otel_scorer.config.receivers import Receivers
 from otel_scorer.config.section import NOT_YET, Empty, NotYet, Section
 from otel_scorer.pipeline.assembler import AssemblyLimits, LatePolicy, Trigger
+from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT
+from otel_scorer.scorers.loading import ScorerSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 __all__ = [
     "AssemblySettings",
     "Config",
     "Emit",
     "Forwarding",
-    "GrpcSettings",
-    "HttpSettings",
     "ScorerSettings",
     "ScoringSettings",
 ]
@@ -34,76 +39,42 @@ Forwarding: TypeAlias = Literal["passthrough", "hold_root", "hold_trace"]
 
 _LIMITS: Final = AssemblyLimits()
 _MATCH: Final = re.compile(r"\s*([^\s=]+)\s*=\s*(.+?)\s*")
+_HIDDEN: Final = "***"
 _EMIT_LATER: Final = frozenset({"logs", "metrics", "native"})
 _LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
-
-
-class GrpcSettings(Section):
-    """The OTLP/gRPC receiver."""
-
-    endpoint: Address = Field(
-        "127.0.0.1:4317", description="HOST:PORT to listen on; port 0 takes any free one; off switches it off."
-    )
-    max_request_size: ByteSize = Field(64 << 20, description="Larger requests are refused; measured after decompression.")
-    tls: Annotated[dict[str, Any] | None, NotYet] = Field(None, description="Certificates. Not available yet.")
-    auth: Annotated[dict[str, Any] | None, NotYet] = Field(None, description="Bearer tokens. Not available yet.")
-
-
-class HttpSettings(Section):
-    """The OTLP/HTTP receiver (protobuf and JSON)."""
-
-    endpoint: Address = Field(
-        "127.0.0.1:4318", description="HOST:PORT to listen on; port 0 takes any free one; off switches it off."
-    )
-    max_request_size: ByteSize = Field(64 << 20, description="Larger requests are refused; measured after decompression.")
-    tls: Annotated[dict[str, Any] | None, NotYet] = Field(None, description="Certificates. Not available yet.")
-    auth: Annotated[dict[str, Any] | None, NotYet] = Field(None, description="Bearer tokens. Not available yet.")
-    cors: Annotated[dict[str, Any] | None, NotYet] = Field(
-        None, description="Origins of browsers that may send. Not available yet."
-    )
-
-
-class Protocols(Section):
-    """The protocols that OTLP is received over."""
-
-    grpc: GrpcSettings = Field(default_factory=GrpcSettings, description="OTLP/gRPC.")
-    http: HttpSettings = Field(default_factory=HttpSettings, description="OTLP/HTTP, protobuf and JSON.")
-
-
-class OtlpReceiver(Section):
-    """The OTLP receiver."""
-
-    protocols: Protocols = Field(default_factory=Protocols, description="Each protocol has an address of its own.")
-
-
-class Receivers(Section):
-    """Where spans come from."""
-
-    otlp: OtlpReceiver = Field(default_factory=OtlpReceiver, description="OTLP, from applications or a Collector.")
 
 
 class AssemblySettings(Section):
     """When a trace is complete."""
 
     trigger: str = Field(
-        _LIMITS.trigger.value,
+        default=_LIMITS.trigger.value,
         description="What starts the countdown: root, local_root, auto (a root, else a local root), "
         "or a span with an attribute, such as 'gen_ai.operation.name = invoke_agent'.",
     )
-    root_grace: Duration = Field(_LIMITS.root_grace, description="A trace with a root closes after this much quiet.")
-    root_cap: Duration = Field(_LIMITS.root_cap, description="The longest that arrivals extend root_grace.")
+    root_grace: Duration = Field(
+        default=_LIMITS.root_grace, description="A trace with a root closes after this much quiet."
+    )
+    root_cap: Duration = Field(default=_LIMITS.root_cap, description="The longest that arrivals extend root_grace.")
     local_root_grace: Duration = Field(
-        _LIMITS.local_root_grace, description="Quiet time when there is only a local root: a span with a remote parent."
+        default=_LIMITS.local_root_grace,
+        description="Quiet time when there is only a local root: a span with a remote parent.",
     )
-    idle_timeout: Duration = Field(_LIMITS.idle_timeout, description="Quiet time when there is neither.")
-    max_age: Duration = Field(_LIMITS.max_age, gt=0, description="The longest a trace stays open, from its first span.")
-    max_traces: int = Field(_LIMITS.max_traces, ge=1, description="Open traces; beyond, heavy old ones close early.")
+    idle_timeout: Duration = Field(default=_LIMITS.idle_timeout, description="Quiet time when there is neither.")
+    max_age: Duration = Field(
+        default=_LIMITS.max_age, gt=0, description="The longest a trace stays open, from its first span."
+    )
+    max_traces: int = Field(
+        default=_LIMITS.max_traces, ge=1, description="Open traces; beyond, heavy old ones close early."
+    )
     max_spans_per_trace: int = Field(
-        _LIMITS.max_spans_per_trace, ge=1, description="A trace with this many spans closes; later ones are forwarded."
+        default=_LIMITS.max_spans_per_trace,
+        ge=1,
+        description="A trace with this many spans closes; later ones are forwarded.",
     )
-    max_bytes_per_trace: ByteSize = Field(_LIMITS.max_bytes_per_trace, description="The same, by size.")
+    max_bytes_per_trace: ByteSize = Field(default=_LIMITS.max_bytes_per_trace, description="The same, by size.")
     late_spans: Literal["ignore", "rescore"] = Field(
-        "ignore",
+        default="ignore",
         description="Spans that come after their trace was scored: ignore (they are forwarded and counted). "
         "rescore is not available yet.",
     )
@@ -151,9 +122,13 @@ class AssemblySettings(Section):
 class ScoringSettings(Section):
     """How scorers are run."""
 
-    workers: int = Field(1, ge=1, description="Processes that run scorers.")
-    timeout: Duration = Field(30.0, gt=0, description="Time for one scorer on one target, unless the scorer says otherwise.")
-    concurrency: int = Field(64, ge=1, description="Coroutine scorers that run at the same time in one process.")
+    workers: int = Field(default=1, ge=1, description="Processes that run scorers.")
+    timeout: Duration = Field(
+        default=DEFAULT_TIMEOUT, description="Time for one scorer on one target, unless the scorer says; 0: no limit."
+    )
+    concurrency: int = Field(
+        default=64, ge=1, description="Coroutine scorers that run at the same time in one process."
+    )
 
 
 class ScorerSettings(Section):
@@ -164,24 +139,51 @@ class ScorerSettings(Section):
         description="package.module:attribute, package.module, path/to/file.py, path/to/file.py:attribute, "
         "an entry point of the group otel_scorer.scorers, or the name of a built-in.",
     )
+    name: str | None = Field(default=None, min_length=1, description="Another name; for a reference to one scorer.")
     sample_rate: float | None = Field(
-        None, ge=0, le=1, description="Share of traces to score, chosen by trace id: every replica chooses the same."
+        default=None,
+        ge=0,
+        le=1,
+        description="Share of traces to score, chosen by trace id: every replica chooses the same.",
     )
-    filter: str | None = Field(None, description="A CEL expression; traces for which it is not true are not scored.")
-    timeout: Duration | None = Field(None, description="Time for one target.")
+    filter: str | None = Field(
+        default=None, description="A CEL expression; traces for which it is not true are not scored."
+    )
+    timeout: Duration | None = Field(default=None, description="Time for one target; 0: no limit.")
     span_types: list[str] | None = Field(
-        None, description="Score each span of these types, such as [TOOL], instead of the trace."
+        default=None, description="Score each span of these types, such as [TOOL], instead of the trace."
     )
-    pass_if: str | None = Field(None, description="When a value passes, such as '>= 0.7' or '== False'.")
+    pass_if: str | None = Field(default=None, description="When a value passes, such as '>= 0.7' or '== False'.")
+    concurrent: bool | None = Field(default=None, description="Calls of this scorer may overlap in one process.")
+    parameters: dict[str, Any] = Field(
+        default_factory=dict[str, Any], description="Fields of a scorer class; for a reference to one such class."
+    )
+
+    @property
+    def spec(self) -> ScorerSpec:
+        """The same for `load_scorers`."""
+        return ScorerSpec(
+            use=self.use,
+            name=self.name,
+            sample_rate=self.sample_rate,
+            filter=self.filter,
+            timeout=self.timeout,
+            span_types=self.span_types,
+            pass_if=self.pass_if,
+            concurrent=self.concurrent,
+            parameters=self.parameters,
+        )
 
 
 class Spool(Section):
     """Requests on disk until everything in them is scored and sent."""
 
-    directory: Annotated[str | None, NotYet] = Field(None, description="Folder of the spool. Not available yet.")
-    max_size: Annotated[ByteSize, NotYet] = Field(10 << 30, description="When full, new requests are refused.")
+    directory: Annotated[str | None, NotYet] = Field(
+        default=None, description="Folder of the spool. Not available yet."
+    )
+    max_size: Annotated[ByteSize, NotYet] = Field(default=10 << 30, description="When full, new requests are refused.")
     synchronous: Annotated[Literal["normal", "full"], NotYet] = Field(
-        "normal", description="normal survives a killed process, full a power loss too."
+        default="normal", description="normal survives a killed process, full a power loss too."
     )
 
 
@@ -192,9 +194,20 @@ class Telemetry(Section):
         default_factory=dict[str, Any], description="Where to send its own metrics. Not available yet."
     )
     status_page: Address = Field(
-        "127.0.0.1:13133", description="HOST:PORT that answers health checks and shows counters; off switches it off."
+        default="127.0.0.1:13133",
+        description="HOST:PORT that answers health checks and shows counters; off switches it off.",
     )
-    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="What is logged to standard error.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="What is logged to standard error."
+    )
+
+
+def _default_emit() -> list[Emit]:
+    return ["evaluation_span"]
+
+
+def _default_exporters() -> dict[str, Exporter]:
+    return {"otlp": OtlpExporter()}
 
 
 class Config(Section):
@@ -204,38 +217,49 @@ class Config(Section):
     assembly: AssemblySettings = Field(default_factory=AssemblySettings, description="When a trace is complete.")
     scoring: ScoringSettings = Field(default_factory=ScoringSettings, description="How scorers are run.")
     scorers: Annotated[list[ScorerSettings], Empty] = Field(
-        default_factory=list[ScorerSettings], description="What is scored. A plain reference stands for {use: REFERENCE}."
+        default_factory=list[ScorerSettings],
+        description="What is scored. A plain reference stands for {use: REFERENCE}.",
     )
     emit: list[Emit] = Field(
-        default_factory=lambda: ["evaluation_span"],
+        default_factory=_default_emit,
         min_length=1,
         description="How verdicts go out: evaluation_span, and attributes or events on the scored span "
         "(these two need a hold). logs, metrics and native are not available yet.",
     )
     explanations: Literal["full", "capped", "off"] = Field(
-        "full", description="Explanations may quote user data: full, capped (shortened) or off."
+        default="full", description="Explanations may quote user data: full, capped (shortened) or off."
     )
     forwarding: Forwarding = Field(
-        "passthrough",
+        default="passthrough",
         description="passthrough: spans go on at once. hold_root: the root waits for its verdicts. "
         "hold_trace: the whole trace waits.",
     )
-    hold_deadline: Duration = Field(5.0, description="The longest that spans wait for verdicts once their trace is closed.")
+    hold_deadline: Duration = Field(
+        default=5.0, description="The longest that spans wait for verdicts once their trace is closed."
+    )
     exporters: Exporters = Field(
-        default_factory=lambda: {"otlp": OtlpExporter()},
+        default_factory=_default_exporters,
         description="Where everything goes: otlp, otlp/NAME, console, file/NAME: {path: FILE}. Several are possible.",
     )
     spool: Spool = Field(
-        default_factory=Spool, description="Requests on disk until everything in them is scored and sent. Not available yet."
+        default_factory=Spool,
+        description="Requests on disk until everything in them is scored and sent. Not available yet.",
     )
-    store: Annotated[str | None, NotYet] = Field(None, description="File that keeps traces and verdicts. Not available yet.")
-    preset: Annotated[str | None, NotYet] = Field(None, description="Settings that suit a backend. Not available yet.")
+    store: Annotated[str | None, NotYet] = Field(
+        default=None, description="File that keeps traces and verdicts. Not available yet."
+    )
+    preset: Annotated[str | None, NotYet] = Field(
+        default=None, description="Settings that suit a backend. Not available yet."
+    )
     telemetry: Telemetry = Field(default_factory=Telemetry, description="What otel_scorer says about itself.")
+    _secret: frozenset[tuple[int | str, ...]] = PrivateAttr(default_factory=frozenset[tuple["int | str", ...]])
 
     @field_validator("scorers", mode="before")
     @classmethod
     def _plain_references(cls, value: object) -> object:
-        return [{"use": item} if isinstance(item, str) else item for item in value] if isinstance(value, list) else value
+        if not isinstance(value, list):
+            return value
+        return [{"use": item} if isinstance(item, str) else item for item in cast("list[object]", value)]
 
     @field_validator("emit")
     @classmethod
@@ -262,10 +286,48 @@ class Config(Section):
                 if isinstance(exporter, OtlpExporter) and _same_address(address, exporter.endpoint):
                     raise PydanticCustomError(
                         "loop",
-                        "exporters.{key}.endpoint: {address} is where this process listens itself: it would send to itself",
+                        "exporters.{key}.endpoint: this process listens on {address}, so it would send to itself",
                         {"key": key, "address": address},
                     )
         return self
+
+    def with_secrets(self, paths: Iterable[tuple[int | str, ...]]) -> Config:
+        """Return a copy that hides these settings in `dump`: something secret may have been filled in there."""
+        copy = self.model_copy()
+        copy._secret = frozenset(paths)  # noqa: SLF001 - of the same class
+        return copy
+
+    def dump(self) -> dict[str, Any]:
+        """Return all settings as plain data to be shown: header values and what came from `${...}` are hidden."""
+        shown = self.model_dump(mode="json")
+        for path in self._secret:
+            _hide(shown, path)
+        return shown
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is allowed but probably not meant, one sentence each."""
+        found: list[str] = []
+        if not self.scorers:
+            found.append("no scorers: spans are forwarded and nothing is scored")
+        on_span = [kind for kind in self.emit if kind in {"attributes", "events"}]
+        if on_span and self.forwarding == "passthrough":
+            found.append(
+                f"emit: {', '.join(on_span)} needs forwarding: hold_root or hold_trace; with passthrough the scored "
+                "span has left already, and every verdict becomes an evaluation span"
+            )
+        return found
+
+
+def _hide(shown: Any, path: tuple[int | str, ...]) -> None:
+    """Replace what stands at `path`, or the deepest part of it that is there."""
+    *way, last = path
+    for step in way:
+        try:
+            shown = shown[step]
+        except (KeyError, IndexError, TypeError):
+            return
+    shown[last] = _HIDDEN
 
 
 def _same_address(listening: str, endpoint: str) -> bool:

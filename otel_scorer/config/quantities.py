@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, cast
 
 from pydantic import BeforeValidator, PlainSerializer
 from pydantic_core import PydanticCustomError
+
+from otel_scorer.errors import ConfigError
+from otel_scorer.transport.addresses import split_address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +45,7 @@ _BYTES: Final = {
 }
 _DURATION_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)")
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
-_MAX_PORT: Final = 65535
+_DURATION_FORM: Final = "write a duration as a number of seconds or with a unit: 2s, 500ms, 1h30m"
 
 
 def parse_duration(value: object) -> float:
@@ -60,7 +63,7 @@ def parse_duration(value: object) -> float:
     elif isinstance(value, str):
         seconds = _seconds(value.strip())
     else:
-        raise ValueError("write a duration as a number of seconds or with a unit: 2s, 500ms, 1h30m")
+        raise ValueError(_DURATION_FORM)  # noqa: TRY004 - a wrong setting, not a wrong call
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError("a duration must be finite and not negative")
     return seconds
@@ -71,7 +74,7 @@ def _seconds(text: str) -> float:
         return float(text)
     parts = _DURATION_PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError("write a duration as a number of seconds or with a unit: 2s, 500ms, 1h30m")
+        raise ValueError(_DURATION_FORM)
     return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
@@ -81,7 +84,7 @@ def format_duration(seconds: float) -> str:
         amount = seconds / _SECONDS[unit]
         if amount >= 1 and amount == int(amount):
             return f"{int(amount)}{unit}"
-    return f"{seconds:g}s"
+    return f"{seconds:.9f}".rstrip("0").rstrip(".") + "s"
 
 
 def parse_bytes(value: object) -> int:
@@ -115,21 +118,18 @@ def format_bytes(size: int) -> str:
 
 def parse_address(value: object) -> str:
     """
-    Check `HOST:PORT` (`[::1]:4317` for IPv6; port 0: any free one) or `off`.
+    Check `HOST:PORT` (`[::1]:4317` for IPv6, `:4317` for all interfaces; port 0: any free one) or `off`.
 
     Raises:
         ValueError: It is neither.
     """
-    if not isinstance(value, str):
-        raise ValueError("write an address as HOST:PORT, such as 127.0.0.1:4317")
     if value == OFF:
-        return value
-    host, colon, port = value.rpartition(":")
-    if not colon or not host or (":" in host and not host.startswith("[")):
-        raise ValueError("write an address as HOST:PORT, such as 127.0.0.1:4317")
-    if not port.isascii() or not port.isdigit() or int(port) > _MAX_PORT:
-        raise ValueError(f"the port must be a number from 0 to {_MAX_PORT}")
-    return value
+        return OFF
+    try:
+        split_address(value if isinstance(value, str) else "")
+    except ConfigError as error:
+        raise ValueError("write an address as HOST:PORT, such as 127.0.0.1:4317") from error
+    return cast("str", value)
 
 
 def _checked(parse: Callable[[object], object], value: object) -> object:

@@ -7,12 +7,13 @@ A setting that the documentation names but that nothing reads yet must not be ac
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError, PydanticUndefined
+
+if TYPE_CHECKING:
+    from pydantic.fields import FieldInfo
 
 __all__ = ["NOT_YET", "Empty", "NotYet", "Section", "children", "nearest"]
 
@@ -34,14 +35,8 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _check_keys(cls, value: object) -> object:
-        if value is None:
-            return {}
-        if isinstance(value, Mapping):
-            for key in cast("Mapping[object, object]", value):
-                if key not in cls.model_fields:
-                    raise PydanticCustomError("unknown_key", "unknown key", {"key": str(key), "known": list(cls.model_fields)})
-        return cast("object", value)
+    def _nothing_means_defaults(cls, value: object) -> object:
+        return {} if value is None else value
 
     @model_validator(mode="after")
     def _refuse_what_has_no_effect(self) -> Self:

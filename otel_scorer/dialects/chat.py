@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.dialects.values import arguments, is_dict, is_list, is_text, json_value, text_of
-from otel_scorer.model.trace import Message
+from otel_scorer.model.trace import MISSING, Message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
-__all__ = ["as_messages", "as_plain", "is_chat", "last_text", "to_messages"]
+__all__ = ["as_messages", "as_plain", "blocks", "instructions", "is_chat", "last_text", "to_messages"]
 
 _MAX_DEPTH: Final = 12
 
@@ -60,7 +60,7 @@ def to_messages(value: object, role: str = "user") -> list[Message]:
     return list(_messages(value, role, 0))
 
 
-def as_messages(role: str) -> object:
+def as_messages(role: str) -> Callable[[object], object]:
     """Make a decoder of chat messages as plain data; what is no chat stays what it was, decoded."""
 
     def read(value: object) -> object:
@@ -68,6 +68,21 @@ def as_messages(role: str) -> object:
         return as_plain(to_messages(decoded, role)) if is_chat(decoded) else decoded
 
     return read
+
+
+def instructions(value: object) -> object:
+    """Decode a system prompt, plain text or parts, to its text."""
+    found = to_messages(blocks(value), "system")
+    return "\n".join(message.content for message in found) if found else MISSING
+
+
+def blocks(content: object) -> object:
+    """Return a message's content as its parts, if it is JSON of parts; any other text is what was said."""
+    if is_text(content) and content.lstrip()[:1] == "[":
+        decoded = json_value(content)
+        if is_list(decoded) and decoded and all(is_dict(item) for item in decoded):
+            return decoded
+    return content
 
 
 def is_chat(value: object) -> bool:
@@ -123,15 +138,17 @@ def _messages(value: object, role: str, depth: int) -> Iterator[Message]:
 
 def _unwrapped(value: dict[str, object]) -> dict[str, object]:
     """Return a LangChain message, or a choice of a response, as the object that has the content."""
+    for _ in range(_MAX_DEPTH):
+        message = value.get("message")
+        if not is_dict(message):
+            break
+        value = message
     for key in ("kwargs", "data"):
         inner = value.get(key)
         if is_dict(inner) and "content" in inner:
             kind = value.get("id") if key == "kwargs" else value.get("type")
-            name = kind[-1] if is_list(kind) and kind else kind
-            return {"role": _ROLES.get(str(name), name), **inner}
-    message = value.get("message")
-    if is_dict(message):
-        return _unwrapped(message)
+            name = str(kind[-1] if is_list(kind) and kind else kind)
+            return {"role": _ROLES.get(name, name), **inner}
     return value
 
 

@@ -1,15 +1,14 @@
 """
 What a dialect is: one declarative table per attribute vocabulary.
 
-A dialect says how it is recognised, which attribute tells the span type, and for every field where its value may be, best
-source first. Everything else (precedence, joins) happens in `reader` and `structure`.
+A dialect says how it is recognised, which attribute tells the span type, and for every field where its value may be,
+best source first. Everything else (precedence, joins) happens in `reader` and `structure`.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Final, Protocol
 
 from otel_scorer.dialects.values import identifier, is_text, json_value, same, strict_json
@@ -25,7 +24,6 @@ __all__ = [
     "SPAN_TYPES",
     "Attribute",
     "Computed",
-    "Decode",
     "Dialect",
     "EventAttribute",
     "Flattened",
@@ -37,12 +35,10 @@ __all__ = [
     "attributes",
 ]
 
-Decode = "Callable[[object], object]"
-
 SPAN_TYPES: Final = frozenset(
     {
-        SpanType.AGENT, SpanType.CHAIN, SpanType.WORKFLOW, SpanType.TASK, SpanType.LLM, SpanType.CHAT_MODEL, SpanType.TOOL,
-        SpanType.RETRIEVER, SpanType.EMBEDDING, SpanType.RERANKER, SpanType.PARSER, SpanType.GUARDRAIL,
+        SpanType.AGENT, SpanType.CHAIN, SpanType.WORKFLOW, SpanType.TASK, SpanType.LLM, SpanType.CHAT_MODEL,
+        SpanType.TOOL, SpanType.RETRIEVER, SpanType.EMBEDDING, SpanType.RERANKER, SpanType.PARSER, SpanType.GUARDRAIL,
         SpanType.EVALUATOR, SpanType.MEMORY,
     }
 )  # fmt: skip
@@ -52,7 +48,8 @@ FIELDS: Final = (
     "inputs", "outputs", "chat_inputs", "chat_outputs", "system",
     "tool_name", "tool_call_id", "tool_args", "tool_result", "tool_definitions",
     "documents", "agent_name", "model", "provider",
-    "input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens", "cost",
+    "input_tokens", "output_tokens", "total_tokens", "cache_read_tokens", "cache_write_tokens", "reasoning_tokens",
+    "cost",
     "finish_reasons", "response_id", "session_id", "user_id", "tags", "metadata", "error_type", "error_message",
 )  # fmt: skip
 """What a dialect can tell about a span."""
@@ -174,7 +171,7 @@ def attributes(*keys: str, decode: Callable[[object], object] = same) -> tuple[A
     return tuple(Attribute(key, decode) for key in keys)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SpanTypeKey:
     """
     An attribute that says what a span does.
@@ -184,6 +181,9 @@ class SpanTypeKey:
         types: Span type by value of the attribute.
         generic: Values that only count if no other dialect knows better.
         decode: For values that are encoded.
+        placeholders: Values of spans that stand for another span: UNKNOWN, whatever else they say.
+        present: Span type of whatever has the attribute at all.
+        by_name: Whether a value that is the name of a span type, in any case, means that type.
         open_ended: Whether unknown values are span types of the user's own.
     """
 
@@ -191,30 +191,23 @@ class SpanTypeKey:
     types: Mapping[str, str]
     generic: frozenset[str] = frozenset()
     decode: Callable[[object], object] = identifier
+    placeholders: frozenset[str] = frozenset()
+    present: str | None = None
+    by_name: bool = False
     open_ended: bool = False
-
-    @cached_property
-    def _known(self) -> dict[object, tuple[str | None, str | None]]:
-        return {}
 
     def resolve(self, value: object) -> tuple[str | None, str | None]:
         """Return the type that the value means, or None, and the type to fall back to, or None."""
-        try:
-            return self._known[value]
-        except (KeyError, TypeError):
-            answer = self._resolve(value)
-            # There are a few dozen values in the world; whoever makes up more must not fill our memory.
-            if isinstance(value, str) and len(self._known) < 500 and len(value) < 100:  # noqa: PLR2004
-                self._known[value] = answer
-            return answer
-
-    def _resolve(self, value: object) -> tuple[str | None, str | None]:
+        if self.present is not None:
+            return self.present, None
         decoded = self.decode(value)
         if not is_text(decoded):
             return None, None
+        if decoded in self.placeholders:
+            return SpanType.UNKNOWN, None
         folded = decoded.lower()
         found = next((kind for name, kind in self.types.items() if name.lower() == folded), None)
-        if found is None and decoded.upper() in SPAN_TYPES:
+        if found is None and self.by_name and decoded.upper() in SPAN_TYPES:
             found = decoded.upper()
         if found is None:
             return None, decoded if self.open_ended else None
@@ -248,6 +241,7 @@ class Dialect:
         values: Attributes that prove it by their value; a `*` at the end matches any rest.
         resource: The same for attributes of the resource.
         events: Span events of which each proves it.
+        names: Span names that prove it; a `*` at the end matches any rest.
         base: The dialect that it builds on, asked for what this one does not say.
         span_types: Attributes that say what a span does, best first.
         name_rules: Span names that do, within `scopes`.
@@ -261,6 +255,7 @@ class Dialect:
     values: Mapping[str, str] = field(default_factory=dict[str, str])
     resource: Mapping[str, str] = field(default_factory=dict[str, str])
     events: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
     base: str | None = None
     span_types: tuple[SpanTypeKey, ...] = ()
     name_rules: tuple[NameRule, ...] = ()

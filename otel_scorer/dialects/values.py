@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 import json
 import math
-from typing import TYPE_CHECKING, Final, TypeGuard
+from typing import TYPE_CHECKING, Final, TypeGuard, cast
 
 from otel_scorer.model.trace import MISSING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection
 
 __all__ = [
     "arguments",
@@ -94,8 +94,8 @@ def json_twice(value: object) -> object:
 
 
 def literal(value: object) -> object:
-    """Read text that is the Python repr of a dict or a list; anything else, also a very long repr, stays text."""
-    if not isinstance(value, str) or len(value) > MAX_LITERAL or value.lstrip()[:1] not in {"{", "["}:
+    """Read text that is the Python repr of a dict, list or tuple; anything else, also a very long repr, stays text."""
+    if not isinstance(value, str) or len(value) > MAX_LITERAL or value.lstrip()[:1] not in {"{", "[", "("}:
         return value
     try:
         return plain(ast.literal_eval(value.strip()))
@@ -112,8 +112,8 @@ def plain(value: object) -> object:
     """
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    if isinstance(value, list | tuple | set):
-        return [plain(item) for item in value]  # pyright: ignore[reportUnknownVariableType]  # literals of any type
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in cast("Collection[object]", value)]
     if is_dict(value):
         return {str(key): plain(item) for key, item in value.items()}
     msg = f"JSON has no {type(value).__name__}"
@@ -132,24 +132,20 @@ def call_arguments(value: object) -> object:
     Keyword arguments if there are no others, the argument if there is but one, else both. Other forms: see `arguments`.
     """
     decoded = arguments(value)
-    if not is_dict(decoded) or not _is_call(decoded):
+    if not is_dict(decoded) or not decoded or not _CALL_KEYS.issuperset(decoded):
         return decoded
-    positional, keywords = decoded.get("args") or [], decoded.get("kwargs") or {}
+    positional, keywords = decoded.get("args") or _NO_ARGS, decoded.get("kwargs") or _NO_KWARGS
+    if not is_list(positional) or not is_dict(keywords):
+        return decoded
     if not positional:
         return keywords
-    if is_list(positional) and len(positional) == 1 and not keywords:
-        return positional[0]
-    return {"args": positional, "kwargs": keywords}
+    return positional[0] if len(positional) == 1 and not keywords else {"args": positional, "kwargs": keywords}
 
 
 # Beside args and kwargs, smolagents records a flag of its own.
 _CALL_KEYS: Final = frozenset({"args", "kwargs", "sanitize_inputs_outputs"})
-
-
-def _is_call(value: Mapping[str, object]) -> bool:
-    if not value or not _CALL_KEYS.issuperset(value):
-        return False
-    return isinstance(value.get("kwargs", {}), dict | None) and isinstance(value.get("args", []), list | None)
+_NO_ARGS: Final[list[object]] = []
+_NO_KWARGS: Final[dict[str, object]] = {}
 
 
 def number(value: object) -> object:

@@ -45,6 +45,7 @@ __all__ = [
     "Origin",
     "OtlpSpan",
     "SdkSpan",
+    "encode_attributes",
     "logs_from_request",
     "spans_from_raw",
     "spans_from_request",
@@ -133,14 +134,18 @@ class Origin:
 class OtlpSpan(Span):
     """A span view over OTLP: the message, or its bytes until somebody looks."""
 
-    __slots__ = ("_attributes", "_fields", "_message", "_origin", "raw")
+    __slots__ = ("_attributes", "_events", "_fields", "_message", "_origin", "raw")
 
     def __init__(self, origin: Origin, *, message: SpanMessage | None = None, raw: RawSpan | None = None) -> None:
-        super().__init__()
+        # What Span.__init__ does, without the call: every span that is typed, scored or shown comes by here.
+        self._trace = None
+        self._cache = {}
+        self.logs = ()
         self._origin = origin
         self._message = message
         self._fields: SpanFields | None = None
         self._attributes: Attributes | None = None
+        self._events: list[SpanEvent] | None = None
         self.raw = raw
         """The slice that the view was made from, if it was."""
 
@@ -157,7 +162,8 @@ class OtlpSpan(Span):
         """The message with its attributes as a map: what the view reads."""
         fields = self._fields
         if fields is None:
-            fields = self._fields = parse_span(self._encoded())
+            raw = self.raw
+            fields = self._fields = parse_span(self._encoded() if raw is None else raw.data)
         return fields
 
     def _encoded(self) -> bytes:
@@ -209,21 +215,25 @@ class OtlpSpan(Span):
             attributes = self._attributes = Attributes(self.fields.attributes)
         return attributes
 
-    def first_key(self, keys: Sequence[str]) -> int:
-        # The same as in the base class, on the protobuf map: typing a span is made of this and of parsing it.
-        values = self.fields.attributes
-        index = 0
+    def first_of(self, keys: Iterable[str]) -> tuple[str, AttributeValue] | None:
+        # As in the base class, but on the protobuf map: typing a span is this and parsing it.
+        fields = self._fields
+        values = (self.fields if fields is None else fields).attributes
         for key in keys:
             if key in values:
-                return index
-            index += 1
-        return index
+                value = values[key]
+                return key, value.string_value or decode_value(value)
+        return None
 
     @property
     def events(self) -> Sequence[SpanEvent]:
-        return [
-            SpanEvent(event.name, event.time_unix_nano, Attributes.of(event.attributes)) for event in self.fields.events
-        ]
+        events = self._events
+        if events is None:
+            events = self._events = [
+                SpanEvent(event.name, event.time_unix_nano, Attributes.of(event.attributes))
+                for event in self.fields.events
+            ]
+        return events
 
     @property
     def links(self) -> Sequence[SpanLink]:
@@ -422,18 +432,18 @@ def _span_from_dict(data: Mapping[str, Any]) -> Span:
     )
     message.status.code = cast("Any", _STATUS_CODES.index(SpanStatusCode(data["status"]["code"])))
     message.status.message = data["status"].get("message", "")
-    _encode_pairs(message.attributes, data["attributes"])
+    encode_attributes(message.attributes, data["attributes"])
     for event in data.get("events", ()):
         added = message.events.add(name=event["name"], time_unix_nano=event["timestamp"])
-        _encode_pairs(added.attributes, event["attributes"])
+        encode_attributes(added.attributes, event["attributes"])
     for link in data.get("links", ()):
         added_link = message.links.add(trace_id=bytes.fromhex(link["trace_id"]), span_id=bytes.fromhex(link["span_id"]))
-        _encode_pairs(added_link.attributes, link["attributes"])
+        encode_attributes(added_link.attributes, link["attributes"])
     origin = ResourceSpans()
-    _encode_pairs(origin.resource.attributes, data.get("resource", {}))
+    encode_attributes(origin.resource.attributes, data.get("resource", {}))
     scope = origin.scope_spans.add().scope
     scope.name, scope.version = data["scope"]["name"], data["scope"]["version"]
-    _encode_pairs(scope.attributes, data["scope"].get("attributes", {}))
+    encode_attributes(scope.attributes, data["scope"].get("attributes", {}))
     span = OtlpSpan(Origin(origin.resource, scope), message=message)
     span.logs = tuple(
         LogRecord(
@@ -455,7 +465,13 @@ def _from_plain(value: Any) -> Any:
     return value
 
 
-def _encode_pairs(pairs: Any, values: Mapping[str, Any]) -> None:
+def encode_attributes(pairs: Any, values: Mapping[str, Any]) -> None:
+    """
+    Add plain Python values to a repeated field of KeyValue messages.
+
+    Raises:
+        ValueError: An integer does not fit 64 bits.
+    """
     for key, value in values.items():
         _encode_value(pairs.add(key=key).value, value)
 
@@ -469,6 +485,8 @@ def _encode_value(target: AnyValue, value: Any) -> None:
         target.int_value = value
     elif isinstance(value, float):
         target.double_value = value
+    elif isinstance(value, bytes):
+        target.bytes_value = value
     elif isinstance(value, list):
         target.array_value.SetInParent()
         for item in cast("list[Any]", value):
@@ -477,11 +495,12 @@ def _encode_value(target: AnyValue, value: Any) -> None:
         target.bytes_value = base64.b64decode(cast("dict[str, str]", value)["base64"])
     elif isinstance(value, dict):
         target.kvlist_value.SetInParent()
-        _encode_pairs(target.kvlist_value.values, cast("dict[str, Any]", value))
+        encode_attributes(target.kvlist_value.values, cast("dict[str, Any]", value))
 
 
 def _sdk_attributes(attributes: Mapping[str, Any] | None) -> dict[str, AttributeValue]:
-    return {key: _sdk_value(value) for key, value in (attributes or {}).items()}
+    # In order of the keys, as over OTLP: whatever walks through them finds the same in both.
+    return {key: _sdk_value(value) for key, value in sorted((attributes or {}).items())}
 
 
 def _sdk_value(value: Any) -> AttributeValue:

@@ -12,15 +12,17 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_scorer.errors import InvalidRequestError
-from otel_scorer.model.json_decode import Tally, UnusableError, message_table
+from otel_scorer.model.json_decode import message_table
 from otel_scorer.model.json_encode import to_json
+from otel_scorer.model.json_scalars import UnusableError
+from otel_scorer.model.json_values import Tally
 from otel_scorer.model.wire import Signal
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from otel_scorer.model.json_decode import Json
+    from otel_scorer.model.json_scalars import Json
 
 __all__ = ["JsonRequest", "decode_object", "decode_request", "encode_request"]
 

@@ -13,7 +13,7 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from google.protobuf.message import Message
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
@@ -37,16 +37,6 @@ class SpanFields(Protocol):
     links: Sequence[Span.Link]
     status: Status
     flags: int
-
-
-def parse_span(data: bytes) -> SpanFields:
-    """
-    Decode an encoded `opentelemetry.proto.trace.v1.Span`.
-
-    Raises:
-        google.protobuf.message.DecodeError: It is none.
-    """
-    return cast("SpanFields", _SpanFields.FromString(data))
 
 
 def _build() -> type[Message]:
@@ -79,4 +69,5 @@ def _build() -> type[Message]:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("otel_scorer.SpanFields"))
 
 
-_SpanFields: Final = _build()
+parse_span: Final = cast("Callable[[bytes], SpanFields]", _build().FromString)
+"""Decode an encoded `opentelemetry.proto.trace.v1.Span`; raises `google.protobuf.message.DecodeError` if it is none."""

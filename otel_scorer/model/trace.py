@@ -379,13 +379,13 @@ class Span(ABC):
         """Whether the status reads ERROR."""
         return self.status.status_code is SpanStatusCode.ERROR
 
-    def first_key(self, keys: Sequence[str]) -> int:
-        """Return the index of the first of `keys` that the span has as an attribute, else their number; reads no value."""
+    def first_of(self, keys: Iterable[str]) -> tuple[str, AttributeValue] | None:
+        """Return the first of `keys` that the span has as an attribute, and its value; None if it has none of them."""
         attributes = self.attributes
-        for index, key in enumerate(keys):
+        for key in keys:
             if key in attributes:
-                return index
-        return len(keys)
+                return key, attributes[key]
+        return None
 
     def get_attribute(self, key: str) -> AttributeValue:
         """Return the attribute, or None if the span does not have it."""
@@ -492,7 +492,8 @@ class Tree:
         for span in spans:
             by_id.setdefault(span.span_id, []).append(span)
         for twins in by_id.values():
-            twins.sort(key=lambda span: span.kind is SpanKind.SERVER)
+            if len(twins) > 1:
+                twins.sort(key=lambda span: (span.kind is SpanKind.SERVER, *_by_start(span)))
         self._parents: dict[int, Span] = {}
         for span in spans:
             parent = _find_parent(span, by_id)
@@ -898,7 +899,12 @@ class Trace:
         """
         from otel_scorer.model.decode import trace_from_dict  # noqa: PLC0415 - decode builds on this module
 
-        return trace_from_dict(data, reader or _default_reader[0])
+        if reader is None:
+            if not _default_reader:
+                msg = "Nothing can tell what attributes mean: import otel_scorer.dialects, or pass a reader"
+                raise RuntimeError(msg)
+            [reader] = _default_reader
+        return trace_from_dict(data, reader)
 
     @staticmethod
     def from_json(text: str) -> Trace:

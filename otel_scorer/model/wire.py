@@ -8,6 +8,7 @@ slicing. So any field order, repeated fields and unknown fields come out exactly
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
@@ -87,7 +88,7 @@ def _slicing_request() -> type[Any]:
         message = file.message_type.add(name=name)
         message.field.add(name=field_name, number=number, type=type_, label=kind.LABEL_REPEATED, type_name=type_name)
     pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)  # type: ignore[no-untyped-call]  # the stubs leave DescriptorPool.Add untyped
+    pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("otel_scorer.slicing.Request"))
 
 
@@ -203,9 +204,8 @@ def read_traces(data: bytes) -> TraceRequest:
                     rejected += 1
                     reason = _why_invalid(trace_id, span_id, parent_id)
                     continue
-                if not parent_id or parent_id == _NO_SPAN_ID:
-                    parent_id = None
-                append(RawSpan(item, scope, trace_id, span_id, parent_id, span.kind, span.flags))
+                parent = None if not parent_id or parent_id == _NO_SPAN_ID else parent_id
+                append(RawSpan(item, scope, trace_id, span_id, parent, span.kind, span.flags))
     return TraceRequest(spans, rejected, _rejection(data, rejected, reason, usable=bool(spans)))
 
 
@@ -231,8 +231,12 @@ def check_request(signal: Signal, data: bytes) -> int:
             for span in spans:
                 trace_id = span.trace_id
                 span_id = span.span_id
-                if len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE_ID or span_id == _NO_SPAN_ID:
-                    raise InvalidRequestError(_why_invalid(trace_id, span_id, b""))
+                parent_id = span.parent_span_id
+                if (
+                    len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE_ID or span_id == _NO_SPAN_ID
+                    or (parent_id and len(parent_id) != 8)
+                ):  # fmt: skip
+                    raise InvalidRequestError(_why_invalid(trace_id, span_id, parent_id))
     return items
 
 
@@ -326,7 +330,8 @@ def key_value(key: str, value: str | bool | int | float) -> bytes:  # noqa: FBT0
     """
     Encode a `common.v1.KeyValue` with a scalar value.
 
-    Lone surrogates, which UTF-8 cannot carry, become question marks. Integers outside 64 bits become doubles.
+    Lone surrogates, which UTF-8 cannot carry, become question marks. Integers outside 64 bits become doubles, infinite
+    ones if need be.
     """
     if isinstance(value, str):
         encoded = field(1, value.encode("utf-8", "replace"))
@@ -335,13 +340,20 @@ def key_value(key: str, value: str | bool | int | float) -> bytes:  # noqa: FBT0
     elif isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
         encoded = varint_field(3, value)
     else:
-        encoded = b"\x21" + struct.pack("<d", value)
+        encoded = b"\x21" + struct.pack("<d", _double(value))
     return field(1, key.encode("utf-8", "replace")) + field(2, encoded)
 
 
 def attribute(key: str, value: str | bool | int | float) -> bytes:  # noqa: FBT001 - bool is one of the value types
     """Encode one span attribute, ready to be appended to an encoded span (Span.attributes, field 9)."""
     return field(9, key_value(key, value))
+
+
+def _double(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _parse_traces(data: bytes) -> ExportTraceServiceRequest:
@@ -401,8 +413,8 @@ def _join_scopes(groups: Iterable[tuple[ScopeRef, Sequence[bytes]]]) -> bytes:
             append(_ITEM_PREFIXES[len(item)] if len(item) < _PREFIXED else b"\x12" + _varint(len(item)))
             append(item)
         scope = b"".join(parts)
-        resource = by_resource.setdefault(ref.resource, [])
-        resource += (b"\x12", _varint(len(scope)), scope)
+        scopes = by_resource.setdefault(ref.resource, [])
+        scopes += (b"\x12", _varint(len(scope)), scope)
     out: list[bytes] = []
     for resource, scopes in by_resource.items():
         size = len(resource) + sum(map(len, scopes))

@@ -18,7 +18,7 @@ from otel_scorer.model.wire import SPAN_OVERHEAD, RawSpan
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Container, Iterable
 
 __all__ = [
     "Added",
@@ -122,7 +122,7 @@ class ClosedTrace(Generic[S]):
 
     Attributes:
         trace_id: 16 bytes.
-        spans: Every span once, in order of arrival, otel_scorer's own evaluation spans included.
+        spans: Every span once, in order of arrival, otel_scorer's own evaluation spans after the others.
         reason: Why it was closed.
         complete: A root is there, no parent is missing, and nobody cut the waiting short.
         revision: 1; scoring again after late spans counts up.
@@ -158,7 +158,7 @@ class _OpenTrace:
 
     def __init__(self, now: float) -> None:
         self.spans: dict[bytes, RawSpan] = {}
-        self.own: list[RawSpan] = []
+        self.own: dict[bytes, RawSpan] = {}
         self.first = now
         self.last = now
         self.root_at: float | None = None
@@ -183,7 +183,7 @@ class TraceAssembler:
             msg = "Trigger.MATCH needs a predicate"
             raise ValueError(msg)
         self._limits = limits
-        self._matches = matches
+        self._matches = matches if limits.trigger is Trigger.MATCH else None
         self._open: dict[bytes, _OpenTrace] = {}
         # A heap of (due, trace id). An entry that no longer matches its trace is stale and gets skipped.
         self._deadlines: list[tuple[float, bytes]] = []
@@ -220,17 +220,19 @@ class TraceAssembler:
                     continue
                 trace = self._begin(trace_id, now, added)
             elif span.scope.is_own:
-                added.own.append(span)
-                trace.own.append(span)
+                self._add_own(trace, span, added)
                 continue
             key = span.span_id
             known = trace.spans.get(key)
             if known is not None:
-                if known.kind == span.kind or (twin := trace.spans.get(key + bytes((span.kind & 0xFF,)))) is not None:
-                    _count_repeat(known if known.kind == span.kind else twin, span)
+                if known.kind != span.kind:
+                    # A client and a server span may share an id; the second one to come is kept under a longer key.
+                    key += bytes((span.kind & 0xFF,))
+                    known = trace.spans.get(key)
+                if known is not None:
+                    _count_repeat(known, span)
                     added.duplicates.append(span)
                     continue
-                key += bytes((span.kind & 0xFF,))
             trace.spans[key] = span
             buffered += 1
             trace.last = now
@@ -291,6 +293,20 @@ class TraceAssembler:
         self._expect(trace_id)
         return trace
 
+    def _add_own(self, trace: _OpenTrace, span: RawSpan, added: Added) -> None:
+        """Keep one of our own spans for `Trace.evaluations`, within the limits of the trace; it never closes it."""
+        known = trace.own.get(span.span_id)
+        if known is not None:
+            _count_repeat(known, span)
+            added.duplicates.append(span)
+            return
+        added.own.append(span)
+        limits = self._limits
+        if len(trace.own) < limits.max_spans_per_trace and trace.size + span.size < limits.max_bytes_per_trace:
+            trace.own[span.span_id] = span
+            trace.size += span.size
+            self.size += span.size
+
     def _note_root(self, trace: _OpenTrace, span: RawSpan, now: float) -> None:
         trigger = self._limits.trigger
         is_local_root = span.flags & _LOCAL_ROOT == _LOCAL_ROOT
@@ -342,7 +358,7 @@ class TraceAssembler:
         complete = reason not in _CUT_SHORT and not has_gaps(
             spans, trace.spans, local=self._limits.trigger is Trigger.LOCAL_ROOT
         )
-        return ClosedTrace(trace_id, spans + trace.own, reason, complete)
+        return ClosedTrace(trace_id, [*spans, *trace.own.values()], reason, complete)
 
     def _recall(self, trace_id: bytes, now: float) -> None:
         """Keep what is still asked for: a trace that goes on for hours must not be forgotten and opened again."""
@@ -360,7 +376,7 @@ def has_gaps(spans: Iterable[RawSpan], known: Iterable[bytes], *, local: bool) -
         local: Whether one service's part is all that is wanted: a local root then stands for the root, and its remote
             parent is not missed.
     """
-    ids = known if isinstance(known, dict | set) else set(known)
+    ids: Container[bytes] = known if isinstance(known, dict | set) else set(known)
     rooted = False
     for span in spans:
         parent_id = span.parent_id

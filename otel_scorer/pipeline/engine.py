@@ -60,7 +60,7 @@ class ScorerProfile:
 
     name: str
     version: str
-    sample_rate: float | None = None
+    sample_rate: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,7 +290,7 @@ class Engine:
         chosen: list[int] = []
         refused: list[Decision] = []
         for index, scorer in enumerate(self._scorers):
-            if scorer.sample_rate is None or is_sampled(trace.trace_id, scorer.sample_rate):
+            if is_sampled(trace.trace_id, scorer.sample_rate):
                 chosen.append(index)
             else:
                 refused.append(_decision(trace, scorer, Outcome.NOT_SAMPLED, None))

@@ -53,7 +53,18 @@ class PreparedScorer:
             watches the time, and makes the decision with `Invocation.timed_out`.
     """
 
-    __slots__ = ("code", "condition", "is_async", "name", "scorer", "signature", "suppress", "timeout", "turn", "version")
+    __slots__ = (
+        "code",
+        "condition",
+        "is_async",
+        "name",
+        "scorer",
+        "signature",
+        "suppress",
+        "timeout",
+        "turn",
+        "version",
+    )
 
     def __init__(
         self, scorer: Scorer, *, default_timeout: float = DEFAULT_TIMEOUT, suppress: Suppression | None = None
@@ -70,7 +81,7 @@ class PreparedScorer:
         condition = scorer.pass_if
         self.condition = parse_condition(condition) if isinstance(condition, str) else condition
 
-    def decide(  # noqa: PLR0913 - the parts of a decision, all by name
+    def decide(
         self,
         outcome: Outcome,
         *,
@@ -83,7 +94,15 @@ class PreparedScorer:
     ) -> Decision:
         """Return a decision about this scorer."""
         return Decision(
-            trace_id, span_id, self.name, self.version, outcome, reason, revision, feedbacks, passed or (None,) * len(feedbacks)
+            trace_id,
+            span_id,
+            self.name,
+            self.version,
+            outcome,
+            reason,
+            revision,
+            feedbacks,
+            passed or (None,) * len(feedbacks),
         )
 
 
@@ -104,7 +123,7 @@ class Invocation:
 
     __slots__ = ("evidence", "prepared", "revision", "span_id", "trace_id")
 
-    def __init__(  # noqa: PLR0913 - what a call can be given, all optional, all by name
+    def __init__(
         self,
         prepared: PreparedScorer,
         trace: Trace | None,

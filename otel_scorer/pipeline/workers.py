@@ -45,6 +45,11 @@ _JOBS_PER_MESSAGE: Final = 64
 _WINDOW_BYTES: Final = 4 * 1024 * 1024
 _WATCH_INTERVAL: Final = 0.1
 _START_TIMEOUT: Final = 120.0
+# The worker sees the modules that we see, in the same order, wherever it was started.
+_BOOT: Final = (
+    "import os, sys; sys.path[:] = sys.argv.pop(1).split(os.pathsep); "
+    "from otel_scorer.pipeline.worker import main; sys.exit(main(sys.argv[1:]))"
+)
 _RESTART_DELAYS: Final = (0.0, 1.0, 5.0, 15.0, 30.0)
 
 
@@ -54,10 +59,9 @@ class WorkerScorer:
 
     name: str
     version: str
-    sample_rate: float | None
+    sample_rate: float
     timeout: float | None
     is_async: bool
-    is_stateful: bool
 
     @property
     def profile(self) -> ScorerProfile:
@@ -86,7 +90,7 @@ class _Worker:
         self.heartbeat.end()
         with theirs, page:
             self.process = subprocess.Popen(  # noqa: S603 - our own module, with our own interpreter
-                [sys.executable, "-m", "otel_scorer.pipeline.worker", str(theirs.fileno()), str(page.fileno())],
+                [sys.executable, "-P", "-c", _BOOT, os.pathsep.join(sys.path), str(theirs.fileno()), str(page.fileno())],
                 pass_fds=(theirs.fileno(), page.fileno()),
                 stdin=subprocess.DEVNULL,
             )

@@ -7,56 +7,54 @@ annotation says. What nobody recorded is missing, which is not None: see `Signat
 
 from __future__ import annotations
 
-import ast
 import inspect
-import types
-import typing
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final, Literal, cast
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from otel_scorer.errors import ScorerError
 from otel_scorer.model.trace import MISSING
+from otel_scorer.scorers.annotations import Namespaces, Shape, namespaces_of, read_annotation
 from otel_scorer.scorers.text import text_of
 
-__all__ = ["OFFERED", "Arguments", "NotApplicableError", "Parameter", "Shape", "Signature"]
+__all__ = ["OFFERED", "Arguments", "NotApplicableError", "Offer", "Parameter", "Shape", "Signature"]
 
 Offer = Literal["inputs", "outputs", "expectations", "trace", "span"]
 
 OFFERED: Final[tuple[Offer, ...]] = ("inputs", "outputs", "expectations", "trace", "span")
 """The parameter names that a scorer can use."""
 
-Arguments = tuple[list[Any], dict[str, Any]]
+_OFFERS: Final[dict[str, Offer]] = {name: name for name in OFFERED}
 
-_FITTED: Final = frozenset({"inputs", "outputs", "expectations"})
-_WRAP_KEYS: Final = {"inputs": "input", "outputs": "output", "expectations": "expectation"}
-_TEXT_NAMES: Final = frozenset({"str"})
-_DICT_NAMES: Final = frozenset({"dict", "Dict", "Mapping", "MutableMapping"})
+Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
+
+_WRAP_KEYS: Final[dict[Offer, str]] = {"inputs": "input", "outputs": "output", "expectations": "expectation"}
 
 
 class NotApplicableError(ScorerError):
     """Something that a scorer cannot do without was not recorded."""
 
 
-class Shape(StrEnum):
-    """The shape in which a parameter wants its value."""
-
-    AS_IS = "as_is"
-    TEXT = "text"
-    DICT = "dict"
-
-
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a scorer that otel_scorer fills in, or would have to."""
+    """
+    One parameter of a scorer that otel_scorer fills in.
+
+    Attributes:
+        name: Its name.
+        offer: What it is given; None: always its default, to reach a positional-only parameter behind it.
+        shape: The shape in which it wants its value.
+        optional: Whether None will do.
+        default: Its default, or MISSING.
+        positional: Whether it must be passed by position.
+    """
 
     name: str
+    offer: Offer | None
     shape: Shape
     optional: bool
-    has_default: bool
+    default: Any
     positional: bool
-    default: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,20 +89,21 @@ class Signature:
         except (TypeError, ValueError) as error:
             msg = f"Scorer {owner!r}: Python cannot tell the parameters of {function!r}; put it into a function"
             raise ScorerError(msg) from error
-        namespaces = _namespaces(function)
+        namespaces = namespaces_of(function)
         parameters: list[Parameter] = []
         unknown: list[str] = []
         takes_all = False
         for parameter in found.parameters.values():
             if parameter.kind is parameter.VAR_KEYWORD:
                 takes_all = True
-            elif parameter.name in OFFERED and parameter.kind is not parameter.VAR_POSITIONAL:
-                parameters.append(_parameter(parameter, namespaces))
-            elif parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is not parameter.empty:
-                # Positional-only parameters are filled from the left, so this one must be passed to reach the next.
-                parameters.append(Parameter(parameter.name, Shape.AS_IS, False, True, True, parameter.default))
-            elif parameter.kind is not parameter.VAR_POSITIONAL and parameter.default is parameter.empty:
+            elif parameter.kind is parameter.VAR_POSITIONAL:
+                continue
+            elif (offer := _OFFERS.get(parameter.name)) is not None:
+                parameters.append(_parameter(parameter, offer, namespaces))
+            elif parameter.default is parameter.empty:
                 unknown.append(parameter.name)
+            elif parameter.kind is parameter.POSITIONAL_ONLY:
+                parameters.append(_parameter(parameter, None, namespaces))
         return cls(tuple(parameters), tuple(unknown), takes_all)
 
     @property
@@ -134,9 +133,8 @@ class Signature:
         positional: list[Any] = []
         named: dict[str, Any] = {}
         for parameter in self.parameters:
-            value = parameter.default
-            if parameter.name in OFFERED:
-                value = _fitted(parameter, look_up(cast("Offer", parameter.name)))
+            offer = parameter.offer
+            value = parameter.default if offer is None else _fitted(parameter, offer, look_up(offer))
             if parameter.positional:
                 positional.append(value)
             else:
@@ -150,138 +148,39 @@ class Signature:
         return positional, named
 
 
-def _fitted(parameter: Parameter, value: Any) -> Any:
+def _fitted(parameter: Parameter, offer: Offer, value: Any) -> Any:
     if value is MISSING:
-        if parameter.has_default:
-            return parameter.default
-        if parameter.optional:
-            return None
-        msg = f"the scorer needs {parameter.name!r}, which nobody recorded"
-        raise NotApplicableError(msg)
+        return _instead(parameter)
     if parameter.shape is Shape.AS_IS or (value is None and parameter.optional):
         return value
     if parameter.shape is Shape.TEXT:
-        return text_of(value, cast("Any", parameter.name))
-    return value if isinstance(value, Mapping) else {_WRAP_KEYS[parameter.name]: value}
+        return text_of(value, offer)
+    if isinstance(value, Mapping):
+        return cast("Mapping[str, Any]", value)
+    return {_WRAP_KEYS[offer]: value}
 
 
-def _parameter(parameter: inspect.Parameter, namespaces: tuple[dict[str, Any], dict[str, Any]]) -> Parameter:
-    shape, optional = _read_annotation(parameter.annotation, namespaces)
-    has_default = parameter.default is not parameter.empty
+def _instead(parameter: Parameter) -> Any:
+    """Return what a parameter gets whose value nobody recorded."""
+    if parameter.default is not MISSING:
+        return parameter.default
+    if parameter.optional:
+        return None
+    msg = f"the scorer needs {parameter.name!r}, which nobody recorded"
+    raise NotApplicableError(msg)
+
+
+def _parameter(parameter: inspect.Parameter, offer: Offer | None, namespaces: Namespaces) -> Parameter:
+    shape, optional = read_annotation(parameter.annotation, namespaces)
+    default = MISSING if parameter.default is parameter.empty else parameter.default
     return Parameter(
         parameter.name,
-        shape if parameter.name in _FITTED else Shape.AS_IS,
-        optional or (has_default and parameter.default is None),
-        has_default,
+        offer,
+        shape if offer in _WRAP_KEYS else Shape.AS_IS,
+        optional or default is None,
+        default,
         parameter.kind is parameter.POSITIONAL_ONLY,
-        parameter.default if has_default else None,
     )
-
-
-def _read_annotation(annotation: Any, namespaces: tuple[dict[str, Any], dict[str, Any]]) -> tuple[Shape, bool]:
-    """Return the shape that an annotation asks for, and whether it allows None."""
-    if isinstance(annotation, typing.ForwardRef):
-        annotation = annotation.__forward_arg__
-    if not isinstance(annotation, str):
-        return _read_type(annotation)
-    holder = types.SimpleNamespace(__annotations__={"it": annotation})
-    try:
-        return _read_type(typing.get_type_hints(holder, *namespaces)["it"])
-    except Exception:  # noqa: BLE001 - evaluating an annotation can fail in any way; then its text must do
-        return _read_text(annotation)
-
-
-def _read_type(annotation: Any) -> tuple[Shape, bool]:
-    origin = typing.get_origin(annotation)
-    if origin is typing.Annotated:
-        return _read_type(annotation.__origin__)
-    if origin in {typing.Union, types.UnionType}:
-        members = typing.get_args(annotation)
-        rest = [member for member in members if member is not types.NoneType]
-        shape = _read_type(rest[0])[0] if len(rest) == 1 else Shape.AS_IS
-        return shape, len(rest) < len(members)
-    if annotation is None or annotation is types.NoneType:
-        return Shape.AS_IS, True
-    plain = origin or annotation
-    if isinstance(plain, typing.NewType):
-        return _read_type(plain.__supertype__)
-    if isinstance(plain, str):
-        return _read_text(plain)
-    if plain is str:
-        return Shape.TEXT, False
-    if plain in {dict, Mapping, MutableMapping} or typing.is_typeddict(plain):
-        return Shape.DICT, False
-    return Shape.AS_IS, False
-
-
-def _read_text(annotation: str) -> tuple[Shape, bool]:
-    """Read an annotation that names what cannot be imported now (`if TYPE_CHECKING:`), by its text alone."""
-    try:
-        return _read_node(ast.parse(annotation.strip(), mode="eval").body)
-    except (SyntaxError, ValueError):
-        return Shape.AS_IS, False
-
-
-def _read_node(node: ast.expr) -> tuple[Shape, bool]:
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
-        return _read_union([node.left, node.right])
-    if isinstance(node, ast.Subscript):
-        arguments = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        name = _last_name(node.value)
-        if name == "Optional":
-            return _read_node(arguments[0])[0], True
-        if name == "Union":
-            return _read_union(arguments)
-        if name == "Annotated":
-            return _read_node(arguments[0])
-        return _named_shape(name), False
-    if isinstance(node, ast.Constant):
-        return _read_text(node.value) if isinstance(node.value, str) else (Shape.AS_IS, node.value is None)
-    return _named_shape(_last_name(node)), False
-
-
-def _read_union(members: list[ast.expr]) -> tuple[Shape, bool]:
-    read = [(_read_node(member), isinstance(member, ast.Constant) and member.value is None) for member in members]
-    rest = [found for found, is_none in read if not is_none]
-    optional = len(rest) < len(read) or any(allows_none for _, allows_none in rest)
-    return (rest[0][0] if len(rest) == 1 else Shape.AS_IS), optional
-
-
-def _last_name(node: ast.expr) -> str:
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
-
-
-def _named_shape(name: str) -> Shape:
-    return Shape.TEXT if name in _TEXT_NAMES else Shape.DICT if name in _DICT_NAMES else Shape.AS_IS
-
-
-def _namespaces(function: Callable[..., object]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the globals and the closure in which the annotations of `function` were written."""
-    target: Any = function
-    while not isinstance(target, types.FunctionType):
-        inner = (
-            getattr(target, "__wrapped__", None)
-            or getattr(target, "func", None)
-            or getattr(target, "__func__", None)
-            or getattr(type(target), "__call__", None)
-        )
-        if inner is None or inner is target or isinstance(inner, types.WrapperDescriptorType | types.MethodWrapperType):
-            return {}, {}
-        target = inner
-    target = inspect.unwrap(target)
-    if not isinstance(target, types.FunctionType):
-        return {}, {}
-    return target.__globals__, _closure(target)
-
-
-def _closure(function: types.FunctionType) -> dict[str, Any]:
-    closure: dict[str, Any] = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            closure[name] = cell.cell_contents
-        except ValueError:  # a name that is bound only later, such as the scorer's own
-            continue
-    return closure
 
 
 def _quoted(names: tuple[str, ...]) -> str:

@@ -10,127 +10,28 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-import math
-import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, Self, cast, overload
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic._internal._model_construction import ModelMetaclass
-from pydantic.errors import PydanticUserError
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, cast, overload
 
 from otel_scorer.errors import ScorerError
 from otel_scorer.model.trace import MISSING
 from otel_scorer.scorers.arguments import Signature
 from otel_scorer.scorers.evidence import Evidence
-from otel_scorer.scorers.passing import PassIf, parse_condition
+from otel_scorer.scorers.options import OPTION_NAMES, ScorerDefinitionError, ScorerOptions, ScorerType
 from otel_scorer.scorers.turn import Turn
 from otel_scorer.scorers.versions import digest
 
 if TYPE_CHECKING:
     from otel_scorer.model.trace import Span, Trace
+    from otel_scorer.scorers.passing import PassIf
 
 __all__ = ["Scorer", "ScorerDefinitionError", "ScorerOptions", "as_scorer", "as_scorers", "scorer"]
-
-Aggregation = Literal["min", "max", "mean", "median", "variance", "p90"] | Callable[..., Any]
 
 _LAMBDA: Final = "lambda"
 
 
-class ScorerDefinitionError(ScorerError, TypeError):
-    """A scorer class or function is written in a way that cannot work."""
-
-
-class _ScorerType(ModelMetaclass):
-    """Says in scorer words what pydantic says about class attributes that every instance would share."""
-
-    def __new__(  # noqa: D102 - see the class
-        mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any], **options: Any
-    ) -> type:
-        try:
-            return super().__new__(mcs, name, bases, namespace, **options)
-        except PydanticUserError as error:
-            if error.code != "model-field-missing-annotation":
-                raise
-            _refuse_unannotated(name, str(error))
-
-
-def _refuse_unannotated(class_name: str, complaint: str) -> NoReturn:
-    found = re.search(r"`(\w+) = |Field '(\w+)'", complaint)
-    attribute = "an attribute" if found is None else f"`{found[1] or found[2]}`"
-    field = "name" if found is None else found[1] or found[2]
-    msg = (
-        f"Scorer class {class_name!r} sets {attribute} without a type annotation, so all its instances would share it. "
-        f"Annotate it to make it a field (`{field}: list = []`), set it in `__init__` after `super().__init__(...)` "
-        f"(`self.{field} = []`), or keep it private with `pydantic.PrivateAttr`"
-    )
-    raise ScorerDefinitionError(msg)
-
-
-class ScorerOptions(BaseModel):
-    """
-    What can be said of every scorer, in code, by `with_options`, or in YAML.
-
-    Attributes:
-        name: Name of the scorer, and of feedback that has none of its own.
-        description: What it judges, for people.
-        aggregations: How `evaluate` sums its values up; default: the mean.
-        timeout: Seconds for one call; 0: no limit; None: the limit of whoever runs it.
-        version: Its version; default: a digest of its definition.
-        pass_if: When a value passes: a callable, or text such as `">= 0.7"`.
-        sample_rate: Share of the traces that it sees, 0 to 1.
-        filter: CEL expression that a trace (or span) must fulfil.
-        span_types: Judge every span of these types, instead of the trace.
-        concurrent: Calls on this instance may overlap in a process.
-    """
-
-    model_config = ConfigDict(arbitrary_types_allowed=True, extra="ignore", protected_namespaces=())
-
-    name: str = Field(min_length=1)
-    description: str | None = None
-    aggregations: list[Aggregation] | None = None
-    timeout: float | None = None
-    version: str | None = None
-    pass_if: PassIf | None = None
-    sample_rate: float = Field(default=1.0, ge=0.0, le=1.0)
-    filter: str | None = None
-    span_types: tuple[str, ...] = ()
-    concurrent: bool = False
-
-    @field_validator("timeout", "sample_rate", mode="before", check_fields=False)
-    @classmethod
-    def _is_a_number(cls, value: object) -> object:
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)):
-            return value
-        msg = f"must be a finite number, got {value!r}"
-        raise ValueError(msg)
-
-    @field_validator("timeout", check_fields=False)
-    @classmethod
-    def _is_not_negative(cls, value: float | None) -> float | None:
-        if value is not None and value < 0:
-            msg = f"must be 0 (no limit) or more seconds, got {value!r}"
-            raise ValueError(msg)
-        return value
-
-    @field_validator("span_types", mode="before", check_fields=False)
-    @classmethod
-    def _is_a_sequence(cls, value: object) -> object:
-        return (value,) if isinstance(value, str) else () if value is None else value
-
-    @field_validator("pass_if", check_fields=False)
-    @classmethod
-    def _can_be_read(cls, value: PassIf | None) -> PassIf | None:
-        if isinstance(value, str):
-            parse_condition(value)
-        return value
-
-
-_OPTION_NAMES: Final = frozenset(ScorerOptions.model_fields)
-
-
-class Scorer(ScorerOptions, metaclass=_ScorerType):
+class Scorer(ScorerOptions, metaclass=ScorerType):
     """
     Judges traces. Subclass it, give `name` a default, add typed fields, and write `__call__`.
 
@@ -149,10 +50,10 @@ class Scorer(ScorerOptions, metaclass=_ScorerType):
 
     def __init__(self, **data: Any) -> None:
         # Attributes that a subclass set before it called us would be lost: pydantic starts with an empty dict.
-        early = dict(self.__dict__)
+        early = dict(_state(self))
         super().__init__(**data)
         for key, value in early.items():
-            self.__dict__.setdefault(key, value)
+            _state(self).setdefault(key, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Judge. Called by hand, a scorer returns exactly what its code returned."""
@@ -163,7 +64,7 @@ class Scorer(ScorerOptions, metaclass=_ScorerType):
         if name in type(self).model_fields or name.startswith("_"):
             super().__setattr__(name, value)
         else:
-            self.__dict__[name] = value
+            _state(self)[name] = value
 
     @property
     def code(self) -> Callable[..., Any]:
@@ -178,17 +79,23 @@ class Scorer(ScorerOptions, metaclass=_ScorerType):
         return any(inspect.iscoroutinefunction(layer) for layer in layers)
 
     @property
+    def is_stateful(self) -> bool:
+        """Whether an instance holds more than its fields; that state is per process and lost with it."""
+        held = (name for name in _state(self) if not name.startswith("_"))
+        return bool(type(self).__private_attributes__) or any(name not in type(self).model_fields for name in held)
+
+    @property
     def signature(self) -> Signature:
         """What the scorer asks for, read once."""
-        found = self.__dict__.get("_signature")
-        if found is None:
-            found = self.__dict__["_signature"] = Signature.of(self.code, self.name)
-        return cast("Signature", found)
+        state = _state(self)
+        if "_signature" not in state:
+            state["_signature"] = Signature.of(self.code, self.name)
+        return cast("Signature", state["_signature"])
 
     @property
     def turn(self) -> Turn:
         """Keeps calls on this instance from overlapping; shared with shallow copies, as the state is."""
-        return cast("Turn", self.__dict__.setdefault("_turn", Turn()))
+        return cast("Turn", _state(self).setdefault("_turn", Turn()))
 
     @property
     def scorer_version(self) -> str:
@@ -196,7 +103,7 @@ class Scorer(ScorerOptions, metaclass=_ScorerType):
         return self.version or digest(*self._definition())
 
     def _definition(self) -> tuple[Any, Mapping[str, object]]:
-        own = {name: getattr(self, name) for name in type(self).model_fields if name not in _OPTION_NAMES}
+        own = {name: getattr(self, name) for name in type(self).model_fields if name not in OPTION_NAMES}
         return type(self), own
 
     def with_options(self, **options: Any) -> Self:
@@ -211,13 +118,13 @@ class Scorer(ScorerOptions, metaclass=_ScorerType):
             pydantic.ValidationError: A value cannot be meant.
         """
         for name in options:
-            if name not in _OPTION_NAMES:
-                msg = f"Scorer {self.name!r} has no option {name!r}; there are {', '.join(sorted(_OPTION_NAMES))}"
+            if name not in OPTION_NAMES:
+                msg = f"Scorer {self.name!r} has no option {name!r}; there are {', '.join(sorted(OPTION_NAMES))}"
                 raise ScorerError(msg)
         checked = ScorerOptions.model_validate({"name": self.name, **options})
         _ = self.turn  # made now, so that the copy has the same one
         changed = self.model_copy()
-        changed.__dict__.update({name: getattr(checked, name) for name in options})
+        _state(changed).update({name: getattr(checked, name) for name in options})
         changed.__pydantic_fields_set__.update(options)
         return changed
 
@@ -246,6 +153,11 @@ class Scorer(ScorerOptions, metaclass=_ScorerType):
         return run_to_end(result, self.name) if inspect.iscoroutine(result) else result
 
 
+def _state(made: Scorer) -> dict[str, Any]:
+    """Return the instance's dict, where attributes lie that are no fields. pydantic's stubs call it a read-only one."""
+    return cast("dict[str, Any]", made.__dict__)
+
+
 def run_to_end(coroutine: Any, name: str) -> Any:
     """
     Run a coroutine in this thread.
@@ -272,7 +184,7 @@ class FunctionScorer(Scorer):
     def __init__(self, function: Callable[..., Any], /, **options: Any) -> None:
         super().__init__(**options)
         functools.update_wrapper(cast("Any", self), function, updated=())
-        self.__dict__["_function"] = function
+        _state(self)["_function"] = function
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._function(*args, **kwargs)
@@ -281,7 +193,7 @@ class FunctionScorer(Scorer):
         """Return the scorer; one that was made of a method is bound to its object."""
         if instance is None or next(iter(inspect.signature(self._function).parameters), None) != "self":
             return self
-        options = {name: getattr(self, name) for name in _OPTION_NAMES}
+        options = {name: getattr(self, name) for name in OPTION_NAMES}
         return FunctionScorer(cast("Any", self._function).__get__(instance, owner), **options)
 
     @property
@@ -326,9 +238,7 @@ def scorer(
 ) -> Callable[[Callable[..., Any]], Scorer]: ...
 
 
-def scorer(
-    func: Callable[..., Any] | None = None, **options: Any
-) -> Scorer | Callable[[Callable[..., Any]], Scorer]:
+def scorer(func: Callable[..., Any] | None = None, **options: Any) -> Scorer | Callable[[Callable[..., Any]], Scorer]:
     """
     Make a scorer of a function: `@scorer`, `@scorer(name=..., ...)`, or `scorer(any_callable, ...)`.
 
@@ -340,13 +250,13 @@ def scorer(
         ScorerDefinitionError: `func` cannot be called.
         pydantic.ValidationError: An option cannot be meant.
     """
-    unknown = sorted(set(options) - _OPTION_NAMES)
+    unknown = sorted(set(options) - OPTION_NAMES)
     if unknown:
-        msg = f"scorer() has no option {unknown[0]!r}; there are {', '.join(sorted(_OPTION_NAMES))}"
+        msg = f"scorer() has no option {unknown[0]!r}; there are {', '.join(sorted(OPTION_NAMES))}"
         raise ScorerDefinitionError(msg)
     given = {key: value for key, value in options.items() if value is not None}
     if func is None:
-        return lambda function: _scorer_of(function, given)
+        return functools.partial(_scorer_of, options=given)
     return _scorer_of(func, given)
 
 
@@ -400,7 +310,8 @@ def as_scorers(functions: Iterable[Callable[..., Any]]) -> list[Scorer]:
     Raises:
         ScorerError: One of them is no scorer, or `functions` is no list.
     """
-    if isinstance(functions, str | Mapping) or callable(functions) or not isinstance(functions, Iterable):
+    given = cast("object", functions)
+    if callable(given) or not isinstance(given, Iterable) or isinstance(given, str | Mapping):
         msg = f"`scorers` must be a list of scorers, got {type(functions).__name__}"
         raise ScorerDefinitionError(msg)
     scorers: list[Scorer] = []

@@ -74,7 +74,7 @@ def feedbacks_of(result: object, scorer_name: str) -> tuple[Feedback, ...]:
         if all(isinstance(item, Feedback) for item in items):
             return tuple(_finished(cast("Feedback", item), scorer_name) for item in items)
     try:
-        return (Feedback(scorer_name, _scalar(result), None, code_source(scorer_name)),)
+        return (Feedback(scorer_name, _scalar(cast("object", result)), None, code_source(scorer_name)),)
     except _NotFiniteError as error:
         return (error_feedback(scorer_name, _not_finite(error)),)
     except TypeError:
@@ -174,7 +174,7 @@ def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return metadata with scalars as they are and everything else as JSON text."""
     if not metadata:
         return None
-    if type(metadata) is dict and all(type(key) is str and type(item) is str for key, item in metadata.items()):
+    if isinstance(metadata, dict) and all(type(item) is str for item in (*metadata, *metadata.values())):
         return metadata
     return {str(key): _metadata_value(item) for key, item in metadata.items()}
 

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, cast
 
-__all__ = ["Side", "compact_json", "text_of"]
-
-Side: TypeAlias = Literal["inputs", "outputs", "expectations"]
+__all__ = ["compact_json", "text_of"]
 
 _ASSISTANT: Final = frozenset({"assistant", "ai", "aimessage", "aimessagechunk", "model"})
 _USER: Final = frozenset({"user", "human", "humanmessage"})
 _ROLES: Final[dict[str, frozenset[str]]] = {"inputs": _USER, "outputs": _ASSISTANT}
 
-# Where the messages of a conversation lie in what clients record: chat requests, OpenAI's and Gemini's answers, OpenAI's
-# Responses API, LangChain's results.
+# Where the messages of a conversation lie in what clients record: chat requests, answers of OpenAI (both APIs) and
+# Gemini, results of LangChain.
 _MESSAGE_LISTS: Final = (
     "messages",
     "input_messages",
@@ -43,25 +41,25 @@ _TEXT_TYPES: Final = frozenset({"text", "output_text", "input_text", "refusal"})
 _DEPTH_LIMIT: Final = 8
 
 
-def text_of(value: object, side: Side) -> str:
+def text_of(value: object, side: str) -> str:
     """
     Return `value` as text.
 
     Args:
         value: A decoded value.
-        side: Whose message counts in a conversation: the user's for `inputs`, the assistant's for `outputs`.
+        side: `inputs` or `outputs`: whose message counts in a conversation, the user's or the assistant's.
     """
     if isinstance(value, str):
         return value
     roles = _ROLES.get(side)
     if roles is not None and isinstance(value, Mapping | list | tuple):
         last = None
-        for role, text in _messages(value, 0):
+        for role, text in _messages(cast("object", value), 0):
             if role in roles and text:
                 last = text
         if last is not None:
             return last
-    return compact_json(value)
+    return compact_json(cast("object", value))
 
 
 def compact_json(value: object) -> str:
@@ -113,7 +111,9 @@ def _content(message: Mapping[str, Any], depth: int) -> str:
         content = message.get(key)
         if content:
             return _content_text(content, depth + 1)
-    return ""
+    # LangChain names the role outside and keeps the rest inside.
+    inner = message.get("data") or message.get("kwargs")
+    return _content(cast("Mapping[str, Any]", inner), depth + 1) if isinstance(inner, Mapping) else ""
 
 
 def _content_text(content: object, depth: int) -> str:

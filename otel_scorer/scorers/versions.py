@@ -35,7 +35,7 @@ def digest(code: Any, fields: Mapping[str, object]) -> str:
         bound += [_stable(list(call.args)), _stable(call.keywords)]
         code = call.func
     code = inspect.unwrap(code)
-    named = code if hasattr(code, "__qualname__") else type(code)
+    named: Any = code if hasattr(code, "__qualname__") else cast("type[Any]", type(code))
     parts = [_module(named), named.__qualname__, _source(named), _stable(fields), bound]
     text = json.dumps(parts, ensure_ascii=True, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
@@ -66,5 +66,5 @@ def _stable(value: object) -> object:
         return sorted(json.dumps(_stable(item), sort_keys=True) for item in cast("Iterable[object]", value))
     if isinstance(value, list | tuple):
         return [_stable(item) for item in cast("list[object]", value)]
-    named = value if hasattr(value, "__qualname__") else type(value)
-    return f"{_module(named)}.{cast('Any', named).__qualname__}"
+    named: Any = value if hasattr(value, "__qualname__") else cast("type[Any]", type(value))
+    return f"{_module(named)}.{named.__qualname__}"

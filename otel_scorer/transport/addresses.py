@@ -41,7 +41,7 @@ def listen(address: str) -> socket.socket:
     host, port = split_address(address)
     try:
         family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(target[:2], family=family, backlog=1024)  # type: ignore[arg-type]  # TCP: host, port
+        return socket.create_server(target[:2], family=family, backlog=1024)
     except OSError as error:
         raise explain_bind_error(address, error) from error
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from otel_scorer.errors import OverloadedError, RequestError
 from otel_scorer.telemetry import count
-from otel_scorer.transport.exchange import PartialSuccess
 from otel_scorer.transport.log_limit import LogLimit
 from otel_scorer.transport.responses import Refusal, refusal
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_scorer.model.wire import Signal
+    from otel_scorer.transport.exchange import PartialSuccess
 
 __all__ = ["Admission"]
 
@@ -35,23 +35,22 @@ class Admission:
 
     def answer(self, signal: Signal, call: Callable[[], PartialSuccess | None]) -> PartialSuccess | Refusal | None:
         """Run `call` unless closed, and return its result, or what to tell the client about its error."""
+        answer: PartialSuccess | Refusal | None
         try:
             answer = self._enter_and(call)
         except RequestError as error:
             answer = refusal(error)
-        except Exception as error:  # noqa: BLE001 - whatever went wrong with one request, the server answers and lives
-            if self._log_limit.allows(type(error)):
-                _logger.error("Cannot handle a %s request, reported once a minute", signal, exc_info=error)
+        except Exception as error:  # whatever went wrong with one request, the server answers it and lives
+            if self._log_limit.allows(type(error).__qualname__):
+                _logger.exception("Cannot handle a %s request; reported once a minute", signal)
             answer = refusal(error)
         self.count(signal, answer)
         return answer
 
     def count(self, signal: Signal, answer: PartialSuccess | Refusal | None) -> None:
         """Count a request that was answered."""
-        if isinstance(answer, Refusal):
-            outcome = answer.outcome
-        else:
-            outcome = "ok" if answer is None else "partial"
+        success = "ok" if answer is None else "partial"
+        outcome = answer.outcome if isinstance(answer, Refusal) else success
         count("receiver.requests", signal=signal, protocol=self._protocol, outcome=outcome)
 
     def close(self, timeout: float) -> bool:

@@ -25,8 +25,9 @@ __all__ = ["GrpcReceiver"]
 _THREADS: Final = 4
 # Clients ping every 10 s when told to; gRPC's default calls more than one per 5 min abuse and drops the connection.
 _MIN_PING_INTERVAL_MS: Final = 5_000
-# More wait at the client, by HTTP/2 flow control, instead of in our memory.
-_MAX_CONCURRENT_STREAMS: Final = 128
+# More wait at the client instead of in our memory. Streams that a client opens before it knows of the limit are refused
+# (as UNAVAILABLE), so it is above what any exporter has on the way.
+_MAX_CONCURRENT_STREAMS: Final = 1024
 _CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -55,7 +56,7 @@ class GrpcReceiver:
         self._pool = ThreadPoolExecutor(threads, "otel-scorer-grpc-receiver")
         self._server = grpc.server(
             self._pool,
-            handlers=[_Exports(self._export)],
+            handlers=[_handler_of(method, signal, self._export) for signal, method in GRPC_METHODS.items()],
             options=[
                 ("grpc.max_receive_message_length", max_request_size),
                 ("grpc.max_concurrent_streams", _MAX_CONCURRENT_STREAMS),
@@ -113,20 +114,13 @@ class GrpcReceiver:
 _LONG: Final = 3600.0
 
 
-class _Exports(grpc.GenericRpcHandler):
-    """Routes the three Export methods, with bytes in and out; gRPC answers UNIMPLEMENTED to everything else."""
-
-    def __init__(self, export: Callable[[Signal, bytes, grpc.ServicerContext], bytes]) -> None:
-        self._handlers = {method: _raw_handler(signal, export) for signal, method in GRPC_METHODS.items()}
-
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
-        return self._handlers.get(handler_call_details.method)
-
-
-def _raw_handler(
-    signal: Signal, export: Callable[[Signal, bytes, grpc.ServicerContext], bytes]
-) -> grpc.RpcMethodHandler[bytes, bytes]:
-    return grpc.unary_unary_rpc_method_handler(lambda data, context: export(signal, data, context))
+def _handler_of(
+    method: str, signal: Signal, export: Callable[[Signal, bytes, grpc.ServicerContext], bytes]
+) -> grpc.GenericRpcHandler[bytes, bytes]:
+    """Route one method with bytes in and out; gRPC answers UNIMPLEMENTED to everything else."""
+    _, service, name = method.split("/")
+    call = grpc.unary_unary_rpc_method_handler(lambda data, context: export(signal, data, context))
+    return grpc.method_handlers_generic_handler(service, {name: call})
 
 
 def _refuse(context: grpc.ServicerContext, answer: Refusal) -> None:
@@ -134,7 +128,7 @@ def _refuse(context: grpc.ServicerContext, answer: Refusal) -> None:
     hint = answer.retry_info()
     if hint is not None:
         # What the Python exporter looks at; everybody else reads the details above.
-        trailers.append(("google.rpc.retryinfo-bin", hint.SerializeToString()))
+        trailers.append(("google.rpc.retryinfo-bin", hint))
     context.set_trailing_metadata(tuple(trailers))
     context.set_code(_CODES[answer.code])
     context.set_details(answer.message[:500])

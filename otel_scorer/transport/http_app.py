@@ -1,16 +1,25 @@
-"""OTLP/HTTP as an ASGI application: checks a request, reads its body within limits, answers in the client's encoding."""
+"""OTLP/HTTP as an ASGI application: checks requests, reads bodies within limits, answers in the client's encoding."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.errors import OverloadedError, RequestError, RequestTooLargeError
+from otel_scorer.errors import OverloadedError, RequestTooLargeError
 from otel_scorer.model.otlp_json import decode_request
 from otel_scorer.transport.compression import ENCODINGS, inflate
 from otel_scorer.transport.exchange import HTTP_PATHS, OnRequest, PartialSuccess
-from otel_scorer.transport.responses import UNKNOWN, Refusal, encode_success, refusal, success_json
+from otel_scorer.transport.responses import (
+    DEADLINE_EXCEEDED,
+    INVALID_ARGUMENT,
+    NOT_FOUND,
+    Refusal,
+    encode_success,
+    refusal,
+    success_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,11 +36,19 @@ _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _SIGNALS: Final = {path: signal for signal, path in HTTP_PATHS.items()}
 
-_NOT_FOUND: Final = Refusal(UNKNOWN, 404, f"No such path; OTLP/HTTP has {', '.join(_SIGNALS)}")
-_NOT_POST: Final = Refusal(UNKNOWN, 405, "OTLP/HTTP requests are sent with POST", headers=(("allow", "POST"),))
-_NO_CONTENT_TYPE: Final = Refusal(UNKNOWN, 415, f"The Content-Type must be {_PROTOBUF} or {_JSON}")
-_MANY_HEADERS: Final = Refusal(UNKNOWN, 431, "Too many headers", headers=(("connection", "close"),))
-_SLOW_BODY: Final = Refusal(UNKNOWN, 408, "The body came too slowly", headers=(("connection", "close"),))
+_NO_PATH: Final = Refusal(NOT_FOUND, 404, f"No such path; OTLP/HTTP has {', '.join(_SIGNALS)}")
+_NOT_POST: Final = Refusal(INVALID_ARGUMENT, 405, "OTLP/HTTP requests are sent with POST")
+_NO_CONTENT_TYPE: Final = Refusal(INVALID_ARGUMENT, 415, f"The Content-Type must be {_PROTOBUF} or {_JSON}")
+_NO_ENCODING: Final = Refusal(
+    INVALID_ARGUMENT, 400, f"The Content-Encoding must be one of {', '.join(filter(None, ENCODINGS))}"
+)
+_MANY_HEADERS: Final = Refusal(INVALID_ARGUMENT, 431, "Too many headers, or too large ones")
+_SLOW_BODY: Final = Refusal(DEADLINE_EXCEEDED, 408, "The body came too slowly", "too_slow")
+_HEADERS: Final = {
+    405: (("allow", "POST"),),
+    408: (("connection", "close"),),
+    431: (("connection", "close"),),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +60,7 @@ class HttpLimits:
         request_size: Bytes of a body, before and after decompression.
         buffered: Bytes of all bodies being read or handled; over it, requests are refused with a retry hint.
         headers: How many headers a request may have.
+        header_bytes: And how large they may be together.
         body_timeout: Seconds to send a body, and one more for every `body_rate` bytes that came.
         body_rate: Bytes.
     """
@@ -50,16 +68,32 @@ class HttpLimits:
     request_size: int
     buffered: int
     headers: int = 100
+    header_bytes: int = 16 << 10
     body_timeout: float = 20.0
     body_rate: int = 50_000
 
 
 @dataclass(frozen=True, slots=True)
-class _Response:
-    status: int
+class _Format:
+    """How a body is written."""
+
     content_type: str
-    body: bytes
-    headers: tuple[tuple[str, str], ...] = ()
+    encoding: str
+
+    @classmethod
+    def of(cls, headers: Mapping[str, str]) -> _Format:
+        content_type = headers.get("content-type", "").partition(";")[0]
+        return cls(content_type.strip().lower(), headers.get("content-encoding", "").strip().lower())
+
+
+class _Body:
+    """A body on its way in; `size` stays when the parts are gone."""
+
+    __slots__ = ("parts", "size")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        self.size = 0
 
 
 class _DisconnectedError(Exception):
@@ -82,62 +116,113 @@ class OtlpApp:
         """Answer one request (ASGI 3)."""
         if scope["type"] != "http":
             return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        written = _Format.of(headers)
+        signal = _SIGNALS.get(scope["path"])
         try:
-            response = await self._respond(scope, receive)
+            answer = _NO_PATH if signal is None else await self._answer(signal, scope, headers, written, receive)
         except _DisconnectedError:
             return
-        fields = [
-            ("content-type", response.content_type), ("content-length", str(len(response.body))), *response.headers
-        ]  # fmt: skip
-        headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields]
-        await send({"type": "http.response.start", "status": response.status, "headers": headers, "trailers": False})
-        await send({"type": "http.response.body", "body": response.body, "more_body": False})
+        if isinstance(answer, Refusal):
+            await _send_refusal(send, answer, written.content_type)
+        elif signal is not None:
+            body = success_json(signal, answer) if written.content_type == _JSON else encode_success(answer)
+            await _send(send, 200, written.content_type, body)
 
-    async def _respond(self, scope: HTTPScope, receive: ASGIReceiveCallable) -> _Response:
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        content_type = headers.get("content-type", "").partition(";")[0].strip().lower()
-        signal = _SIGNALS.get(scope["path"])
-        if signal is None:
-            return _error(_NOT_FOUND, content_type)
-        refused = self._refusal_of(scope, headers, content_type)
-        if refused is None:
-            encoding = headers.get("content-encoding", "").strip().lower()
-            answer = await self._take(signal, receive, encoding, content_type)
-            if not isinstance(answer, Refusal):
-                body = success_json(signal, answer) if content_type == _JSON else encode_success(answer)
-                return _Response(200, content_type, body)
-            return _error(answer, content_type)
-        self._admission.count(signal, refused)
-        return _error(refused, content_type)
+    async def _answer(
+        self,
+        signal: Signal,
+        scope: HTTPScope,
+        headers: Mapping[str, str],
+        written: _Format,
+        receive: ASGIReceiveCallable,
+    ) -> PartialSuccess | Refusal | None:
+        body = _Body()
+        try:
+            refused = self._refusal_of(scope, headers, written) or await self._read(receive, body)
+            if refused is not None:
+                self._admission.count(signal, refused)
+                return refused
+            handle = partial(self._handle, signal, body.parts, written)
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._pool, self._admission.answer, signal, handle)
+        finally:
+            self._buffered -= body.size
 
-    def _refusal_of(self, scope: HTTPScope, headers: Mapping[str, str], content_type: str) -> Refusal | None:
-        """Return what is wrong with a request before its body is looked at."""
+    def _refusal_of(self, scope: HTTPScope, headers: Mapping[str, str], written: _Format) -> Refusal | None:
+        """Return what is wrong with a request, before its body is looked at."""
         if scope["method"] != "POST":
             return _NOT_POST
-        if len(headers) > self._limits.headers:
+        sizes = [len(name) + len(value) for name, value in scope["headers"]]
+        if len(sizes) > self._limits.headers or sum(sizes) > self._limits.header_bytes:
             return _MANY_HEADERS
-        if content_type not in {_PROTOBUF, _JSON}:
+        if written.content_type not in {_PROTOBUF, _JSON}:
             return _NO_CONTENT_TYPE
-        encoding = headers.get("content-encoding", "").strip().lower()
-        if encoding not in ENCODINGS:
-            return refusal_of_encoding(encoding)
+        if written.encoding not in ENCODINGS:
+            return _NO_ENCODING
         if not self.accepting:
             return refusal(OverloadedError("Shutting down"))
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._limits.request_size:
-            return refusal(self._too_large())
-        return None
+        return self._too_large() if length.isdecimal() and int(length) > self._limits.request_size else None
 
-    async def _take(
-        self, signal: Signal, receive: ASGIReceiveCallable, encoding: str, content_type: str
-    ) -> PartialSuccess | Refusal | None:
-        parts: list[bytes] = []
+    async def _read(self, receive: ASGIReceiveCallable, body: _Body) -> Refusal | None:
+        """Read the body, or return why not."""
+        started = asyncio.get_running_loop().time()
         try:
-            await self._read(receive, parts)
-            body = b"".join(parts)
-            job = self._admission.answer
-            return await asyncio.get_running_loop().run_in_executor(
-                self._pool, job, signal, lambda: self._handle(signal, inflate(body, encoding, self._limits.request_size))
-            )
-        finally:
-            self._buffered -= sum(map(len, parts))
+            async with asyncio.timeout(self._limits.body_timeout) as patience:
+                while True:
+                    message = await receive()
+                    if message["type"] != "http.request":
+                        raise _DisconnectedError
+                    part = message["body"]
+                    if body.size + len(part) > self._limits.request_size:
+                        return self._too_large()
+                    if self._buffered + len(part) > self._limits.buffered:
+                        return refusal(OverloadedError("Too many requests at once"))
+                    body.parts.append(part)
+                    body.size += len(part)
+                    self._buffered += len(part)
+                    if not message["more_body"]:
+                        return None
+                    patience.reschedule(started + self._limits.body_timeout + body.size / self._limits.body_rate)
+        except TimeoutError:
+            return _SLOW_BODY
+
+    def _handle(self, signal: Signal, parts: list[bytes], written: _Format) -> PartialSuccess | None:
+        """Decode the body and pass it on; on a thread of the pool."""
+        body = b"".join(parts)
+        parts.clear()
+        data = inflate(body, written.encoding, self._limits.request_size)
+        if written.content_type != _JSON:
+            return self._on_request(signal, data)
+        request = decode_request(signal, data)
+        later = self._on_request(signal, request.data) or PartialSuccess(0)
+        message = "; ".join(filter(None, (request.message, later.message)))
+        return PartialSuccess(request.rejected + later.rejected, message)
+
+    def _too_large(self) -> Refusal:
+        return refusal(RequestTooLargeError(f"The request is larger than {self._limits.request_size} bytes"))
+
+
+async def _send_refusal(send: ASGISendCallable, answer: Refusal, content_type: str) -> None:
+    """Send a google.rpc.Status in the encoding of the request; JSON, which people can read, if that had none."""
+    headers = _HEADERS.get(answer.http_status, ())
+    if (seconds := answer.retry_after_header()) is not None:
+        headers = (*headers, ("retry-after", seconds))
+    if content_type == _PROTOBUF:
+        await _send(send, answer.http_status, _PROTOBUF, answer.status(), headers)
+    else:
+        await _send(send, answer.http_status, _JSON, answer.status_json(), headers)
+
+
+async def _send(
+    send: ASGISendCallable, status: int, content_type: str, body: bytes, headers: tuple[tuple[str, str], ...] = ()
+) -> None:
+    fields = (("content-type", content_type), ("content-length", str(len(body))), *headers)
+    await send({
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields],
+        "trailers": False,
+    })  # fmt: skip
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
-
-if TYPE_CHECKING:
-    import asyncio
 
 __all__ = ["PatientProtocol"]
 
@@ -28,19 +25,24 @@ class PatientProtocol(H11Protocol):
 
     _patience: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in uvicorn
-        super().connection_made(transport)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start waiting for the first request."""
+        if isinstance(transport, asyncio.Transport):
+            super().connection_made(transport)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Stop all timers."""
         self._rest()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        """Pass bytes on, and see what the client owes us now."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
+        """Go on to the next request, or see whether this one is still being sent."""
         super().on_response_complete()
         self._watch()
 

@@ -1,18 +1,22 @@
+# pyright: reportUnnecessaryTypeIgnoreComment=false
 """Answers of OTLP servers: export responses and errors, in protobuf and JSON, written and read."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
-from google.rpc.error_details_pb2 import BadRequest, RetryInfo
-from google.rpc.status_pb2 import Status
+
+# googleapis-common-protos has no type information; pyright reads its source, mypy does not.
+from google.rpc.error_details_pb2 import BadRequest, RetryInfo  # type: ignore[import-untyped]
+from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTracePartialSuccess,
     ExportTraceServiceResponse,
@@ -27,18 +31,28 @@ from otel_scorer.errors import (
 from otel_scorer.model.wire import Signal
 from otel_scorer.transport.exchange import PartialSuccess
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-__all__ = ["Refusal", "decode_success", "encode_success", "refusal", "retry_delay", "success_json"]
+__all__ = [
+    "DEADLINE_EXCEEDED",
+    "INVALID_ARGUMENT",
+    "NOT_FOUND",
+    "Refusal",
+    "decode_success",
+    "encode_success",
+    "refusal",
+    "retry_info_delay",
+    "status_message",
+    "status_retry_delay",
+    "success_json",
+]
 
 # google.rpc.Code, the numbers that gRPC status codes share.
 INVALID_ARGUMENT: Final = 3
+DEADLINE_EXCEEDED: Final = 4
+NOT_FOUND: Final = 5
 RESOURCE_EXHAUSTED: Final = 8
 UNIMPLEMENTED: Final = 12
 INTERNAL: Final = 13
 UNAVAILABLE: Final = 14
-UNKNOWN: Final = 2
 # Error texts travel in HTTP/2 headers, whose peers allow 8 KiB in all; twice, percent-encoded.
 _MAX_MESSAGE: Final = 500
 _REJECTED_KEYS: Final = {
@@ -112,23 +126,23 @@ class Refusal:
 
     def status(self) -> bytes:
         """Encode as google.rpc.Status."""
-        return self._status().SerializeToString()
+        encoded: bytes = self._status().SerializeToString()
+        return encoded
 
     def status_json(self) -> bytes:
         """Encode as google.rpc.Status in JSON."""
         return json_format.MessageToJson(self._status(), indent=None).encode()
 
-    def retry_info(self) -> RetryInfo | None:
-        """Return the retry hint of a refusal that is not final."""
-        return None if self.retry_after is None else RetryInfo(retry_delay=_duration(self.retry_after))
+    def retry_info(self) -> bytes | None:
+        """Encode the retry hint of a refusal that is not final as google.rpc.RetryInfo."""
+        return None if self.retry_after is None else _retry_info(self.retry_after).SerializeToString()
 
     def retry_after_header(self) -> str | None:
         """Return the value of Retry-After: whole seconds, never 0."""
         return None if self.retry_after is None else str(max(1, math.ceil(self.retry_after)))
 
     def _status(self) -> Status:
-        hint = self.retry_info()
-        details = (*self.details, hint) if hint is not None else self.details
+        details = self.details if self.retry_after is None else (*self.details, _retry_info(self.retry_after))
         return Status(code=self.code, message=self.message[:_MAX_MESSAGE], details=map(_packed, details))
 
 
@@ -147,18 +161,39 @@ def refusal(error: Exception) -> Refusal:
     return Refusal(INTERNAL, 500, "Internal error", "internal")
 
 
-def retry_delay(details: Iterable[AnyMessage]) -> float | None:
-    """Return the seconds of the RetryInfo among the details of a google.rpc.Status."""
-    for detail in details:
-        hint = RetryInfo()
-        if detail.Is(hint.DESCRIPTOR) and detail.Unpack(hint):
-            return hint.retry_delay.seconds + hint.retry_delay.nanos / 1e9
-    return None
+def status_message(body: bytes) -> str:
+    """Return what an error answer says: the message of a google.rpc.Status, as OTLP asks, or a short plain text."""
+    with contextlib.suppress(DecodeError):
+        message: str = Status.FromString(body).message
+        if message:
+            return message[:_MAX_MESSAGE]
+    text = body[:_MAX_MESSAGE].decode(errors="replace")
+    return text if text.isprintable() else ""
 
 
-def _duration(seconds: float) -> Duration:
+def status_retry_delay(status: bytes) -> float | None:
+    """Return the seconds of the RetryInfo in an encoded google.rpc.Status, if it has one."""
+    try:
+        details = Status.FromString(status).details
+        packed = [detail.value for detail in details if detail.type_url.endswith("/google.rpc.RetryInfo")]
+        return retry_info_delay(packed[0]) if packed else None
+    except DecodeError:
+        return None
+
+
+def retry_info_delay(retry_info: bytes) -> float | None:
+    """Return the seconds of an encoded google.rpc.RetryInfo."""
+    try:
+        delay: Duration = RetryInfo.FromString(retry_info).retry_delay
+    except DecodeError:
+        return None
+    return delay.seconds + delay.nanos / 1e9
+
+
+def _retry_info(seconds: float) -> Message:
     whole = int(seconds)
-    return Duration(seconds=whole, nanos=int((seconds - whole) * 1e9))
+    hint: Message = RetryInfo(retry_delay=Duration(seconds=whole, nanos=int((seconds - whole) * 1e9)))
+    return hint
 
 
 def _packed(message: Message) -> AnyMessage:

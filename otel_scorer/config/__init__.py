@@ -1,0 +1,41 @@
+"""What users can set: read from YAML, flags and the environment, checked once at start. Defaults live here only."""
+
+from __future__ import annotations
+
+from otel_scorer.config.exporters import (
+    ConsoleExporter,
+    Exporter,
+    FileExporter,
+    OtlpExporter,
+    QueueSettings,
+    RetrySettings,
+    without_password,
+)
+from otel_scorer.config.model import AssemblySettings, Config, Emit, Forwarding, ScorerSettings, ScoringSettings
+from otel_scorer.config.quantities import OFF, format_bytes, format_duration, parse_bytes, parse_duration
+from otel_scorer.config.reading import exporters_from_urls, load_config
+from otel_scorer.config.sample import generate_sample
+
+__all__ = [
+    "OFF",
+    "AssemblySettings",
+    "Config",
+    "ConsoleExporter",
+    "Emit",
+    "Exporter",
+    "FileExporter",
+    "Forwarding",
+    "OtlpExporter",
+    "QueueSettings",
+    "RetrySettings",
+    "ScorerSettings",
+    "ScoringSettings",
+    "exporters_from_urls",
+    "format_bytes",
+    "format_duration",
+    "generate_sample",
+    "load_config",
+    "parse_bytes",
+    "parse_duration",
+    "without_password",
+]

@@ -1,0 +1,152 @@
+"""
+Verdicts that somebody left in a trace: as span events, log records, spans of their own, or attributes.
+
+The same verdict often comes several ways (OpenLIT sends event and log record), so one counts per span and name.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from otel_scorer.dialects.flattened import tree
+from otel_scorer.dialects.values import is_dict, is_list, is_text, json_value
+from otel_scorer.model.trace import EvaluationResult
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from otel_scorer.model.trace import Span, Trace
+
+__all__ = ["find_evaluations"]
+
+_EVENTS: Final = frozenset({"gen_ai.evaluation.result", "gen_ai.evaluation"})
+_RESULTS_EVENT: Final = "gen_ai.evaluation.results"
+_NAME: Final = "gen_ai.evaluation.name"
+_VALUE: Final = "gen_ai.evaluation.score.value"
+_LABEL: Final = "gen_ai.evaluation.score.label"
+_EXPLANATION: Final = "gen_ai.evaluation.explanation"
+_ERROR: Final = "error.type"
+# OpenInference: PREFIX.<i>.ITEM.*, about the span, its trace or its session.
+_INLINE: Final = tuple(
+    (f"{scope}{name}s.", name) for scope in ("", "trace.", "session.") for name in ("annotation", "evaluation")
+)
+
+
+def find_evaluations(trace: Trace) -> list[EvaluationResult]:
+    """Return the verdicts in a trace, in the order of their spans."""
+    found: dict[tuple[str | None, str], EvaluationResult] = {}
+    for span in (*trace.spans, *trace.own_spans):
+        for result in _of_span(span):
+            found.setdefault((result.span_id, result.name), result)
+    return list(found.values())
+
+
+def _of_span(span: Span) -> Iterator[EvaluationResult]:
+    for record in span.logs:
+        if record.event_name in _EVENTS:
+            yield from _result(record.attributes, span.span_id)
+        elif record.event_name == _RESULTS_EVENT:
+            yield from _listed(record.body, span.span_id)
+    target = _target(span)
+    for event in span.events:
+        if event.name in _EVENTS:
+            yield from _result(event.attributes, target)
+    if _NAME in span.attributes:
+        yield from _result(span.attributes, target)
+    yield from _inline(span, target)
+    yield from _logfire(span)
+
+
+def _target(span: Span) -> str | None:
+    """Return the span that a verdict on `span` is about: another one, if `span` was made to carry it."""
+    attributes = span.attributes
+    carrier = (
+        attributes.get("gen_ai.operation.name") in {"evaluation", "evaluate"}
+        or attributes.get("openinference.span.kind") == "EVALUATOR"
+        or _NAME in attributes
+    )
+    if not carrier:
+        return span.span_id
+    links = span.links
+    if len(links) == 1:
+        return links[0].span_id
+    named = attributes.get("gen_ai.evaluation.span_id")
+    return named if is_text(named) else span.parent_id or span.span_id
+
+
+def _result(attributes: Mapping[str, object], span_id: str | None) -> Iterator[EvaluationResult]:
+    name = attributes.get(_NAME)
+    if is_text(name):
+        yield EvaluationResult(
+            name=name,
+            value=_score(attributes.get(_VALUE)),
+            label=_label(attributes.get(_LABEL)),
+            explanation=_label(attributes.get(_EXPLANATION)),
+            error_type=_label(attributes.get(_ERROR)),
+            span_id=span_id,
+        )
+
+
+def _listed(body: object, span_id: str | None) -> Iterator[EvaluationResult]:
+    """Read Splunk's record of many results, whose keys may lack their prefix."""
+    decoded = json_value(body)
+    items = decoded.get("gen_ai.evaluations") if is_dict(decoded) else None
+    for item in items if is_list(items) else ():
+        if is_dict(item):
+            full = {
+                key if "." in key and key.startswith("gen_ai.") else _SHORT.get(key, key): item[key] for key in item
+            }
+            yield from _result(full, span_id)
+
+
+_SHORT: Final = {"name": _NAME, "score": _VALUE, "label": _LABEL, "explanation": _EXPLANATION, "error": _ERROR}
+
+
+def _inline(span: Span, target: str | None) -> Iterator[EvaluationResult]:
+    for prefix, item_name in _INLINE:
+        if f"{prefix}0.{item_name}.name" not in span.attributes:
+            continue
+        pairs = {key[len(prefix) :]: span.attributes[key] for key in span.attributes if key.startswith(prefix)}
+        items = tree(pairs)
+        for item in items if is_list(items) else ():
+            inner = item.get(item_name) if is_dict(item) else None
+            if is_dict(inner) and is_text(inner.get("name")):
+                yield EvaluationResult(
+                    name=str(inner["name"]),
+                    value=_score(inner.get("score")),
+                    label=_label(inner.get("label")),
+                    explanation=_label(inner.get("explanation")),
+                    error_type=None,
+                    span_id=target,
+                )
+
+
+def _logfire(span: Span) -> Iterator[EvaluationResult]:
+    """Read Logfire's feedback: a child span that names an attribute of its own which holds the value."""
+    attributes = span.attributes
+    name = attributes.get("logfire.feedback.name")
+    if not is_text(name) or attributes.get("logfire.span_type") != "annotation":
+        return
+    value = attributes.get(name)
+    score = _score(value) if not isinstance(value, str) else None
+    comment = _label(attributes.get("logfire.feedback.comment"))
+    yield EvaluationResult(name, score, value if is_text(value) else None, comment, None, span.parent_id)
+
+
+def _score(value: object) -> float | None:
+    if not isinstance(value, str | int | float):
+        return None
+    try:
+        score = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return score if math.isfinite(score) else None
+
+
+def _label(value: object) -> str | None:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return str(value)
+    return value if is_text(value) else None

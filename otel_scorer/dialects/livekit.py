@@ -1,0 +1,33 @@
+"""LiveKit Agents."""
+
+from __future__ import annotations
+
+from otel_scorer.dialects.table import Dialect, NameRule, attributes
+from otel_scorer.dialects.values import arguments, json_value
+
+__all__ = ["DIALECT"]
+
+DIALECT = Dialect(
+    name="livekit",
+    scopes=("livekit-agents",),
+    keys=("lk.user_input", "lk.user_transcript", "lk.chat_ctx", "lk.input_text", "lk.response.text"),
+    name_rules=(
+        NameRule.of("^function_tool$", "TOOL"),
+        NameRule.of("^(agent_turn|start_agent_activity)$", "AGENT"),
+    ),
+    fields={
+        "inputs": (
+            *attributes("lk.user_input", "lk.user_transcript"),
+            *attributes("lk.chat_ctx", decode=json_value),
+            *attributes("lk.input_text"),
+        ),
+        "outputs": (
+            *attributes("lk.response.text"),
+            *attributes("lk.function_tool.output", "lk.response.function_calls", decode=json_value),
+        ),
+        "tool_name": attributes("lk.function_tool.name"),
+        "tool_call_id": attributes("lk.function_tool.id"),
+        "tool_args": attributes("lk.function_tool.arguments", decode=arguments),
+        "tool_result": attributes("lk.function_tool.output", decode=json_value),
+    },
+)

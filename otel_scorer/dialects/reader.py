@@ -1,0 +1,246 @@
+"""
+What one span means: which dialects it speaks, its type, and its fields, each from the best source there is.
+
+The order of the table of dialects is the order of precedence, for span types and for every field. Nothing of a span is
+decoded to tell its type.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from otel_scorer.dialects import structure
+from otel_scorer.dialects.chat import to_messages
+from otel_scorer.dialects.table import FIELDS, Attribute, EventAttribute, NamePart, NameRule, attributes, matches
+from otel_scorer.dialects.values import identifier, number, same, string_list
+from otel_scorer.model.trace import MISSING, SpanType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from otel_scorer.dialects.table import Dialect, Source
+    from otel_scorer.model.trace import Span, Trace
+
+__all__ = ["DialectReader"]
+
+# Tried after what the span's dialects say: the convention that everybody borrows keys from, and keys that are nobody's.
+_COMMON_GROUND: Final = "otel_genai"
+_COMMON: Final[Mapping[str, tuple[Source, ...]]] = {
+    "session_id": attributes(
+        "session.id",
+        "gen_ai.conversation.id",
+        "langfuse.session.id",
+        "gcp.vertex.agent.session_id",
+        "ai.telemetry.metadata.sessionId",
+        "traceloop.association.properties.session_id",
+        "langsmith.metadata.session_id",
+    ),
+    "user_id": attributes(
+        "user.id",
+        "enduser.id",
+        "langfuse.user.id",
+        "ai.telemetry.metadata.userId",
+        "traceloop.association.properties.user_id",
+        "langsmith.metadata.user_id",
+    ),
+    "tags": attributes(
+        "tag.tags", "langfuse.trace.tags", "langsmith.span.tags", "tags", "logfire.tags", "ai.telemetry.metadata.tags"
+    ),
+    "cost": attributes("llm.cost.total", "gen_ai.usage.cost", "operation.cost", "gen_ai.cost.amount", "litellm.cost"),
+    "tool_name": (NamePart(re.compile(r"^execute_tool (.+)$")),),
+    "error_type": (Attribute("error.type"), EventAttribute("exception", "exception.type", same)),
+    "error_message": (EventAttribute("exception", "exception.message", same),),
+}
+# What a field is, whichever dialect tells it.
+_FINISH: Final[Mapping[str, Callable[[object], object]]] = {
+    **dict.fromkeys(("input_tokens", "output_tokens", "total_tokens"), number),
+    **dict.fromkeys(("cache_read_tokens", "cache_write_tokens", "reasoning_tokens"), number),
+    **dict.fromkeys(("tool_name", "tool_call_id", "agent_name", "model", "provider"), identifier),
+    **dict.fromkeys(("response_id", "session_id", "user_id"), identifier),
+    **dict.fromkeys(("tags", "finish_reasons"), string_list),
+}
+# Attributes that suggest a type where no attribute and no name says it; best first.
+_HINTS: Final = (
+    ("gen_ai.tool.name", SpanType.TOOL),
+    ("gen_ai.tool.call.id", SpanType.TOOL),
+    ("gen_ai.retrieval.documents", SpanType.RETRIEVER),
+    ("gen_ai.retrieval.query.text", SpanType.RETRIEVER),
+    ("retrieval.documents.0.document.content", SpanType.RETRIEVER),
+    ("retrieval.documents.0.document.id", SpanType.RETRIEVER),
+    ("retrieval.documents.0.document.score", SpanType.RETRIEVER),
+    ("embedding.embeddings.0.embedding.text", SpanType.EMBEDDING),
+    ("embedding.embeddings.0.embedding.vector", SpanType.EMBEDDING),
+    ("gen_ai.evaluation.name", SpanType.EVALUATOR),
+)
+# Span names of the OTel convention, where nothing but the name is left (google-adk 1 fails that way).
+_ANY_NAMES: Final = (
+    NameRule.of(r"^execute_tool \S+$", SpanType.TOOL),
+    NameRule.of(r"^invoke_agent \S+", SpanType.AGENT),
+)
+_OPERATION: Final = "gen_ai.operation.name"
+_MODEL: Final = "gen_ai.request.model"
+_MODEL_CALL: Final = (
+    "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens",
+    "gen_ai.prompt.0.content",
+)  # fmt: skip
+# Bounds of what is remembered about values that senders make up.
+_LONG: Final = 200
+_MANY: Final = 2_000
+# The two sides of a TOOL span, as everybody else calls them.
+_TOOL_SIDES: Final = {"inputs": "tool_args", "outputs": "tool_result"}
+_CHAT_SIDES: Final = {"chat_inputs": ("inputs", "user"), "chat_outputs": ("outputs", "assistant")}
+
+
+class DialectReader:
+    """
+    Reads spans and traces by a table of dialects. Implements `model.trace.Reader`.
+
+    Args:
+        dialects: In order of precedence.
+    """
+
+    def __init__(self, dialects: Sequence[Dialect]) -> None:
+        self.dialects = tuple(dialects)
+        self._by_name = {dialect.name: dialect for dialect in dialects}
+        rules = [rule for dialect in dialects for rule in dialect.span_types]
+        self._type_keys = tuple(dict.fromkeys(rule.key for rule in rules))
+        self._type_rules = {key: tuple(rule for rule in rules if rule.key == key) for key in self._type_keys}
+        self._marks = tuple((key, dialect.name) for dialect in dialects for key in dialect.keys)
+        self._answers: dict[tuple[str, object], tuple[str | None, str | None]] = {}
+        self._scopes: dict[str, tuple[frozenset[str], tuple[NameRule, ...]]] = {}
+        self._plans: dict[tuple[tuple[str, ...], str], tuple[tuple[str, Source], ...]] = {}
+
+    def span_type(self, span: Span) -> str:
+        """Return one of the `SpanType` values (or a type of the user's own), `UNKNOWN` if nothing says."""
+        keys, fallback = self._type_keys, None
+        while (found := span.first_of(keys)) is not None:
+            try:
+                kind, generic = self._answers[found]
+            except (KeyError, TypeError):
+                kind, generic = self._resolve(*found)
+            if kind is not None:
+                return kind
+            fallback = fallback or generic
+            keys = self._type_keys[self._type_keys.index(found[0]) + 1 :]
+        return self._type_by_name(span) or _type_by_hints(span) or fallback or SpanType.UNKNOWN
+
+    def read(self, span: Span, field: str) -> Any:
+        """
+        Return what the span itself says about a field (`FIELDS`, or `dialects`), decoded, or MISSING.
+
+        `chat_inputs` and `chat_outputs` are lists of `Message`, empty rather than MISSING.
+        """
+        if field == "dialects":
+            return self._detect(span)
+        value, _ = self._find(span, field)
+        if field in _CHAT_SIDES:
+            side, role = _CHAT_SIDES[field]
+            return to_messages(span.read(side) if value is MISSING else value, role)
+        return value
+
+    def derive(self, trace: Trace, field: str) -> Any:
+        """Return what the trace as a whole says about a field, see `structure`."""
+        return structure.derive(trace, field)
+
+    def explain(self, span: Span) -> dict[str, tuple[str, str]]:
+        """Return, for every field that the span tells, the dialect and the place (an attribute key) it is read from."""
+        found = {field: self._find(span, field) for field in FIELDS}
+        return {field: place for field, (value, place) in found.items() if value is not MISSING and place is not None}
+
+    def _resolve(self, key: str, value: object) -> tuple[str | None, str | None]:
+        """Return the type that an attribute says, or None, and the one to fall back to, or None."""
+        kind = generic = None
+        for rule in self._type_rules[key]:
+            kind, other = rule.resolve(value)
+            generic = generic or other
+            if kind is not None:
+                break
+        # There are a few hundred values in the world; whoever makes up more must not fill our memory.
+        if isinstance(value, str) and len(value) < _LONG and len(self._answers) < _MANY:
+            self._answers[key, value] = kind, generic
+        return kind, generic
+
+    def _find(self, span: Span, field: str) -> tuple[object, tuple[str, str] | None]:
+        if field in _TOOL_SIDES and span.span_type == SpanType.TOOL:
+            value, place = self._first(span, _TOOL_SIDES[field])
+            if place is not None:
+                return value, place
+        return self._first(span, field)
+
+    def _first(self, span: Span, field: str) -> tuple[object, tuple[str, str] | None]:
+        """Return the first value that is not empty, else an empty one, and where it is from."""
+        finish = _FINISH.get(field)
+        empty: tuple[object, tuple[str, str] | None] = (MISSING, None)
+        for name, source in self._plan(span.read("dialects"), field):
+            value = source.read(span)
+            if finish is not None and value is not MISSING:
+                value = finish(value)
+            if value is MISSING:
+                continue
+            if value is not None and value != "":
+                return value, (name, source.key)
+            if empty[1] is None:
+                empty = (value, (name, source.key))
+        return empty
+
+    def _plan(self, names: tuple[str, ...], field: str) -> tuple[tuple[str, Source], ...]:
+        plan = self._plans.get((names, field))
+        if plan is None:
+            asked = [name for name in (*names, _COMMON_GROUND) if name in self._by_name]
+            own = [(name, source) for name in dict.fromkeys(asked) for source in self._by_name[name].fields.get(field, ())]
+            plan = (*own, *(("common", source) for source in _COMMON.get(field, ())))
+            if len(self._plans) < _MANY:
+                self._plans[names, field] = plan
+        return plan
+
+    def _detect(self, span: Span) -> tuple[str, ...]:
+        """Return the names of the span's dialects in order of precedence, those that they build on included."""
+        by_scope, _ = self._scope(span.scope.name)
+        present = span.attributes
+        found = {name for key, name in self._marks if key in present} | by_scope
+        found |= {dialect.name for dialect in self.dialects if dialect.name not in found and _proves(dialect, span)}
+        for name in tuple(found):
+            base = self._by_name[name].base
+            if base is not None:
+                found.add(base)
+        return tuple(dialect.name for dialect in self.dialects if dialect.name in found)
+
+    def _scope(self, scope: str) -> tuple[frozenset[str], tuple[NameRule, ...]]:
+        """Return the dialects that an instrumentation scope speaks, and the rules for names of its spans."""
+        known = self._scopes.get(scope)
+        if known is None:
+            speaking = [dialect for dialect in self.dialects if dialect.speaks(scope)]
+            known = (
+                frozenset(dialect.name for dialect in speaking),
+                (*(rule for dialect in speaking for rule in dialect.name_rules), *_ANY_NAMES),
+            )
+            # Scopes are names of libraries: the same goes for them.
+            if len(scope) < _LONG and len(self._scopes) < _MANY:
+                self._scopes[scope] = known
+        return known
+
+    def _type_by_name(self, span: Span) -> str | None:
+        _, rules = self._scope(span.scope.name)
+        name = span.name
+        return next((rule.span_type for rule in rules if rule.pattern.search(name)), None)
+
+
+def _proves(dialect: Dialect, span: Span) -> bool:
+    """Tell whether values of attributes, or events, prove that the span speaks a dialect."""
+    return (
+        any(matches(pattern, span.attributes.get(key)) for key, pattern in dialect.values.items())
+        or any(matches(pattern, span.resource.get(key)) for key, pattern in dialect.resource.items())
+        or any(matches(pattern, span.name) for pattern in dialect.names)
+        or (bool(dialect.events) and any(event.name in dialect.events for event in span.events))
+    )
+
+
+def _type_by_hints(span: Span) -> str | None:
+    present = span.attributes
+    if _OPERATION in present:
+        return None
+    hint = next((kind for key, kind in _HINTS if key in present), None)
+    if hint is not None:
+        return hint
+    return SpanType.LLM if _MODEL in present and any(key in present for key in _MODEL_CALL) else None

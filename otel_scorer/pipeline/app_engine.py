@@ -1,0 +1,366 @@
+"""
+The heart of the processor in the application: started and ended spans in, spans to export and verdicts out.
+
+What runs on the application's threads is a look-up and a few numbers under one lock; everything else runs on threads of
+ours. The lock guards the open units and the closed ones that wait for verdicts; it is never held while a scorer runs or
+something is exported.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from otel_scorer.model.decode import spans_from_sdk
+from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.trace import Reader, Trace
+from otel_scorer.pipeline.app_emission import AppEmitter
+from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason
+from otel_scorer.pipeline.emission import Emission
+from otel_scorer.pipeline.engine import Forwarding
+from otel_scorer.pipeline.local import LocalScoring
+from otel_scorer.pipeline.suppression import is_suppressed, suppressed
+from otel_scorer.pipeline.units import Place, UnitAssembler
+from otel_scorer.telemetry import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.trace import SpanContext
+
+    from otel_scorer.pipeline.selection import Choice, Selector
+    from otel_scorer.pipeline.units import ClosedUnit
+
+__all__ = ["AppEngine", "AppOptions"]
+
+logger = logging.getLogger(__name__)
+
+# Traces whose decisions `wait` still knows.
+_REMEMBERED: Final = 1024
+# Estimated bytes of a span, and of one of its attributes: measuring them would cost more than everything else here.
+_SPAN_SIZE: Final = 1024
+_ATTRIBUTE_SIZE: Final = 256
+# The timer looks at least this often (seconds), so that nobody has to wake it for a new deadline.
+_LONGEST_TICK: Final = 1.0
+_SHORTEST_TICK: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppOptions:
+    """
+    How the engine treats units. Times in seconds.
+
+    Attributes:
+        limits: When units close; see `UnitAssembler`.
+        forwarding: What waits for verdicts.
+        emission: How verdicts are written.
+        hold_deadline: The longest that spans wait once their unit is closed.
+        exports_spans: Whether spans are sent at all, or verdicts only.
+        queue_size: Closed units that may be in scoring.
+        concurrency: Coroutine scorers that run at the same time.
+    """
+
+    limits: AssemblyLimits = field(default_factory=AssemblyLimits)
+    forwarding: Forwarding = Forwarding.HOLD_ROOT
+    emission: Emission = field(default_factory=Emission)
+    hold_deadline: float = 5.0
+    exports_spans: bool = True
+    queue_size: int = 2048
+    concurrency: int = 64
+
+
+@dataclass(slots=True, eq=False)
+class _Waiting:
+    """A closed unit that is being scored. `held`: its spans that have not been sent yet."""
+
+    number: int
+    unit: ClosedUnit[ReadableSpan]
+    held: list[ReadableSpan]
+    decisions: dict[int, Decision] = field(default_factory=dict[int, Decision])
+
+    @property
+    def trace_id(self) -> int:
+        return int.from_bytes(self.unit.trace_id, "big")
+
+    def let_go(self) -> tuple[list[ReadableSpan], list[Decision]]:
+        """Hand over what is held and the verdicts for it: those that come later find nothing to ride on."""
+        held, self.held = self.held, []
+        return held, [self.decisions[index] for index in sorted(self.decisions)]
+
+
+class AppEngine:
+    """
+    Assembles units, has them scored, and sends spans and verdicts on. Threads start with the first unit.
+
+    Args:
+        options: How units are treated.
+        selector: The scorers.
+        reader: What tells the meaning of attributes.
+        send: Takes a span to export; must not block.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        options: AppOptions,
+        selector: Selector,
+        reader: Reader,
+        send: Callable[[ReadableSpan], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._selector = selector
+        self._reader = reader
+        self._send = send
+        self._clock = clock
+        self._emitter = AppEmitter(options.emission, send)
+        self._scoring = LocalScoring(queue_size=options.queue_size, concurrency=options.concurrency, clock=clock)
+        forwarding = options.forwarding if options.exports_spans else Forwarding.PASSTHROUGH
+        self._holds_root = forwarding is Forwarding.HOLD_ROOT
+        self._holds_trace = forwarding is Forwarding.HOLD_TRACE
+        sent_at_once = {Place.NONE, *(() if self._holds_trace else (Place.CHILD,))}
+        if forwarding is Forwarding.PASSTHROUGH:
+            sent_at_once.add(Place.ROOT)
+        self._sent_at_once: frozenset[Place] = frozenset(sent_at_once if options.exports_spans else ())
+        self._lock = threading.Lock()
+        self._decided = threading.Condition(self._lock)
+        self._units: UnitAssembler[ReadableSpan] = UnitAssembler(options.limits, self._admits)
+        self._numbers = itertools.count()
+        self._waiting: dict[int, _Waiting] = {}
+        # (deadline, number) of those that hold spans; the delay is the same for all, so this is the order of time.
+        self._held_until: deque[tuple[float, int]] = deque()
+        self._recent: OrderedDict[int, list[Decision]] = OrderedDict()
+        self._is_started = False
+        self._stopping = threading.Event()
+
+    # On the application's threads.
+
+    def started(self, context: SpanContext, parent: SpanContext | None) -> None:
+        """Note that a sampled span has started."""
+        with self._lock:
+            closed = self._units.started(
+                context.trace_id,
+                context.span_id,
+                None if parent is None else parent.span_id,
+                parent is not None and parent.is_remote,
+                self._clock(),
+            )
+            jobs = [self._admit(unit) for unit in closed] if closed else None
+        if not self._is_started:
+            self._start()
+        if jobs:
+            self._submit(jobs)
+
+    def ended(self, span: ReadableSpan, context: SpanContext) -> None:
+        """Take an ended, sampled span."""
+        size = _SPAN_SIZE + _ATTRIBUTE_SIZE * len(span.attributes or ())
+        with self._lock:
+            place, closed = self._units.ended(context.trace_id, context.span_id, span, size, self._clock())
+            jobs = [self._admit(unit) for unit in closed] if closed else None
+        if place in self._sent_at_once:
+            self._send(span)
+        if jobs:
+            self._submit(jobs)
+
+    def known_spans(self) -> frozenset[int]:
+        """Return the ids of the spans of all open units. For a process that was forked just now: takes no lock."""
+        return self._units.known_spans()
+
+    def pass_on(self, span: ReadableSpan) -> None:
+        """Send a span that is not to be scored."""
+        if self._options.exports_spans:
+            self._send(span)
+
+    # On whatever thread asks.
+
+    def close_trace(self, trace_id: int) -> bool:
+        """Close the open units of a trace now; return whether there was one with an ended span."""
+        with self._lock:
+            jobs = [self._admit(unit) for unit in self._units.drain(CloseReason.SHUTDOWN, trace_id)]
+        self._submit(jobs)
+        return bool(jobs)
+
+    def wait(self, trace_id: int, timeout: float) -> list[Decision] | None:
+        """Wait until every unit of a trace is closed and decided; return its decisions, None if it took too long."""
+        with self._decided:
+            is_decided = self._decided.wait_for(lambda: not self._is_pending(trace_id), max(0.0, timeout))
+            return list(self._recent.get(trace_id, ())) if is_decided else None
+
+    def flush(self, timeout: float) -> bool:
+        """
+        Wait until everything that has ended so far is decided and sent.
+
+        Units that only wait for other spans than their root are closed; units whose root has not ended stay open.
+        """
+        with self._lock:
+            jobs = [self._admit(unit) for unit in self._units.drain_lingering()]
+            last = next(self._numbers)
+        self._submit(jobs)
+        with self._decided:
+            return self._decided.wait_for(lambda: next(iter(self._waiting), last) >= last, max(0.0, timeout))
+
+    def shutdown(self, timeout: float) -> bool:
+        """
+        Close and score what is open, and send everything that is held.
+
+        Args:
+            timeout: Seconds for the scorers; what is held leaves without their verdicts after that.
+
+        Returns:
+            Whether every verdict came in time.
+        """
+        deadline = self._clock() + timeout
+        with self._lock:
+            jobs = [self._admit(unit) for unit in self._units.drain(CloseReason.SHUTDOWN)]
+        self._submit(jobs)
+        in_time = self._scoring.shutdown(max(0.0, deadline - self._clock()))
+        self._stopping.set()
+        with self._decided:
+            self._decided.wait_for(lambda: not self._waiting, max(0.0, deadline - self._clock()))
+            left = [waiting for waiting in self._waiting.values() if waiting.held]
+            gone = [(waiting, *waiting.let_go()) for waiting in left]
+        self._release(gone, reason="shutdown")
+        return in_time
+
+    def _is_pending(self, trace_id: int) -> bool:
+        return self._units.is_open(trace_id) or any(
+            waiting.trace_id == trace_id for waiting in self._waiting.values()
+        )
+
+    def _admits(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001 - asked by the assembler
+        """Whether a unit is assembled: not where nobody scores it, and not what a scorer itself does."""
+        if is_suppressed():
+            return False
+        key = trace_id.to_bytes(16, "big")
+        if self._holds_trace or self._selector.wants(key):
+            return True
+        if is_head:
+            for decision in self._selector.refuse(key, Outcome.NOT_SAMPLED):
+                count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
+        return False
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._is_started:
+                return
+            self._is_started = True
+        self._scoring.start()
+        threading.Thread(target=self._run_timer, name="otel-scorer-timer", daemon=True).start()
+
+    # Closed units.
+
+    def _admit(self, unit: ClosedUnit[ReadableSpan]) -> _Waiting:
+        """Put a closed unit on record; the caller holds the lock."""
+        held: list[ReadableSpan] = []
+        if self._holds_trace:
+            held = list(unit.spans)
+        elif self._holds_root and unit.root is not None:
+            held = [unit.root]
+        waiting = _Waiting(next(self._numbers), unit, held)
+        self._waiting[waiting.number] = waiting
+        if held:
+            self._held_until.append((self._clock() + self._options.hold_deadline, waiting.number))
+        return waiting
+
+    def _submit(self, jobs: Sequence[_Waiting]) -> None:
+        for waiting in jobs:
+            if not self._scoring.submit(lambda waiting=waiting: self._choose(waiting), self._listener(waiting)):
+                self._shed(waiting)
+
+    def _listener(self, waiting: _Waiting) -> Callable[[int, Decision | None, bool], None]:
+        return lambda index, decision, is_last: self._on_decision(waiting, index, decision, is_last)
+
+    def _choose(self, waiting: _Waiting) -> Sequence[Choice]:
+        unit = waiting.unit
+        try:
+            trace = Trace(
+                spans_from_sdk(unit.spans),
+                self._reader,
+                close_reason=unit.reason.value,
+                is_complete=unit.complete,
+                revision=unit.revision,
+            )
+            return self._selector.choose(trace)
+        except Exception as error:
+            logger.exception("A trace could not be read")
+            return self._selector.refuse(unit.trace_id, Outcome.UNPROCESSABLE, f"{type(error).__name__}: {error}")
+
+    def _shed(self, waiting: _Waiting) -> None:
+        refused = self._selector.refuse(waiting.unit.trace_id, Outcome.SHED, "the queue to the scorers is full")
+        for index, decision in enumerate(refused):
+            count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
+            self._on_decision(waiting, index, decision, index == len(refused) - 1)
+        if not refused:
+            self._on_decision(waiting, -1, None, is_last=True)
+
+    def _on_decision(self, waiting: _Waiting, index: int, decision: Decision | None, is_last: bool) -> None:  # noqa: FBT001 - OnDecision
+        """Take one decision; the last one lets go of what is held."""
+        with self._lock:
+            rides = bool(waiting.held)
+            if decision is not None:
+                self._remember(waiting.trace_id, decision)
+                if rides:
+                    waiting.decisions[index] = decision
+            gone = [(waiting, *waiting.let_go())] if rides and is_last else []
+        try:
+            if gone:
+                self._release(gone, reason="decided")
+            elif decision is not None and not rides:
+                self._emitter.emit(waiting.unit, [decision])
+        finally:
+            if is_last:
+                with self._decided:
+                    self._waiting.pop(waiting.number, None)
+                    self._decided.notify_all()
+
+    def _remember(self, trace_id: int, decision: Decision) -> None:
+        self._recent.setdefault(trace_id, []).append(decision)
+        self._recent.move_to_end(trace_id)
+        if len(self._recent) > _REMEMBERED:
+            self._recent.popitem(last=False)
+
+    def _release(
+        self, gone: Sequence[tuple[_Waiting, list[ReadableSpan], list[Decision]]], *, reason: str
+    ) -> None:
+        for waiting, held, decisions in gone:
+            self._emitter.release(waiting.unit, held, decisions)
+        count("holding.released", len(gone), reason=reason)
+
+    # The timer.
+
+    def _run_timer(self) -> None:
+        limits = self._options.limits
+        tick = min(_LONGEST_TICK, limits.root_cap, limits.max_age, self._options.hold_deadline)
+        with suppressed():
+            while not self._stopping.is_set():
+                try:
+                    pause = self._close_due(self._clock())
+                except Exception:  # whatever it was, the next round is a new chance
+                    logger.exception("Closing traces failed")
+                    pause = tick
+                self._stopping.wait(max(_SHORTEST_TICK, min(tick, pause)))
+
+    def _close_due(self, now: float) -> float:
+        """Close and let go of what is due; return seconds until something is due again."""
+        with self._lock:
+            jobs = [self._admit(unit) for unit in self._units.due(now)]
+            gone: list[tuple[_Waiting, list[ReadableSpan], list[Decision]]] = []
+            while self._held_until:
+                until, number = self._held_until[0]
+                held = self._waiting.get(number)
+                if until > now and held is not None and held.held:
+                    break
+                self._held_until.popleft()
+                if held is not None and held.held:
+                    gone.append((held, *held.let_go()))
+            deadlines = [self._units.next_deadline(), self._held_until[0][0] if self._held_until else None]
+        self._submit(jobs)
+        self._release(gone, reason="deadline")
+        return min((deadline - now for deadline in deadlines if deadline is not None), default=_LONGEST_TICK)

@@ -1,0 +1,163 @@
+"""
+An event loop of our own for coroutine scorers, on a thread of its own.
+
+A coroutine that waits is cancelled by its timeout. One that blocks the loop cannot be: the lane that it blocks is given
+up as a whole, and a new one takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from otel_scorer.model.decision import Outcome
+from otel_scorer.pipeline.suppression import suppressed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_scorer.model.decision import Decision
+    from otel_scorer.pipeline.runner import Invocation, PreparedScorer
+
+__all__ = ["CoroutineLane"]
+
+# How much longer than its timeout a call may keep the loop busy: cancelling takes the loop a moment.
+_GRACE: Final = 0.25
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    invocation: Invocation
+    settle: Callable[[Decision], None]
+
+
+@dataclass(slots=True)
+class _Beat:
+    """A callback that was sent through the loop: as long as it has not come back, the loop is busy."""
+
+    sent: float
+    is_back: threading.Event = field(default_factory=threading.Event)
+
+
+class CoroutineLane:
+    """Runs coroutine scorers. `start` before the first call; a lane that was given up is never used again."""
+
+    def __init__(self, concurrency: int = 64) -> None:
+        """
+        Args:
+            concurrency: How many calls of `concurrent` scorers run at the same time; any other runs one at a time.
+        """
+        self._loop = asyncio.new_event_loop()
+        self._slots = asyncio.Semaphore(concurrency)
+        # Guards the calls: they come from the scoring thread and go on the loop's.
+        self._lock = threading.Lock()
+        self._calls: dict[_Call, asyncio.Task[None] | None] = {}
+        self._beat: _Beat | None = None
+        self._thread = threading.Thread(target=self._run, name="otel-scorer-coroutines", daemon=True)
+
+    def start(self) -> None:
+        """Start the loop."""
+        self._thread.start()
+
+    def submit(self, invocation: Invocation, settle: Callable[[Decision], None]) -> None:
+        """Have a coroutine scorer called; `settle` gets the decision, on the loop's thread."""
+        call = _Call(invocation, settle)
+        with self._lock:
+            self._calls[call] = None
+        self._loop.call_soon_threadsafe(self._begin, call)
+
+    def blocked_by(self, now: float) -> set[PreparedScorer] | None:
+        """
+        Return the scorers that may have kept the loop busy for longer than their timeout, or None: it is fine.
+
+        Must be called again and again: each call sends a heartbeat, and looks for the previous one.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        with self._lock:
+            running = [(call.invocation.prepared, task) for call, task in self._calls.items() if task is not None]
+        if not running or self._beat is None or self._beat.is_back.is_set():
+            self._beat = _Beat(now)
+            self._loop.call_soon_threadsafe(self._beat.is_back.set)
+            return None
+        current = asyncio.current_task(self._loop)
+        suspects = {prepared for prepared, task in running if task is current} or {prepared for prepared, _ in running}
+        limits = [prepared.timeout for prepared in suspects if prepared.timeout is not None]
+        if len(limits) < len(suspects) or now - self._beat.sent <= max(limits) + _GRACE:
+            return None
+        return suspects
+
+    def give_up(self, culprits: set[PreparedScorer], on_back: Callable[[], None]) -> None:
+        """
+        Decide every call that is still open, and never come back to this lane.
+
+        Args:
+            culprits: What `blocked_by` returned.
+            on_back: Called when the loop runs again after all.
+        """
+        with self._lock:
+            calls, self._calls = list(self._calls), {}
+        self._loop.call_soon_threadsafe(self._end, on_back)
+        names = ", ".join(sorted(repr(prepared.name) for prepared in culprits))
+        for call in calls:
+            is_culprit = call.invocation.prepared in culprits
+            call.settle(call.invocation.timed_out(None if is_culprit else f"scorer {names} blocked the event loop"))
+
+    def shutdown(self, timeout: float) -> None:
+        """Cancel what still runs and end the loop. Waits up to `timeout` seconds."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._end, _nothing)
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_forever()
+            left = asyncio.all_tasks(self._loop)
+            for task in left:
+                task.cancel()
+            self._loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        finally:
+            self._loop.close()
+
+    def _begin(self, call: _Call) -> None:
+        with self._lock:
+            if call in self._calls:
+                # Kept here, so that the task is not collected while it runs.
+                self._calls[call] = self._loop.create_task(self._judge(call))
+
+    async def _judge(self, call: _Call) -> None:
+        invocation = call.invocation
+        try:
+            with suppressed():
+                if invocation.prepared.turn is not None:
+                    decision = await invocation.run_async()
+                else:
+                    async with self._slots:
+                        decision = await invocation.run_async()
+        except asyncio.CancelledError:
+            decision = invocation.timed_out("given up when scoring was shut down")
+        except BaseException as error:  # noqa: BLE001 - user code may raise anything, and the loop must go on
+            decision = invocation.decide(Outcome.FAILED, f"{type(error).__name__}: {error}")
+        with self._lock:
+            is_open = self._calls.pop(call, _CLOSED) is not _CLOSED
+        if is_open:
+            call.settle(decision)
+
+    def _end(self, on_back: Callable[[], None]) -> None:
+        on_back()
+        self._loop.stop()
+
+
+class _Closed:
+    pass
+
+
+_CLOSED: Final = _Closed()
+
+
+def _nothing() -> None:
+    pass

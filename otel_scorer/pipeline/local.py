@@ -1,0 +1,338 @@
+"""
+Scorers on threads of this process: for the processor in the application, and for evaluation offline.
+
+One thread takes whole traces from a bounded queue and calls the scorers one after another; coroutine scorers share an
+event loop on another. A thread cannot be stopped: one that hangs in a scorer is abandoned and replaced, and that scorer
+is not called again before it has come back, so a scorer costs one thread at most.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.pipeline.coroutines import CoroutineLane
+from otel_scorer.pipeline.suppression import suppressed
+from otel_scorer.telemetry import count
+
+if TYPE_CHECKING:
+    from otel_scorer.pipeline.runner import Invocation, PreparedScorer
+    from otel_scorer.pipeline.selection import Choice
+
+__all__ = ["LocalScoring", "OnDecision"]
+
+logger = logging.getLogger(__name__)
+
+OnDecision: TypeAlias = Callable[[int, Decision | None, bool], None]
+"""Takes the index of a choice, its decision, and whether it was the last one of its trace."""
+
+# Seconds between two looks at what runs, while something runs; a scorer that is this late is still let in.
+_TICK: Final = 0.05
+_HUNG: Final = "an earlier call of this scorer has not come back yet"
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """The calls about one trace. `open`: indices of those without a decision, once the choices are known."""
+
+    choose: Callable[[], Sequence[Choice]]
+    on_decision: OnDecision
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    choices: Sequence[Choice] | None = None
+    open: set[int] = field(default_factory=set[int])
+
+
+class _Seat:
+    """What a scoring thread is at. An abandoned seat belongs to a thread that hangs in a scorer."""
+
+    __slots__ = ("call", "index", "is_abandoned", "job", "since")
+
+    def __init__(self) -> None:
+        self.job: _Job | None = None
+        self.call: Invocation | None = None
+        self.index = 0
+        self.since = 0.0
+        self.is_abandoned = False
+
+
+class LocalScoring:
+    """
+    Calls scorers and hands on one decision per call. `start` first; safe to shut down twice.
+
+    Args:
+        queue_size: Traces that may be in here; more are refused.
+        concurrency: Coroutine scorers that run at the same time.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(
+        self, *, queue_size: int = 2048, concurrency: int = 64, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._limit = queue_size
+        self._concurrency = concurrency
+        self._clock = clock
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        # Guards everything below; never held while a scorer or a callable of somebody else runs.
+        self._lock = threading.Lock()
+        self._freed = threading.Condition(self._lock)
+        self._jobs = 0
+        self._hung: set[PreparedScorer] = set()
+        self._seat = _Seat()
+        self._lane: CoroutineLane | None = None
+        self._is_running = False
+        # Wakes the watcher when there is something to watch again, and at the end.
+        self._alarm = threading.Event()
+
+    def start(self) -> None:
+        """Start the threads; the event loop starts with the first coroutine scorer. Starting twice is fine."""
+        with self._lock:
+            if self._is_running:
+                return
+            self._is_running = True
+            threading.Thread(target=self._watch, name="otel-scorer-watch", daemon=True).start()
+            self._sit_down(None)
+
+    @property
+    def jobs(self) -> int:
+        """Traces that have not been decided completely."""
+        return self._jobs
+
+    def submit(self, choose: Callable[[], Sequence[Choice]], on_decision: OnDecision) -> bool:
+        """
+        Queue the calls about one trace; never blocks.
+
+        Args:
+            choose: Returns the calls to make and the decisions that fell already; called on the scoring thread.
+            on_decision: Is called on a thread of ours, for one decision at a time. A trace without choices gets
+                `(-1, None, True)`.
+
+        Returns:
+            Whether there was room.
+        """
+        with self._lock:
+            if not self._is_running or self._jobs >= self._limit:
+                return False
+            self._jobs += 1
+        self._put(_Job(choose, on_decision))
+        return True
+
+    def run(self, choices: Sequence[Choice]) -> list[Decision]:
+        """
+        Make calls and wait for them; for offline use. Timeouts hold here too.
+
+        Returns:
+            The decisions in the order of the choices.
+
+        Raises:
+            RuntimeError: Not started, or shut down.
+        """
+        decisions: dict[int, Decision] = {}
+        done = threading.Event()
+
+        def on_decision(index: int, decision: Decision | None, is_last: bool) -> None:  # noqa: FBT001 - OnDecision
+            if decision is not None:
+                decisions[index] = decision
+            if is_last:
+                done.set()
+
+        with self._freed:
+            self._freed.wait_for(lambda: self._jobs < self._limit or not self._is_running)
+            if not self._is_running:
+                msg = "LocalScoring has not been started, or was shut down"
+                raise RuntimeError(msg)
+            self._jobs += 1
+        self._put(_Job(lambda: choices, on_decision))
+        done.wait()
+        return [decisions[index] for index in sorted(decisions)]
+
+    def shutdown(self, timeout: float) -> bool:
+        """
+        Refuse new traces, wait for the others, and end the threads.
+
+        Args:
+            timeout: Seconds; what is not decided by then is decided as shed.
+
+        Returns:
+            Whether everything was decided in time.
+        """
+        with self._freed:
+            if not self._is_running:
+                return not self._jobs
+            in_time = self._freed.wait_for(lambda: not self._jobs, max(0.0, timeout))
+            self._is_running = False
+            current = self._seat.job
+        self._alarm.set()
+        for job in [*self._left_in_queue(), *filter(None, [current])]:
+            self._shed(job)
+        self._queue.put(None)
+        if self._lane is not None:
+            self._lane.shutdown(_TICK)
+        return in_time
+
+    def _put(self, job: _Job) -> None:
+        self._queue.put(job)
+        if not self._alarm.is_set():
+            self._alarm.set()
+
+    def _left_in_queue(self) -> list[_Job]:
+        left: list[_Job] = []
+        try:
+            while True:
+                job = self._queue.get_nowait()
+                if job is not None:
+                    left.append(job)
+        except Empty:
+            return left
+
+    # The scoring thread.
+
+    def _sit_down(self, resume: tuple[_Job, int] | None) -> None:
+        """Start a scoring thread, which begins in the middle of a trace if another one had to leave it."""
+        seat = _Seat()
+        thread = threading.Thread(target=self._score, args=(seat, resume), name="otel-scorer-scoring", daemon=True)
+        thread.start()
+        self._seat = seat
+
+    def _score(self, seat: _Seat, resume: tuple[_Job, int] | None) -> None:
+        # Threading instrumentations give a new thread the context of whoever started it: an application's span.
+        with suppressed():
+            if resume is not None and not self._go_through(seat, *resume):
+                return
+            while (job := self._queue.get()) is not None:
+                if not self._go_through(seat, job, 0):
+                    return
+
+    def _go_through(self, seat: _Seat, job: _Job, begin: int) -> bool:
+        """Make the calls from `begin` on; return whether this thread may go on."""
+        seat.job = job
+        choices = self._choose(job) if job.choices is None else job.choices
+        for index in range(begin, len(choices)):
+            choice = choices[index]
+            if isinstance(choice, Decision):
+                self._settle(job, index, choice)
+            elif choice.prepared in self._hung:
+                self._settle(job, index, choice.timed_out(_HUNG))
+            elif choice.prepared.is_async:
+                self._hand_over(job, index, choice)
+            elif not self._call(seat, job, index, choice):
+                return False
+        seat.job = None
+        return True
+
+    def _choose(self, job: _Job) -> Sequence[Choice]:
+        choices: Sequence[Choice] = ()
+        try:
+            choices = job.choose()
+        except Exception:  # what can be foreseen is a decision already; the thread must survive the rest
+            logger.exception("A trace could not be prepared for scoring")
+        with job.lock:
+            job.choices = choices
+            job.open = set(range(len(choices)))
+        if not choices:
+            self._hand_on(job, -1, None, is_last=True)
+        return choices
+
+    def _call(self, seat: _Seat, job: _Job, index: int, call: Invocation) -> bool:
+        with self._lock:
+            seat.index, seat.since, seat.call = index, self._clock(), call
+        try:
+            decision = call.run()
+        except BaseException as error:  # noqa: BLE001 - a KeyboardInterrupt that a scorer raises is not the user's
+            decision = call.decide(Outcome.FAILED, f"{type(error).__name__}: {error}")
+        with self._lock:
+            seat.call = None
+            if seat.is_abandoned:
+                self._hung.discard(call.prepared)
+                return False
+        self._settle(job, index, decision)
+        return True
+
+    def _hand_over(self, job: _Job, index: int, call: Invocation) -> None:
+        with self._lock:
+            if self._lane is None:
+                self._lane = CoroutineLane(self._concurrency)
+                self._lane.start()
+            self._lane.submit(call, lambda decision: self._settle(job, index, decision))
+
+    def _settle(self, job: _Job, index: int, decision: Decision) -> None:
+        """Hand on a decision, unless there is one already."""
+        with job.lock:
+            if index in job.open:
+                job.open.discard(index)
+                self._hand_on(job, index, decision, is_last=not job.open)
+
+    def _hand_on(self, job: _Job, index: int, decision: Decision | None, *, is_last: bool) -> None:
+        if decision is not None:
+            count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
+        try:
+            job.on_decision(index, decision, is_last)
+        except Exception:  # the thread must survive whoever listens
+            logger.exception("A decision could not be handed on")
+        if is_last:
+            with self._freed:
+                self._jobs -= 1
+                self._freed.notify_all()
+
+    def _shed(self, job: _Job) -> None:
+        for index, choice in enumerate(self._choose(job) if job.choices is None else job.choices):
+            decision = choice if isinstance(choice, Decision) else choice.decide(Outcome.SHED, "shut down")
+            self._settle(job, index, decision)
+
+    # The watching thread.
+
+    def _watch(self) -> None:
+        with suppressed():
+            while self._is_running:
+                if not self._jobs:
+                    self._alarm.clear()
+                    if not self._jobs and self._is_running:
+                        self._alarm.wait()
+                # Not the alarm: that one rings for every trace.
+                with self._freed:
+                    self._freed.wait_for(lambda: not self._is_running, _TICK)
+                now = self._clock()
+                self._check_seat(now)
+                self._check_lane(now)
+
+    def _check_seat(self, now: float) -> None:
+        with self._lock:
+            seat = self._seat
+            call, job, index = seat.call, seat.job, seat.index
+            if call is None or job is None or call.prepared.timeout is None:
+                return
+            if now - seat.since <= call.prepared.timeout + _TICK or not self._is_running:
+                return
+            seat.is_abandoned = True
+            self._hung.add(call.prepared)
+            is_replaced = self._replace((job, index + 1))
+        count("scoring.worker_restarts", reason=Outcome.TIMED_OUT.value)
+        logger.warning("Scorer %r hangs in its thread; another thread goes on without it", call.prepared.name)
+        self._settle(job, index, call.timed_out())
+        if not is_replaced:
+            self._shed(job)
+
+    def _replace(self, resume: tuple[_Job, int]) -> bool:
+        try:
+            self._sit_down(resume)
+        except RuntimeError:  # no new threads once the interpreter exits
+            return False
+        return True
+
+    def _check_lane(self, now: float) -> None:
+        lane = self._lane
+        culprits = None if lane is None else lane.blocked_by(now)
+        if lane is None or culprits is None:
+            return
+        with self._lock:
+            self._hung |= culprits
+            self._lane = None
+        count("scoring.worker_restarts", reason=Outcome.TIMED_OUT.value)
+        names = ", ".join(sorted(repr(prepared.name) for prepared in culprits))
+        logger.warning("Coroutine scorer %s blocks its event loop; another loop goes on without it", names)
+        lane.give_up(culprits, on_back=lambda: self._hung.difference_update(culprits))

@@ -1,0 +1,1 @@
+"""Turn decisions and traces into what people and other programs read."""

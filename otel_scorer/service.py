@@ -1,0 +1,308 @@
+"""
+The sidecar: wires receivers, engine, scorer workers and forwarder into one process, and starts and stops them in order.
+
+Start: workers (before any server thread exists), forwarder, engine, receivers. Stop: receivers refuse, open traces are
+scored, verdicts and held spans are sent, workers end, queues are flushed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import gc
+import logging
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from otel_scorer.config import OFF, ConsoleExporter, FileExporter, OtlpExporter
+from otel_scorer.encoders.verdict import Explanations
+from otel_scorer.errors import AddressInUseError, ConfigError, OverloadedError, QueueFullError, UnsupportedSignalError
+from otel_scorer.model.decode import spans_from_raw
+from otel_scorer.model.wire import Signal, check_request
+from otel_scorer.pipeline.emission import Emission, Emit
+from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
+from otel_scorer.pipeline.workers import WorkerPool
+from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
+from otel_scorer.transport.exchange import PartialSuccess
+from otel_scorer.transport.forwarder import Forwarder
+from otel_scorer.transport.grpc_receiver import GrpcReceiver
+from otel_scorer.transport.health import HealthServer
+from otel_scorer.transport.http_receiver import HttpReceiver
+from otel_scorer.transport.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_scorer.config import Config, Exporter, ScorerSettings
+    from otel_scorer.model.wire import RawSpan
+
+__all__ = ["Service", "run"]
+
+logger = logging.getLogger(__name__)
+
+DRAIN_TIMEOUT: Final = 15.0
+"""Seconds that a shutdown may take for verdicts, and again for sending what is queued."""
+
+_LANES: Final = {Signal.LOGS: Lane.LOGS, Signal.METRICS: Lane.METRICS}
+_QUEUE_RETRY: Final = 1.0
+
+
+class Service:
+    """One sidecar. Two may live in one process, on different ports."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._pool: WorkerPool | None = None
+        self._forwarder: Forwarder | None = None
+        self._engine: Engine | None = None
+        self._grpc: GrpcReceiver | None = None
+        self._http: HttpReceiver | None = None
+        self._health: HealthServer | None = None
+        self._warned: set[Signal] = set()
+
+    def start(self) -> dict[str, str]:
+        """
+        Start everything and return what listens where: `{"grpc": "127.0.0.1:4317", "http": ..., "health": ...}`.
+
+        Raises:
+            ConfigError: A scorer cannot be loaded, an address is taken, a setting cannot work. Nothing is left running.
+        """
+        try:
+            return self._start()
+        except BaseException:
+            self.shutdown(0.0)
+            raise
+
+    def shutdown(self, timeout: float = DRAIN_TIMEOUT) -> bool:
+        """
+        Stop: refuse new requests, score what is open, send everything. Safe to call twice.
+
+        Args:
+            timeout: Seconds for the verdicts, and again for sending.
+
+        Returns:
+            Whether everything was scored and sent in time.
+        """
+        clean = True
+        for receiver in (self._grpc, self._http):
+            if receiver is not None:
+                clean &= receiver.shutdown(min(timeout, 5.0))
+        if self._engine is not None:
+            clean &= self._engine.drain(timeout)
+        if self._pool is not None:
+            self._pool.shutdown(min(timeout, 2.0))
+        if self._forwarder is not None:
+            clean &= self._forwarder.shutdown(timeout)
+        if self._health is not None:
+            self._health.shutdown(1.0)
+        self._grpc = self._http = self._engine = self._pool = self._forwarder = self._health = None
+        return clean
+
+    def _start(self) -> dict[str, str]:
+        config = self._config
+        options = _options(config)
+        profiles = []
+        if config.scorers:
+            self._pool = WorkerPool(_worker_setup(config), workers=config.scoring.workers)
+            profiles = [scorer.profile for scorer in self._pool.start()]
+        forwarder = self._forwarder = Forwarder([_destination(name, each) for name, each in config.exporters.items()])
+        engine = self._engine = Engine(
+            options,
+            profiles,
+            on_spans=lambda data, items: forwarder.offer(Lane.SPANS, data, items, admitted=True),
+            on_scores=lambda data, items: forwarder.offer(Lane.SCORES, data, items),
+            matches=_matcher(config),
+        )
+        forwarder.start()
+        if self._pool is not None:
+            self._pool.run(engine.deliver)
+        engine.start(self._pool)
+        bound: dict[str, str] = {}
+        protocols = config.receivers.otlp.protocols
+        if protocols.grpc.endpoint != OFF:
+            self._grpc = GrpcReceiver(
+                protocols.grpc.endpoint, self._take, max_request_size=protocols.grpc.max_request_size
+            )
+            bound["grpc"] = self._grpc.start()
+        if protocols.http.endpoint != OFF:
+            self._http = HttpReceiver(
+                protocols.http.endpoint, self._take, max_request_size=protocols.http.max_request_size
+            )
+            bound["http"] = self._http.start()
+        if config.telemetry.status_page != OFF:
+            health = HealthServer(config.telemetry.status_page)
+            # The default port may belong to another sidecar on this machine: that must not keep this one from working.
+            try:
+                bound["health"] = health.start()
+                self._health = health
+            except AddressInUseError as error:
+                logger.warning("No health endpoint: %s", error)
+        return bound
+
+    def _take(self, signal_: Signal, data: bytes) -> PartialSuccess | None:
+        """Admit one request on a receiver's thread."""
+        forwarder, engine = self._forwarder, self._engine
+        if forwarder is None or engine is None:
+            raise OverloadedError("Shutting down")
+        if signal_ is not Signal.TRACES:
+            self._pass_on(forwarder, signal_, data)
+            return None
+        try:
+            forwarder.check_room(Lane.SPANS, len(data))
+        except QueueFullError as error:
+            raise OverloadedError(str(error), retry_after=_QUEUE_RETRY) from error
+        rejected, message = engine.ingest(data)
+        return PartialSuccess(rejected, message) if rejected else None
+
+    def _pass_on(self, forwarder: Forwarder, signal_: Signal, data: bytes) -> None:
+        lane = _LANES[signal_]
+        if not forwarder.takes(lane):
+            if signal_ not in self._warned:
+                self._warned.add(signal_)
+                logger.warning("OTLP %s are refused: no destination takes them", signal_)
+            raise UnsupportedSignalError(f"No destination takes OTLP {signal_}")
+        items = check_request(signal_, data)
+        try:
+            forwarder.offer(lane, data, items)
+        except QueueFullError as error:
+            raise OverloadedError(str(error), retry_after=_QUEUE_RETRY) from error
+
+
+def run(config: Config) -> int:
+    """
+    Run the sidecar until SIGTERM or SIGINT, then drain; a second signal ends it at once.
+
+    Prints one line that begins with `ready` and names the bound addresses once it accepts.
+
+    Returns:
+        The exit code: 0 after a complete drain, 1 if something was left behind.
+
+    Raises:
+        ConfigError: It cannot start.
+    """
+    _tune_memory()
+    stop = threading.Event()
+
+    def on_signal(number: int, frame: object) -> None:
+        del frame
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    service = Service(config)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, on_signal)
+    bound = service.start()
+    gc.freeze()
+    print("ready " + " ".join(f"{name}={address}" for name, address in bound.items()), flush=True)  # noqa: T201
+    while not stop.wait(3600.0):
+        pass
+    logger.info("Draining: open traces are scored and sent")
+    started = time.monotonic()
+    clean = service.shutdown()
+    logger.info("Stopped after %.1f s%s", time.monotonic() - started, "" if clean else ", with something left behind")
+    return 0 if clean else 1
+
+
+def _options(config: Config) -> EngineOptions:
+    emit = frozenset(Emit(kind) for kind in config.emit)
+    forwarding = Forwarding(config.forwarding)
+    if forwarding is Forwarding.PASSTHROUGH and emit & {Emit.ATTRIBUTES, Emit.EVENTS}:
+        on_span = " and ".join(sorted(emit & {Emit.ATTRIBUTES, Emit.EVENTS}))
+        msg = (
+            f"emit: {on_span} need the span to wait for its verdicts: set forwarding to hold_root or hold_trace, "
+            "or emit evaluation_span"
+        )
+        raise ConfigError(msg)
+    return EngineOptions(
+        limits=config.assembly.limits,
+        forwarding=forwarding,
+        emission=Emission(emit, Explanations(config.explanations)),
+        hold_deadline=config.hold_deadline,
+    )
+
+
+def _worker_setup(config: Config) -> dict[str, object]:
+    return {
+        "scorers": [_spec(scorer) for scorer in config.scorers],
+        "timeout": config.scoring.timeout,
+        "concurrency": config.scoring.concurrency,
+        "folder": str(Path.cwd()),
+    }
+
+
+def _spec(scorer: ScorerSettings) -> dict[str, object]:
+    given = scorer.model_dump(mode="python")
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def _destination(name: str, exporter: Exporter) -> Destination:
+    match exporter:
+        case ConsoleExporter():
+            return connect("console")
+        case FileExporter():
+            return connect(f"file:{exporter.path}")
+        case OtlpExporter():
+            return _otlp_destination(exporter)
+    msg = f"exporters.{name}: unknown kind of destination"
+    raise ConfigError(msg)
+
+
+def _otlp_destination(exporter: OtlpExporter) -> Destination:
+    retry = exporter.retry_on_failure
+    destination = connect(
+        exporter.endpoint,
+        protocol=exporter.protocol,
+        headers={key: value.get_secret_value() for key, value in exporter.headers.items()},
+        compression=Compression(exporter.compression),
+        logs_endpoint=exporter.logs_endpoint,
+        metrics_endpoint=exporter.metrics_endpoint,
+    )
+    return replace(
+        destination,
+        timeout=exporter.timeout,
+        queue_size=exporter.sending_queue.queue_size,
+        retry=RetryPolicy(
+            enabled=retry.enabled,
+            initial_interval=retry.initial_interval,
+            multiplier=retry.multiplier,
+            max_interval=retry.max_interval,
+            max_elapsed=retry.max_elapsed_time,
+        ),
+    )
+
+
+def _matcher(config: Config) -> Callable[[RawSpan], bool] | None:
+    """Return what recognises the span that closes a trace, if the trigger is an attribute."""
+    match = config.assembly.match
+    if match is None:
+        return None
+    key, value = match
+    encoded = key.encode()
+
+    def matches(span: RawSpan) -> bool:
+        # Most spans do not have the key at all: that is seen without decoding them.
+        return encoded in span.data and str(spans_from_raw([span])[0].get_attribute(key)) == value
+
+    return matches
+
+
+def _tune_memory() -> None:
+    """
+    Tell the C library to keep what it was given, and the garbage collector to look less often.
+
+    Requests of half a megabyte come and go by the thousand. By default glibc maps and unmaps each of their buffers, so
+    that every one costs page faults: a third of all CPU, measured. Spans are freed by reference count; the collector
+    only has cycles to find.
+    """
+    gc.set_threshold(50_000, 50, 100)
+    with contextlib.suppress(OSError, AttributeError):
+        libc = ctypes.CDLL(None)
+        m_trim_threshold, m_mmap_threshold = -1, -3
+        libc.mallopt(m_mmap_threshold, 32 * 1024 * 1024)
+        libc.mallopt(m_trim_threshold, 128 * 1024 * 1024)

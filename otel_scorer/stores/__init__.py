@@ -1,0 +1,1 @@
+"""Where recorded traces are read from."""

@@ -1,0 +1,251 @@
+"""
+Forwards requests to every destination: a bounded queue and a sending thread for each kind of data at each of them.
+
+A thread takes all that has gathered while it was busy and joins it into one request, so nothing waits for company and
+nothing is sent in more requests than needed. Encoded requests are joined by concatenation, protobuf's way to merge.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry import context
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS  # pyright: ignore[reportPrivateUsage]
+
+from otel_scorer.errors import QueueFullError
+from otel_scorer.transport.delivery import Delivery, Stopping
+from otel_scorer.transport.endpoints import Lane
+from otel_scorer.transport.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from otel_scorer.transport.endpoints import Destination
+    from otel_scorer.transport.exchange import Sender
+
+__all__ = ["Forwarder"]
+
+_QUEUE_SIZE: Final = 256 << 20
+# The default limit of gRPC servers, before decompression.
+_REQUEST_SIZE: Final = 4 << 20
+_TIMEOUT: Final = 10.0
+# For requests that were interrupted by closing their connection.
+_LAST_WORDS: Final = 0.5
+
+
+class Forwarder:
+    """
+    Sends what it is offered to all destinations, each at its own pace.
+
+    Args:
+        destinations: Each gets everything, less the lanes it does not take.
+        retry: What to do about failures that may pass.
+        queue_size: Bytes waiting or on the way, for each destination and lane.
+        request_size: Bytes of a request, before compression; larger ones are cut.
+        timeout: Seconds for one attempt.
+        clock: Monotonic seconds.
+        sleep: Waits before a retry, instead of in real time.
+    """
+
+    def __init__(
+        self,
+        destinations: Sequence[Destination],
+        *,
+        retry: RetryPolicy | None = None,
+        queue_size: int = _QUEUE_SIZE,
+        request_size: int = _REQUEST_SIZE,
+        timeout: float = _TIMEOUT,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        self._lock = threading.Lock()  # guards all queues: an offer goes to all of them or to none
+        self._stopping = Stopping(clock)
+        self._senders: list[Sender] = []
+        queues: dict[Lane, list[_Queue]] = {lane: [] for lane in Lane}
+        for destination in destinations:
+            for lane, sender in destination.senders.items():
+                delivery = Delivery(
+                    sender,
+                    lane,
+                    destination.name,
+                    retry=destination.retry or retry or RetryPolicy(),
+                    timeout=destination.timeout or timeout,
+                    request_size=request_size,
+                    stopping=self._stopping,
+                    clock=clock,
+                    sleep=sleep,
+                )
+                name = f"{destination.name}-{lane}"
+                queue = _Queue(
+                    name,
+                    delivery,
+                    limit=destination.queue_size or queue_size,
+                    request_size=request_size,
+                    stopping=self._stopping,
+                    lock=self._lock,
+                )
+                queues[lane].append(queue)
+                if sender not in self._senders:
+                    self._senders.append(sender)
+        self._queues = {lane: tuple(found) for lane, found in queues.items()}
+
+    def takes(self, lane: Lane) -> bool:
+        """Return whether any destination wants this kind of data."""
+        return bool(self._queues[lane])
+
+    def start(self) -> None:
+        """Start sending."""
+        for queue in self._all():
+            queue.start()
+
+    def check_room(self, lane: Lane, size: int) -> None:
+        """
+        Ask before admitting a request whose parts will be offered later, as admitted.
+
+        Raises:
+            QueueFullError: A destination has no room for `size` bytes more, or the forwarder was shut down.
+        """
+        with self._lock:
+            self._refuse_if_full(lane, size)
+
+    def offer(self, lane: Lane, data: bytes, items: int, *, admitted: bool = False) -> None:
+        """
+        Queue an encoded request at every destination, or at none; never waits.
+
+        Scores are the exception: a destination without room goes without, counted, as nobody could send them again.
+
+        Args:
+            lane: What it holds.
+            data: The encoded Export*ServiceRequest; not copied.
+            items: How many spans, log records or metrics are in it.
+            admitted: The client was told that we have it (see `check_room`): it must not be refused any more.
+
+        Raises:
+            QueueFullError: A destination has no room, or the forwarder was shut down. The client should try again.
+        """
+        if not items:
+            return
+        queues = self._queues[lane]
+        with self._lock:
+            if lane is not Lane.SCORES and not admitted:
+                self._refuse_if_full(lane, len(data))
+            full = [queue for queue in queues if not admitted and not queue.has_room(len(data))]
+            for queue in queues:
+                if queue not in full:
+                    queue.put(data, items)
+        for queue in full:
+            queue.delivery.drop(items, "queue_full")
+
+    def shutdown(self, timeout: float) -> bool:
+        """
+        Send what is queued, for `timeout` seconds at most, then close the connections. Safe to call twice.
+
+        Returns:
+            Whether nothing was left; what was left is counted as dropped.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._stopping.begin(timeout)
+            for queue in self._all():
+                queue.ready.notify_all()
+        for queue in self._all():
+            queue.join(deadline - time.monotonic())
+        self._stopping.expired.set()
+        for sender in self._senders:
+            sender.close()
+        deadline = time.monotonic() + _LAST_WORDS
+        left = [queue.abandon(deadline - time.monotonic()) for queue in self._all()]
+        return not any(left)
+
+    def _refuse_if_full(self, lane: Lane, size: int) -> None:
+        """Under the lock."""
+        if self._stopping.closing.is_set():
+            raise QueueFullError("The forwarder is shut down")
+        for queue in self._queues[lane]:
+            if not queue.has_room(size):
+                raise QueueFullError(f"The queue to {queue.name} is full")
+
+    def _all(self) -> list[_Queue]:
+        return [queue for queues in self._queues.values() for queue in queues]
+
+
+class _Queue:
+    """What waits for one delivery, and the thread that takes it there. `lock` is held by callers where it says so."""
+
+    def __init__(
+        self,
+        name: str,
+        delivery: Delivery,
+        *,
+        limit: int,
+        request_size: int,
+        stopping: Stopping,
+        lock: threading.Lock,
+    ) -> None:
+        self.name = name
+        self.delivery = delivery
+        self.ready = threading.Condition(lock)
+        self._limit = limit
+        self._request_size = request_size
+        self._stopping = stopping
+        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._size = 0
+        self._thread = threading.Thread(target=self._run, name=f"otel-scorer-forward-{name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def has_room(self, size: int) -> bool:
+        """Return whether `size` bytes more fit; one request always does, however large. Under the lock."""
+        return not self._size or self._size + size <= self._limit
+
+    def put(self, data: bytes, items: int) -> None:
+        """Append a request. Under the lock."""
+        self._waiting.append((data, items))
+        self._size += len(data)
+        self.ready.notify()
+
+    def join(self, timeout: float) -> None:
+        """Wait for the thread to have sent everything, once stopping has begun."""
+        if self._thread.is_alive():
+            self._thread.join(max(0.0, timeout))
+
+    def abandon(self, timeout: float) -> bool:
+        """Drop what is still here, and return whether there was any."""
+        self.join(timeout)
+        with self.ready:
+            left = sum(items for _, items in self._waiting)
+            self._waiting.clear()
+        left += self.delivery.abandon()
+        self.delivery.drop(left, "shutdown")
+        return left > 0
+
+    def _run(self) -> None:
+        # A process that traces its own gRPC and HTTP calls must not trace those that carry traces.
+        context.attach(context.set_value(SUPPRESS, True))  # noqa: FBT003 - the value instrumentations look for
+        while (batch := self._take()) is not None:
+            data, items = batch
+            self.delivery.deliver(data, items)
+            with self.ready:
+                self._size -= len(data)
+
+    def _take(self) -> tuple[bytes, int] | None:
+        """Wait for requests and return as many as fit in one; None when there will be no more."""
+        with self.ready:
+            while not self._waiting:
+                if self._stopping.closing.is_set():
+                    return None
+                self.ready.wait()
+            if self._stopping.expired.is_set():
+                return None
+            parts: list[bytes] = []
+            size = items = 0
+            while self._waiting and (not parts or size + len(self._waiting[0][0]) <= self._request_size):
+                data, count = self._waiting.popleft()
+                parts.append(data)
+                size += len(data)
+                items += count
+        return (parts[0] if len(parts) == 1 else b"".join(parts)), items

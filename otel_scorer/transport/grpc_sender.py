@@ -1,0 +1,127 @@
+# pyright: basic
+"""OTLP/gRPC client: sends request bytes as they are, and tells what a failure means for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import grpc
+
+from otel_scorer.errors import ConfigError, PermanentError, RetryableError, TooLargeError, TransportError
+from otel_scorer.transport.endpoints import Compression, TlsFiles
+from otel_scorer.transport.exchange import GRPC_METHODS
+from otel_scorer.transport.responses import decode_success, retry_info_delay, status_retry_delay
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_scorer.model.wire import Signal
+    from otel_scorer.transport.exchange import PartialSuccess
+
+__all__ = ["GrpcSender"]
+
+# OTLP specification, "OTLP/gRPC Response": the codes that a client may retry.
+_RETRYABLE: Final = frozenset({
+    grpc.StatusCode.CANCELLED,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.ABORTED,
+    grpc.StatusCode.OUT_OF_RANGE,
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DATA_LOSS,
+})  # fmt: skip
+# What gRPC libraries, the Collector and backends call a request that is over their limit.
+_TOO_LARGE: Final = ("larger than max", "too large", "exceeds maximum", "exceeds limit")
+_OPTIONS: Final = (
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", 4 << 20),
+    # The forwarder is the one layer that retries.
+    ("grpc.enable_retries", 0),
+    # A backend that comes back should not wait for gRPC's two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 500),
+    ("grpc.min_reconnect_backoff_ms", 1_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+)
+
+
+class GrpcSender:
+    """
+    Sends to one gRPC endpoint, over one connection.
+
+    Args:
+        target: `host:port`.
+        secure: TLS.
+        headers: Sent as metadata.
+        compression: gzip at gRPC's own level.
+        tls: Certificates for `secure`.
+
+    Raises:
+        ConfigError: A certificate cannot be read.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        secure: bool = False,
+        headers: Mapping[str, str] | None = None,
+        compression: Compression = Compression.NONE,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        gzip = grpc.Compression.Gzip if compression is Compression.GZIP else None
+        if secure:
+            self._channel = grpc.secure_channel(target, _credentials(tls or TlsFiles()), _OPTIONS, gzip)
+        else:
+            self._channel = grpc.insecure_channel(target, _OPTIONS, gzip)
+        self._target = target
+        self._metadata = tuple((name.lower(), value) for name, value in (headers or {}).items())
+        self._exports = {
+            signal: self._channel.unary_unary(method, None, None) for signal, method in GRPC_METHODS.items()
+        }
+
+    def send(self, signal: Signal, data: bytes, timeout: float) -> PartialSuccess | None:
+        """Send one request, as `exchange.Sender` says."""
+        try:
+            response: bytes = self._exports[signal](data, timeout=timeout, metadata=self._metadata)
+        except grpc.RpcError as error:
+            raise self._meaning_of(error) from error
+        except ValueError as error:
+            # gRPC's way to say that close() came first.
+            raise RetryableError(f"{self._target}: {error}", code="closed") from error
+        return decode_success(response)
+
+    def close(self) -> None:
+        """Close the connection; a request on the way fails as CANCELLED."""
+        self._channel.close()
+
+    def _meaning_of(self, error: grpc.RpcError) -> TransportError:
+        if not isinstance(error, grpc.Call):
+            return PermanentError(f"{self._target}: {error}", code="UNKNOWN")
+        code = error.code()
+        details = error.details() or ""
+        message = f"{self._target} answered {code.name}: {details[:300]}"
+        delay = _retry_delay(error)
+        if code in _RETRYABLE or (code is grpc.StatusCode.RESOURCE_EXHAUSTED and delay is not None):
+            return RetryableError(message, code=code.name, retry_after=delay)
+        if code is grpc.StatusCode.RESOURCE_EXHAUSTED and any(text in details.lower() for text in _TOO_LARGE):
+            return TooLargeError(message, code=code.name)
+        return PermanentError(message, code=code.name)
+
+
+def _retry_delay(error: grpc.Call) -> float | None:
+    """Read the retry hint from either trailer that servers put it in."""
+    trailers = {str(name): value for name, value in error.trailing_metadata() or ()}
+    status = trailers.get("grpc-status-details-bin")
+    if isinstance(status, bytes) and (delay := status_retry_delay(status)) is not None:
+        return delay
+    hint = trailers.get("google.rpc.retryinfo-bin")
+    return retry_info_delay(hint) if isinstance(hint, bytes) else None
+
+
+def _credentials(tls: TlsFiles) -> grpc.ChannelCredentials:
+    try:
+        ca, key, certificate = (
+            path.read_bytes() if path is not None else None for path in (tls.ca, tls.key, tls.certificate)
+        )
+    except OSError as error:
+        raise ConfigError(f"Cannot read a TLS file: {error}") from error
+    return grpc.ssl_channel_credentials(ca, key, certificate)

@@ -1,0 +1,90 @@
+"""OTLP/HTTP server: uvicorn on a thread and an event loop of its own, requests handled on a small pool of threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from otel_scorer.transport.addresses import listen, split_address, with_port
+from otel_scorer.transport.admission import Admission
+from otel_scorer.transport.exchange import MAX_REQUEST_SIZE, OnRequest
+from otel_scorer.transport.http_app import HttpLimits, OtlpApp
+from otel_scorer.transport.http_protocol import PatientProtocol
+from otel_scorer.transport.http_server import AppServer
+
+__all__ = ["HttpReceiver"]
+
+_THREADS: Final = 4
+# Bodies in memory at once, in units of the largest one.
+_BUFFERED_REQUESTS: Final = 4
+
+
+class HttpReceiver:
+    """
+    Receives OTLP/HTTP, protobuf and JSON, for traces, logs and metrics.
+
+    Args:
+        address: `host:port`; port 0 takes a free one.
+        on_request: Gets every request as protobuf bytes, on a thread of a pool.
+        max_request_size: Bytes, before and after decompression.
+        threads: How many requests are handled at once.
+        limits: Instead of those that follow from `max_request_size`.
+        header_timeout: Seconds for a client to send the headers of a request.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        on_request: OnRequest,
+        *,
+        max_request_size: int = MAX_REQUEST_SIZE,
+        threads: int = _THREADS,
+        limits: HttpLimits | None = None,
+        header_timeout: float = PatientProtocol.header_timeout,
+    ) -> None:
+        self._address = address
+        self._admission = Admission("http")
+        self._pool = ThreadPoolExecutor(threads, "otel-scorer-http-receiver")
+        limits = limits or HttpLimits(request_size=max_request_size, buffered=_BUFFERED_REQUESTS * max_request_size)
+        self._app = OtlpApp(on_request, self._admission, self._pool, limits)
+        self._server = AppServer(self._app, header_timeout)
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> str:
+        """
+        Listen, and return the bound `host:port`.
+
+        Raises:
+            ConfigError: The address cannot be had; `AddressInUseError` if somebody else has it.
+        """
+        host, _ = split_address(self._address)
+        listener = listen(self._address)
+        bound = with_port(host, listener.getsockname()[1])
+        self._thread = threading.Thread(
+            target=self._server.run_on, args=(listener,), name="otel-scorer-http-receiver", daemon=True
+        )
+        self._thread.start()
+        self._server.ready.wait()
+        return bound
+
+    def stop_accepting(self) -> None:
+        """Refuse what comes from now on; requests on the way are still answered."""
+        self._app.accepting = False
+        self._server.close_listeners()
+
+    def shutdown(self, timeout: float) -> bool:
+        """
+        Stop, giving requests on the way `timeout` seconds. Once this returns, nothing more enters the pipeline.
+
+        Returns:
+            Whether all of them were answered.
+        """
+        self._app.accepting = False
+        self._server.stop(timeout)
+        if self._thread is not None:
+            # uvicorn looks at its stop flag ten times a second, and rounds the grace up to seconds.
+            self._thread.join(timeout + 2.0)
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        answered = self._thread is None or not self._thread.is_alive()
+        return self._admission.close(timeout=0.0) and answered

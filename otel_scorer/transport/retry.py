@@ -1,0 +1,80 @@
+"""When to send a failed request again: exponential back-off with full jitter, never sooner than the backend asks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import tenacity
+
+from otel_scorer.errors import RetryableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["RetryPolicy"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """
+    How long and how often.
+
+    Attributes:
+        enabled: False: one attempt only.
+        initial_interval: Seconds; upper bound of the first delay.
+        multiplier: Growth of that bound.
+        max_interval: Seconds; the bound grows no further. A backend may ask for more.
+        max_elapsed: Seconds from the first attempt after which a request is given up; 0 means never.
+    """
+
+    enabled: bool = True
+    initial_interval: float = 1.0
+    multiplier: float = 1.5
+    max_interval: float = 30.0
+    max_elapsed: float = 300.0
+
+    def attempts(
+        self,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], None],
+        stopped: Callable[[], bool],
+        on_retry: Callable[[RetryableError], None],
+    ) -> tenacity.Retrying:
+        """
+        Return what runs one request until it succeeds, fails for good, or is given up (then its error is raised).
+
+        Args:
+            clock: Monotonic seconds.
+            sleep: Waits between attempts; may return early.
+            stopped: True: no further attempt.
+            on_retry: Told about each failure that is followed by another attempt.
+        """
+        backoff = tenacity.wait_random_exponential(
+            multiplier=self.initial_interval, exp_base=self.multiplier, max=self.max_interval
+        )
+        started = clock()
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            return max(backoff(state), _failure(state).retry_after or 0.0)
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            elapsed = clock() - started + state.upcoming_sleep
+            return not self.enabled or stopped() or 0 < self.max_elapsed < elapsed
+
+        return tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(RetryableError),
+            wait=wait,
+            stop=stop,
+            sleep=sleep,
+            before_sleep=lambda state: on_retry(_failure(state)),
+            reraise=True,
+        )
+
+
+def _failure(state: tenacity.RetryCallState) -> RetryableError:
+    error = state.outcome.exception() if state.outcome is not None else None
+    if not isinstance(error, RetryableError):
+        raise TypeError(f"Asked about a retry after {error!r}")  # retry_if_exception_type lets nothing else through
+    return error

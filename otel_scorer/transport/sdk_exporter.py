@@ -1,0 +1,161 @@
+"""
+Export through the SDK's own BatchSpanProcessor, with what it lacks: a flush that keeps its timeout, and counts.
+
+The SDK ignores the result of an export and drops the oldest spans of a full queue; both are counted here.
+"""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import threading
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+from otel_scorer.telemetry import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["SdkExport"]
+
+_SENT: Final = "processor.exported"
+_DROPPED: Final = "processor.dropped"
+_BATCH: Final = 512
+# What the SDK takes if nobody says: OTEL_BSP_MAX_QUEUE_SIZE or 2048. It has no public name for it.
+_DEFAULT_QUEUE_SIZE: Final[Callable[[], int]] = getattr(BatchSpanProcessor, "_default_max_queue_size", lambda: 2048)
+
+
+class _Counted(SpanExporter):
+    """An exporter of somebody else, with its results counted."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self._exporter = exporter
+        self.taken = 0
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.taken += len(spans)
+        try:
+            result = self._exporter.export(spans)
+        except Exception:
+            count(_DROPPED, len(spans), reason="export_failed")
+            raise
+        if result is SpanExportResult.SUCCESS:
+            count(_SENT, len(spans))
+        else:
+            count(_DROPPED, len(spans), reason="export_failed")
+        return result
+
+    def shutdown(self, timeout_millis: float = 30_000) -> None:
+        # Some exporters take a timeout, which the interface does not have.
+        if "timeout_millis" in inspect.signature(self._exporter.shutdown).parameters:
+            self._exporter.shutdown(timeout_millis=timeout_millis)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+        else:
+            self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+
+class SdkExport:
+    """
+    Sends spans to an exporter, in batches, from a thread of the SDK. Its queue and delays are `OTEL_BSP_*`.
+
+    Args:
+        exporter: Takes the spans. Shut down together with this.
+        queue_size: Spans that may wait. Default: `OTEL_BSP_MAX_QUEUE_SIZE`, else 2048.
+        delay: Seconds after which an incomplete batch is sent. Default: `OTEL_BSP_SCHEDULE_DELAY`, else 5.
+    """
+
+    def __init__(self, exporter: SpanExporter, *, queue_size: int | None = None, delay: float | None = None) -> None:
+        self._exporter = _Counted(exporter)
+        self._queue_size: int = queue_size or _DEFAULT_QUEUE_SIZE()
+        self._processor = BatchSpanProcessor(
+            self._exporter,
+            max_queue_size=self._queue_size,
+            schedule_delay_millis=None if delay is None else delay * 1000,
+            max_export_batch_size=None if queue_size is None else min(_BATCH, queue_size),
+        )
+        self._send = self._processor.on_end
+        self._renew()
+
+    def _renew(self) -> None:
+        # Guards the numbers of the flushes that were asked for and that are done.
+        self._flushed = threading.Condition()
+        self._asked = 0
+        self._done = 0
+        self._is_flushing = False
+        # What the SDK's queue holds is what was put in, less what the exporter got and what was lost. The SDK drops
+        # spans without telling anybody; a count that another thread spoils now and then is better than none.
+        self._sent = itertools.count(1)
+        self._lost = 0
+        self._exporter.taken = 0
+
+    def send(self, span: ReadableSpan) -> None:
+        """Queue an ended, sampled span. Never blocks: of a full queue the oldest span is dropped, and counted."""
+        if next(self._sent) - self._exporter.taken - self._lost > self._queue_size:
+            self._lost += 1
+            count(_DROPPED, reason="queue_full")
+        self._send(span)
+
+    def after_fork(self) -> None:
+        """Forget what the parent process was about; the SDK does the same for its queue and thread."""
+        self._renew()
+
+    def flush(self, timeout: float) -> bool:
+        """
+        Have everything exported that was sent so far, and wait for it.
+
+        Args:
+            timeout: Seconds to wait; the export goes on after that.
+
+        Returns:
+            Whether it was done in time.
+        """
+        with self._flushed:
+            self._asked += 1
+            ticket = self._asked
+            if not self._is_flushing:
+                self._is_flushing = self._start_flushing()
+            return self._flushed.wait_for(lambda: self._done >= ticket, max(0.0, timeout))
+
+    def shutdown(self, timeout: float) -> bool:
+        """
+        Export what waits and shut the exporter down.
+
+        Args:
+            timeout: Seconds to wait; an exporter that hangs is left behind.
+
+        Returns:
+            Whether it was done in time.
+        """
+        ending = threading.Thread(target=self._processor.shutdown, name="otel-scorer-shutdown", daemon=True)
+        try:
+            ending.start()
+        except RuntimeError:  # no new threads once the interpreter exits; the SDK has a timeout of its own here
+            self._processor.shutdown()
+            return True
+        ending.join(max(0.0, timeout))
+        return not ending.is_alive()
+
+    def _start_flushing(self) -> bool:
+        try:
+            threading.Thread(target=self._flush, name="otel-scorer-flush", daemon=True).start()
+        except RuntimeError:  # no new threads once the interpreter exits; then the SDK exports by itself
+            return False
+        return True
+
+    def _flush(self) -> None:
+        while True:
+            with self._flushed:
+                ticket = self._asked
+                if self._done >= ticket:
+                    self._is_flushing = False
+                    return
+            self._processor.force_flush()
+            with self._flushed:
+                self._done = ticket
+                self._flushed.notify_all()
