@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from typing import Any, Optional
 
-from otel_scorer import AssessmentError, Feedback, Scorer, Trace, scorer
+from otel_scorer import AssessmentError, Feedback, Scorer, Span, Trace, scorer
 
 
 @scorer
@@ -51,7 +51,7 @@ def contains_citation(outputs: str) -> str:
 
 
 @scorer
-def comprehensive_check(inputs, outputs) -> list[Feedback]:
+def comprehensive_check(inputs: Any, outputs: Any) -> list[Feedback]:
     """Several verdicts at once, each under its own name."""
     question, answer = str(inputs), str(outputs)
     words = set(re.findall(r"\w{4,}", question.lower()))
@@ -80,8 +80,8 @@ def exact_match(outputs: str, expectations: dict[str, Any]) -> bool:
     return outputs.strip() == expectations["expected_response"].strip()
 
 
-@scorer(span_types=["TOOL"], pass_if="< 2")
-def tool_seconds(span) -> float:
+@scorer(span_types=["TOOL"], pass_if=lambda seconds: seconds < 2)
+def tool_seconds(span: Span) -> float:
     """How long did each tool call take? Judges every TOOL span by itself."""
     return span.duration_ns / 1e9
 
@@ -108,7 +108,7 @@ class RunningAverage(Scorer):
         super().__init__(name="longer_than_usual")
         self.lengths: list[int] = []
 
-    def __call__(self, outputs: str, **kwargs) -> Feedback:
+    def __call__(self, outputs: str) -> Feedback:
         usual = sum(self.lengths) / len(self.lengths) if self.lengths else len(outputs)
         self.lengths.append(len(outputs))
         return Feedback(value=len(outputs) > 2 * usual, rationale=f"{len(outputs)} characters; usual are {usual:.0f}")

@@ -42,7 +42,6 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Told how much is done, of how much."""
 
 _STEPS: Final = 1000
-_LOOK_AGAIN: Final = 60.0
 # Nothing is cut short offline: the whole file is there anyway.
 _NO_LIMITS: Final = AssemblyLimits(
     max_traces=sys.maxsize, max_spans_per_trace=sys.maxsize, max_bytes_per_trace=sys.maxsize
@@ -191,8 +190,7 @@ def score_traces(
     try:
         for position, trace in enumerate(traces):
             scoring.submit(partial(selector.choose, trace), partial(work.take, position))
-        while not scoring.wait(_LOOK_AGAIN):
-            pass  # every call has a timeout of its own
+        work.wait()
     finally:
         scoring.shutdown(timeout=0.0)
     return [ScoredTrace(trace, work.decisions_of(position)) for position, trace in enumerate(traces)]
@@ -205,18 +203,25 @@ class _Work:
         self._decisions: list[dict[int, Decision]] = [{} for _ in range(total)]
         self._total = total
         self._on_progress = on_progress
-        self._lock = threading.Lock()  # guards the number of traces that are decided
+        self._changed = threading.Condition()  # guards the number of traces that are decided
         self._done = 0
 
-    def take(self, position: int, index: int, decision: Decision, is_last: bool) -> None:  # noqa: FBT001 - as called
+    def take(self, position: int, index: int, decision: Decision | None, is_last: bool) -> None:  # noqa: FBT001 - as called
         """Take one decision about one trace."""
-        self._decisions[position][index] = decision
+        if decision is not None:
+            self._decisions[position][index] = decision
         if is_last:
-            with self._lock:
+            with self._changed:
                 self._done += 1
                 done = self._done
+                self._changed.notify_all()
             if self._on_progress is not None:
                 self._on_progress(done, self._total)
+
+    def wait(self) -> None:
+        """Wait until everything is decided: every call has a timeout of its own."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._done == self._total)
 
     def decisions_of(self, position: int) -> tuple[Decision, ...]:
         """Return the decisions about one trace in the order of the choices."""

@@ -7,6 +7,7 @@ raises. Counters are per process and only grow.
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass
 from typing import Final
@@ -44,11 +45,25 @@ COUNTERS: Final[dict[str, Counter]] = {
     "forwarder.retries": Counter("{request}", "Requests that will be sent again", ("lane", "destination", "code")),
     "forwarder.dropped": Counter("{item}", "Items lost on the way to a backend", ("lane", "destination", "reason")),
     "forwarder.rejected": Counter("{item}", "Items that a backend refused in a partial success", ("lane", "destination")),
-    "processor.dropped": Counter("{span}", "Spans that the in-app processor did not score or export", ("reason",)),
+    "processor.exported": Counter("{span}", "Spans and verdicts that the in-app processor's exporter took"),
+    "processor.dropped": Counter("{span}", "Spans that the in-app processor did not export", ("reason",)),
+    "processor.errors": Counter("{error}", "Failures of the in-app processor that the application was spared", ("where",)),
+    "processor.warnings": Counter("{warning}", "What the in-app processor warned of", ("reason",)),
 }
 
 _lock = threading.Lock()
 _values: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+
+
+def _after_fork_in_child() -> None:
+    """Start from zero; another thread of the parent may have held the lock."""
+    global _lock  # noqa: PLW0603 - a lock that nobody will give back can only be replaced
+    _lock = threading.Lock()
+    _values.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def count(name: str, amount: int = 1, **attributes: str) -> None:

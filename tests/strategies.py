@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, TypeVar
 
@@ -115,7 +116,7 @@ def span_messages(draw: st.DrawFn) -> Span:
 
 @st.composite
 def requests(draw: st.DrawFn) -> WrittenRequest:
-    """A request with its fields in any order, `resource` and `scope` in several parts, unknown fields at every level."""
+    """A request with its fields in any order, resources and scopes in several parts, unknown fields at every level."""
     # The layout comes from one seed: drawing each permutation would cost more than all that is tested with them.
     shuffle = Random(draw(st.integers(0, 2**32 - 1)))
     resources: list[bytes] = []
@@ -170,4 +171,4 @@ def batched(draw: st.DrawFn, items: list[T]) -> list[list[T]]:
     """Cut a list into consecutive batches."""
     cuts = sorted(draw(st.sets(st.integers(1, max(1, len(items) - 1)))))
     bounds = [0, *cuts, len(items)]
-    return [items[low:high] for low, high in zip(bounds, bounds[1:], strict=False) if low < high]
+    return [items[low:high] for low, high in pairwise(bounds) if low < high]

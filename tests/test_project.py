@@ -186,6 +186,10 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert version in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
+def test_the_readme_is_the_page_of_the_package() -> None:
+    assert project()["project"]["readme"] == "README.md"
+
+
 @pytest.mark.parametrize("group", LOCKS)
 def test_a_lock_pins_every_requirement_with_hashes(group: str) -> None:
     entries = re.split(r"^(?=[a-z0-9])", lock_text(group), flags=re.MULTILINE)[1:]

@@ -80,17 +80,6 @@ class RetrySettings(Section):
         default=_RETRY.max_elapsed, description="After this long a request is dropped and counted; 0: never."
     )
 
-    @property
-    def policy(self) -> RetryPolicy:
-        """The same for the forwarder."""
-        return RetryPolicy(
-            enabled=self.enabled,
-            initial_interval=self.initial_interval,
-            multiplier=self.multiplier,
-            max_interval=self.max_interval,
-            max_elapsed=self.max_elapsed_time,
-        )
-
 
 class QueueSettings(Section):
     """What waits for a backend, in memory."""

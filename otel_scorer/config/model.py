@@ -277,6 +277,18 @@ class Config(Section):
         return value
 
     @model_validator(mode="after")
+    def _refuse_late_verdicts(self) -> Self:
+        on_span = sorted({"attributes", "events"} & set(self.emit))
+        if on_span and self.forwarding == "passthrough":
+            raise PydanticCustomError(
+                "emit",
+                "emit: {on_span} need the span to wait for its verdicts: set forwarding to hold_root or hold_trace, "
+                "or emit evaluation_span",
+                {"on_span": " and ".join(on_span)},
+            )
+        return self
+
+    @model_validator(mode="after")
     def _refuse_loops(self) -> Self:
         protocols = self.receivers.otlp.protocols
         if protocols.grpc.endpoint == protocols.http.endpoint == OFF:
@@ -304,18 +316,17 @@ class Config(Section):
             _hide(shown, path)
         return shown
 
+    def __repr__(self) -> str:
+        return f"Config({self.dump()})"
+
+    __str__ = __repr__
+
     @property
     def remarks(self) -> list[str]:
         """What is allowed but probably not meant, one sentence each."""
         found: list[str] = []
         if not self.scorers:
             found.append("no scorers: spans are forwarded and nothing is scored")
-        on_span = [kind for kind in self.emit if kind in {"attributes", "events"}]
-        if on_span and self.forwarding == "passthrough":
-            found.append(
-                f"emit: {', '.join(on_span)} needs forwarding: hold_root or hold_trace; with passthrough the scored "
-                "span has left already, and every verdict becomes an evaluation span"
-            )
         return found
 
 

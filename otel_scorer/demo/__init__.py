@@ -30,7 +30,7 @@ from otel_scorer.model.otlp_json import encode_request
 from otel_scorer.model.wire import Signal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Sequence
 
     from otel_scorer.model.trace import Trace
 
@@ -76,8 +76,10 @@ def run(traces: int, out: Path | None, *, command: Sequence[str] = SERVE) -> int
         except KeyboardInterrupt:
             screen.print_problem("Interrupted; everything that the demo started has been stopped")
             return _INTERRUPTED
+    if missing:
+        return 1
     screen.print_next(_next_steps(out))
-    return 1 if missing else 0
+    return 0
 
 
 class _Demo:
@@ -90,11 +92,12 @@ class _Demo:
         self._backend = Backend()
         self._received = ReceivedTraces(_VERDICTS)
         self._tally = Tally()
-        self._shown = 0
+        self._scored = 0
 
     def run(self, traces: int, command: Sequence[str]) -> int:
         """Run until every trace was shown, and return how many are not whole."""
         backend = self._backend.start()
+        complaint = ""
         try:
             with Sidecar(settings(backend, SCORERS, _ROOT_GRACE), command=command) as sidecar:
                 self._screen.print_introduction(sidecar.address, backend)
@@ -104,6 +107,7 @@ class _Demo:
                     self._watch(agent, sidecar, traces)
                 finally:
                     agent.shutdown(_SHUTDOWN)
+                complaint = sidecar.complaint()
         finally:
             self._backend.shutdown()
             self._receive(0.0)
@@ -111,10 +115,12 @@ class _Demo:
             self._show(trace)
         missing = traces - self._received.whole
         if missing:
+            said = f" The sidecar said:\n{complaint}" if complaint else ""
             self._screen.print_problem(
-                f"{missing} of {traces} traces did not arrive with all {_VERDICTS} verdicts within {_PATIENCE:g} s"
+                f"{missing} of {traces} traces did not get all {_VERDICTS} verdicts within {_PATIENCE:g} s.{said}"
             )
-        self._screen.print_totals(self._tally, self._shown)
+        if self._scored:
+            self._screen.print_totals(self._tally, self._scored)
         return missing
 
     def _watch(self, agent: AgentThread, sidecar: Sidecar, traces: int) -> None:
@@ -124,9 +130,7 @@ class _Demo:
         with self._console.status("") as status:
             while self._received.whole < traces and time.monotonic() < deadline:
                 self._receive(_POLL)
-                status.update(
-                    f"[dim]{self._received.span_count} spans received, {len(self._received)} traces wait for verdicts[/]"
-                )
+                status.update(f"[dim]{self._received.span_count} spans received, traces open: {len(self._received)}[/]")
                 if not sidecar.is_running:
                     raise SidecarError(f"The sidecar ended while it was needed. It said:\n{sidecar.complaint()}")
                 if agent.has_finished and deadline == math.inf:
@@ -134,21 +138,29 @@ class _Demo:
 
     def _receive(self, timeout: float) -> None:
         for data in self._backend.take(timeout):
-            if self._file is not None:
-                self._file.write(encode_request(Signal.TRACES, data) + "\n")
-                self._file.flush()
+            self._write(data)
             for trace in self._received.add(data):
                 self._show(trace)
 
+    def _write(self, data: bytes) -> None:
+        """Write a request down at once, so that the file holds what came in even if the demo is interrupted."""
+        if self._file is None:
+            return
+        try:
+            self._file.write(encode_request(Signal.TRACES, data) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OtelScorerError(f"Cannot write {self._file.name}: {error.strerror}") from error
+
     def _show(self, trace: Trace) -> None:
         self._screen.print_trace(trace)
-        self._shown += 1
+        self._scored += bool(trace.own_spans)
         for span in trace.own_spans:
             self._tally.add(verdict_of(span))
 
 
 @contextlib.contextmanager
-def _opened(out: Path | None) -> Iterator[TextIO | None]:
+def _opened(out: Path | None) -> Generator[TextIO | None]:
     if out is None:
         yield None
         return
@@ -161,7 +173,7 @@ def _opened(out: Path | None) -> Iterator[TextIO | None]:
 
 
 @contextlib.contextmanager
-def _terminating() -> Iterator[None]:
+def _terminating() -> Generator[None]:
     """Let SIGTERM and a closed terminal end the demo as Ctrl-C does: what it started must not outlive it."""
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -58,7 +58,7 @@ def _get_weather(city: str) -> str:
 
 
 def _convert_currency(amount: int, source: str, target: str) -> str:
-    raise ConnectionError(f"no rate for {source} to {target}: the rate service does not answer")
+    raise ConnectionError(f"cannot convert {amount} {source} to {target}: no answer from the rate service")
 
 
 def _find_trains(origin: str, destination: str) -> str:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from otel_scorer.model.feedback import Feedback
-from otel_scorer.model.trace import Trace
 from otel_scorer.scorers.base import Scorer, scorer
+
+if TYPE_CHECKING:
+    from otel_scorer.model.trace import Trace
 
 __all__ = ["GroundedNumbers", "tool_call_efficiency"]
 
@@ -27,9 +30,9 @@ def tool_call_efficiency(trace: Trace) -> Feedback:
     failed = [span.name for span in spans if span.status.status_code != "OK"]
     if failed:
         return Feedback(value=False, rationale=f"Failed: {', '.join(failed)}")
-    repeated = [f"{name} ({times} times)" for name, times in Counter(s.name for s in spans).items() if times > 1]
+    repeated = [f"{name}, {times} times" for name, times in Counter(span.name for span in spans).items() if times > 1]
     if repeated:
-        return Feedback(value=False, rationale=f"Called more than once: {', '.join(repeated)}")
+        return Feedback(value=False, rationale=f"Repeated: {'; '.join(repeated)}")
     return Feedback(value=True, rationale=f"Every call was needed: {', '.join(span.name for span in spans)}")
 
 
@@ -47,7 +50,8 @@ class GroundedNumbers(Scorer):
         said = [number for number in _NUMBER.findall(outputs) if len(number) >= self.min_digits]
         invented = [number for number in dict.fromkeys(said) if number not in known]
         if invented:
-            return Feedback(value="no", rationale=f"No tool said {', '.join(invented)}", metadata={"checked": len(said)})
-        what = f"{len(said)} numbers" if len(said) != 1 else "1 number"
-        rationale = f"The answer's {what} came from the question or a tool" if said else "The answer states no number"
+            return Feedback(
+                value="no", rationale=f"No tool said {', '.join(invented)}", metadata={"checked": len(said)}
+            )
+        rationale = f"Numbers with a source: {', '.join(said)}" if said else "The answer states no number"
         return Feedback(value="yes", rationale=rationale, metadata={"checked": len(said)})

@@ -9,12 +9,15 @@ from rich.table import Table
 from rich.text import Text
 
 from otel_scorer.demo.backend import verdict_of
+from otel_scorer.reporting.plain_text import one_line, printable
+from otel_scorer.reporting.report import shown
+from otel_scorer.reporting.trace_tree import duration_text
 from otel_scorer.scorers.text import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from rich.console import Console
+    from rich.console import Console, JustifyMethod
 
     from otel_scorer.demo.backend import Verdict
     from otel_scorer.demo.tally import Tally
@@ -24,31 +27,27 @@ __all__ = ["Screen", "shown_value"]
 
 _TYPE_STYLES: Final = {
     "AGENT": "magenta",
-    "CHAIN": "magenta",
-    "WORKFLOW": "magenta",
-    "CHAT_MODEL": "blue",
-    "LLM": "blue",
-    "TOOL": "cyan",
-    "RETRIEVER": "cyan",
+    "CHAT_MODEL": "cyan",
+    "LLM": "cyan",
+    "RETRIEVER": "blue",
+    "TOOL": "yellow",
+    "UNKNOWN": "dim",
 }
-_PASS: Final = ("Pass", "bold green")
-_FAIL: Final = ("Fail", "bold red")
+_LABEL_STYLES: Final = {"pass": "bold green", "fail": "bold red"}
 _GUIDES: Final = ("├─ ", "└─ ", "│  ", "   ")
 _ASCII_GUIDES: Final = ("|- ", "`- ", "|  ", "   ")
 _FULL_ID_WIDTH: Final = 76
 _ONE_LINE_WIDTH: Final = 100
 _NARROW: Final = 64
+_MAX_TEXT: Final = 600
 _FULL_ID: Final = 16
 _SHORT_ID: Final = 8
 _GAP: Final = 2
 _NAME_WIDTH: Final = 24
 _MIN_NAME: Final = 12
-_DURATION_WIDTH: Final = 6
-_STATUS_WIDTH: Final = 5
-_HEADINGS: Final = ("scored", "passed", "failed", "mean", "errors")
-_SHORT_HEADINGS: Final = ("all", "pass", "fail", "mean", "err")
-_NANOSECONDS_IN_MS: Final = 1_000_000
-_MS_IN_SECOND: Final = 1000
+_ALIGNMENT: Final[tuple[JustifyMethod, ...]] = ("left", "right", "left", "left")
+_HEADINGS: Final = ("scored", "passed", "failed", "no value", "mean", "errors")
+_SHORT_HEADINGS: Final = ("all", "pass", "fail", "none", "mean", "err")
 
 
 class Screen:
@@ -102,6 +101,7 @@ class Screen:
                 str(totals.scored),
                 Text(str(totals.passed), "green") if judged else "-",
                 Text(str(totals.failed), "red" if totals.failed else "") if judged else "-",
+                str(totals.no_value),
                 "-" if totals.mean is None else f"{totals.mean:.3g}",
                 Text(str(totals.errors), "yellow" if totals.errors else ""),
             )
@@ -116,29 +116,22 @@ class Screen:
 
     def print_problem(self, message: str) -> None:
         """Print what went wrong."""
-        self._console.print(Text.assemble(("Problem: ", "bold red"), "\n".join(map(_clean, message.splitlines()))))
+        self._console.print(Text.assemble(("Problem: ", "bold red"), printable(message)), soft_wrap=True)
 
     def _line(self, text: Text) -> None:
         self._console.print(text, soft_wrap=True)
 
     def _tree(self, trace: Trace) -> Table:
-        guides = _ASCII_GUIDES if self._console.options.ascii_only else _GUIDES
-        rows = list(_rows(trace, guides))
-        types = max(len(span.span_type) for span, _ in rows)
-        taken = types + _DURATION_WIDTH + _STATUS_WIDTH + self._id_width + 4 * _GAP
-        table = Table.grid(padding=(0, _GAP, 0, 0))
+        narrow = self._console.width < _NARROW
+        rows = list(_rows(trace, _ASCII_GUIDES if self._console.options.ascii_only else _GUIDES))
+        facts = [_facts(span) if narrow else [*_facts(span), self._id(span.span_id)] for span, _ in rows]
+        taken = sum(_GAP + max(map(len, column)) for column in zip(*facts, strict=True))
+        table = Table.grid(padding=(0, _GAP, 0, 0), pad_edge=False)
         table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(_MIN_NAME, self._console.width - taken))
-        for justify in ("left", "right", "left", "left"):
+        for justify in _ALIGNMENT[: len(facts[0])] if facts else ():
             table.add_column(no_wrap=True, justify=justify)
-        for span, guide in rows:
-            code = span.status.status_code
-            table.add_row(
-                Text.assemble((guide, "dim"), _clean(span.name)),
-                Text(span.span_type, _TYPE_STYLES.get(span.span_type, "")),
-                Text(_duration(span.duration_ns)),
-                Text(code, "red" if code == "ERROR" else "green"),
-                self._id(span.span_id),
-            )
+        for (span, guide), cells in zip(rows, facts, strict=True):
+            table.add_row(Text.assemble((guide, "dim"), _clean(span.name)), *cells)
         return table
 
     def _print_verdicts(self, trace: Trace, verdicts: Sequence[Verdict]) -> None:
@@ -171,19 +164,24 @@ def shown_value(verdict: Verdict) -> tuple[str, str]:
     """
     Return a verdict's value as people read it, and its style.
 
-    The rules are MLflow's: bool and yes/no are Pass or Fail, a number is a number, other text is itself. A `pass_if`
-    that decided about a number colours it.
+    The rules are MLflow's: bool and yes/no are Pass or Fail, a number is a number, other text is itself.
     """
     if verdict.error_type is not None:
         return "Error", "bold yellow"
     value = verdict.value
-    decided = {"pass": _PASS, "fail": _FAIL}.get(verdict.label or "")
-    if isinstance(value, bool) or (isinstance(value, str) and value.lower() in {"yes", "no"}):
-        return decided or (_PASS if value in {True, "yes"} else _FAIL)
     if value is None:
-        return "-", "dim"
-    text = f"{value:.3g}" if isinstance(value, float) else _clean(str(value))
-    return text, decided[1] if decided else "bold"
+        return shown(value), "dim"
+    text = f"{value:.3g}" if isinstance(value, float) else _clean(shown(value))
+    return text, _LABEL_STYLES.get(verdict.label or "", "bold")
+
+
+def _facts(span: Span) -> list[Text]:
+    code = span.status.status_code
+    return [
+        Text(span.span_type, _TYPE_STYLES.get(span.span_type, "green")),
+        Text(duration_text(span.duration_ns)),
+        Text(code, "bold red" if code == "ERROR" else "green"),
+    ]
 
 
 def _why(trace: Trace, verdict: Verdict) -> Text:
@@ -218,13 +216,6 @@ def _rows(trace: Trace, guides: Sequence[str]) -> Iterator[tuple[Span, str]]:
         ]
 
 
-def _duration(nanoseconds: int) -> str:
-    milliseconds = nanoseconds / _NANOSECONDS_IN_MS
-    if milliseconds >= _MS_IN_SECOND:
-        return f"{milliseconds / _MS_IN_SECOND:.2f} s"
-    return f"{milliseconds:.0f} ms" if milliseconds >= 1 else f"{milliseconds:.1f} ms"
-
-
 def _clean(text: str) -> str:
-    """Return text of a span on one line and without control characters: it could be anything."""
-    return "".join(character if character.isprintable() else " " for character in text)
+    """Return text of a span so that it cannot move the cursor or fill the screen: it could be anything."""
+    return one_line(text, _MAX_TEXT)

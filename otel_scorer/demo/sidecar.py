@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["SERVE", "Sidecar", "SidecarError", "settings"]
 
-SERVE: Final = (sys.executable, "-m", "otel_scorer", "serve")
-"""The command; `-c FILE` is added."""
+SERVE: Final = (sys.executable, "-P", "-m", "otel_scorer", "serve")
+"""The command; `-c FILE` is added. The current folder stays off its path: it is the otel_scorer that runs here."""
 
 _READY: Final = re.compile(r"^ready\b.*?(127\.0\.0\.1:\d+)")
+_INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 _SHOWN_LINES: Final = 8
 _KEPT_LINES: Final = 1000
 
@@ -135,6 +136,7 @@ class Sidecar:
                     text=True,
                     encoding="utf-8",
                     errors="replace",
+                    env=_environment(),
                     start_new_session=True,
                 )
             except OSError as error:
@@ -146,7 +148,7 @@ class Sidecar:
         deadline = time.monotonic() + self._start_timeout
         while True:
             try:
-                line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
+                line = lines.get(timeout=max(0.0, 9.0))
             except queue.Empty:
                 raise SidecarError(self._failure(f"was not ready after {self._start_timeout:g} s")) from None
             if line is None:
@@ -170,6 +172,17 @@ class Sidecar:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         self._folder.cleanup()
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of this process, with what the sidecar needs."""
+    environment = {**os.environ}  # noqa: TID251 - handed on, and read for nothing else
+    # gRPC sends even loopback traffic through a proxy that the environment names.
+    environment["no_grpc_proxy"] = "127.0.0.1"
+    home = Path(__file__).parents[2]
+    if home.name not in _INSTALLED:
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(home), environment.get("PYTHONPATH")]))
+    return environment
 
 
 def _pump(process: subprocess.Popen[str], lines: queue.Queue[str | None]) -> None:

@@ -20,6 +20,7 @@ class Totals:
         scored: How many came, without errors.
         passed: Labelled `pass`.
         failed: Labelled `fail`.
+        no_value: With neither value nor error.
         errors: With an error instead of a value.
         numbers: How many have a number (1 and 0 for pass and fail).
         total: Sum of these.
@@ -28,6 +29,7 @@ class Totals:
     scored: int = 0
     passed: int = 0
     failed: int = 0
+    no_value: int = 0
     errors: int = 0
     numbers: int = 0
     total: float = 0.0
@@ -53,6 +55,7 @@ class Tally:
         totals.scored += 1
         totals.passed += verdict.label == "pass"
         totals.failed += verdict.label == "fail"
+        totals.no_value += verdict.value is None
         if verdict.score is not None:
             totals.numbers += 1
             totals.total += verdict.score

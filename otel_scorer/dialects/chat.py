@@ -33,6 +33,7 @@ _ROLES: Final = {
     "function": "tool",
     "FunctionMessage": "tool",
 }
+_PLAIN_ROLES: Final = frozenset({"system", "tool"})
 # Where a request, a response or a state keeps its messages; the first that is there counts.
 _LISTS: Final = (
     "messages", "choices", "generations", "contents", "candidates", "input", "output", "inputs", "outputs", "prompt",
@@ -153,12 +154,19 @@ def _unwrapped(value: dict[str, object]) -> dict[str, object]:
 
 
 def _is_message(value: Mapping[str, object]) -> bool:
-    if "parts" in value or value.get("type") in _CALL_TYPES or value.get("type") in _RESULT_TYPES:
+    kind = _kind(value)
+    if "parts" in value or kind in _CALL_TYPES or kind in _RESULT_TYPES:
         return True
     if "role" in value:
         return "content" in value or "tool_calls" in value or "text" in value or len(value) == 1
     # A LangChain message of a state: its type is its role.
-    return "content" in value and str(value.get("type")) in {*_ROLES, "system", "tool", "message"}
+    return "content" in value and (kind in _ROLES or kind in _PLAIN_ROLES or kind == "message")
+
+
+def _kind(value: Mapping[str, object]) -> str:
+    """Return what an object says it is; nothing if that is no text."""
+    kind = value.get("type")
+    return kind if isinstance(kind, str) else ""
 
 
 def _system(value: Mapping[str, object]) -> Iterator[Message]:
@@ -196,7 +204,7 @@ class _Parts:
             self._add_object(part)
 
     def _add_object(self, part: dict[str, object]) -> None:
-        kind = part.get("type")
+        kind = _kind(part)
         result = next((part[key] for key in _WRAPPED_RESULTS if is_dict(part.get(key))), None)
         call = next((part[key] for key in _WRAPPED_CALLS if is_dict(part.get(key))), None)
         if result is not None or kind in _RESULT_TYPES:
@@ -232,7 +240,7 @@ def _read_parts(value: object) -> _Parts:
 
 def _split_results(value: dict[str, object], default_role: str) -> Iterator[Message]:
     """Yield a message, and one more for every tool result that came inside it (Anthropic, Bedrock, the convention)."""
-    kind = value.get("type")
+    kind = _kind(value)
     lone = kind in _CALL_TYPES or kind in _RESULT_TYPES
     content = value.get("parts", value.get("content", value.get("text")))
     if is_dict(content) and is_dict(content.get("function")):
@@ -263,8 +271,8 @@ def _split_results(value: dict[str, object], default_role: str) -> Iterator[Mess
 def _role(value: Mapping[str, object], default: str) -> str:
     role = value.get("role")
     if not is_text(role):
-        kind = value.get("type")
-        role = kind if is_text(kind) and (kind in _ROLES or kind in {"system", "tool"}) else default
+        kind = _kind(value)
+        role = kind if kind in _ROLES or kind in _PLAIN_ROLES else default
     return _ROLES.get(role, role)
 
 

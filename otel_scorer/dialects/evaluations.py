@@ -62,7 +62,7 @@ def _target(span: Span) -> str | None:
     """Return the span that a verdict on `span` is about: another one, if `span` was made to carry it."""
     attributes = span.attributes
     carrier = (
-        attributes.get("gen_ai.operation.name") in {"evaluation", "evaluate"}
+        attributes.get("gen_ai.operation.name") in ("evaluation", "evaluate")
         or attributes.get("openinference.span.kind") == "EVALUATOR"
         or _NAME in attributes
     )

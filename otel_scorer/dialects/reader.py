@@ -89,6 +89,8 @@ _LONG: Final = 200
 _MANY: Final = 2_000
 # The two sides of a TOOL span, as everybody else calls them.
 _TOOL_SIDES: Final = {"inputs": "tool_args", "outputs": "tool_result"}
+# Fields that make sense for one type of span; for others their sources hold something else.
+_ONLY_OF: Final = {"tool_args": SpanType.TOOL, "tool_result": SpanType.TOOL, "documents": SpanType.RETRIEVER}
 _CHAT_SIDES: Final = {"chat_inputs": ("inputs", "user"), "chat_outputs": ("outputs", "assistant")}
 
 
@@ -106,7 +108,16 @@ class DialectReader:
         rules = [rule for dialect in dialects for rule in dialect.span_types]
         self._type_keys = tuple(dict.fromkeys(rule.key for rule in rules))
         self._type_rules = {key: tuple(rule for rule in rules if rule.key == key) for key in self._type_keys}
-        self._marks = tuple((key, dialect.name) for dialect in dialects for key in dialect.keys)
+        # What proves a dialect, flat: this is gone through once per span that is read.
+        self._keys = tuple((key, dialect.name) for dialect in dialects for key in dialect.keys)
+        self._values = tuple(
+            (key, value, dialect.name) for dialect in dialects for key, value in dialect.values.items()
+        )
+        self._resources = tuple(
+            (key, value, dialect.name) for dialect in dialects for key, value in dialect.resource.items()
+        )
+        self._names = tuple((name, dialect.name) for dialect in dialects for name in dialect.names)
+        self._events = {event: dialect.name for dialect in dialects for event in dialect.events}
         self._answers: dict[tuple[str, object], tuple[str | None, str | None]] = {}
         self._scopes: dict[str, tuple[frozenset[str], tuple[NameRule, ...]]] = {}
         self._plans: dict[tuple[tuple[str, ...], str], tuple[tuple[str, Source], ...]] = {}
@@ -145,7 +156,8 @@ class DialectReader:
 
     def explain(self, span: Span) -> dict[str, tuple[str, str]]:
         """Return, for every field that the span tells, the dialect and the place (an attribute key) it is read from."""
-        found = {field: self._find(span, field) for field in FIELDS}
+        kind = span.span_type
+        found = {field: self._find(span, field) for field in FIELDS if _ONLY_OF.get(field, kind) == kind}
         return {field: place for field, (value, place) in found.items() if value is not MISSING and place is not None}
 
     def _resolve(self, key: str, value: object) -> tuple[str | None, str | None]:
@@ -188,7 +200,9 @@ class DialectReader:
         plan = self._plans.get((names, field))
         if plan is None:
             asked = [name for name in (*names, _COMMON_GROUND) if name in self._by_name]
-            own = [(name, source) for name in dict.fromkeys(asked) for source in self._by_name[name].fields.get(field, ())]
+            own = [
+                (name, source) for name in dict.fromkeys(asked) for source in self._by_name[name].fields.get(field, ())
+            ]
             plan = (*own, *(("common", source) for source in _COMMON.get(field, ())))
             if len(self._plans) < _MANY:
                 self._plans[names, field] = plan
@@ -197,9 +211,12 @@ class DialectReader:
     def _detect(self, span: Span) -> tuple[str, ...]:
         """Return the names of the span's dialects in order of precedence, those that they build on included."""
         by_scope, _ = self._scope(span.scope.name)
-        present = span.attributes
-        found = {name for key, name in self._marks if key in present} | by_scope
-        found |= {dialect.name for dialect in self.dialects if dialect.name not in found and _proves(dialect, span)}
+        present, resource = span.attributes, span.resource
+        found = {name for key, name in self._keys if key in present} | by_scope
+        found.update(name for key, value, name in self._values if key in present and matches(value, present[key]))
+        found.update(name for key, value, name in self._resources if matches(value, resource.get(key)))
+        found.update(name for value, name in self._names if matches(value, span.name))
+        found.update(self._events[event.name] for event in span.events if event.name in self._events)
         for name in tuple(found):
             base = self._by_name[name].base
             if base is not None:
@@ -224,16 +241,6 @@ class DialectReader:
         _, rules = self._scope(span.scope.name)
         name = span.name
         return next((rule.span_type for rule in rules if rule.pattern.search(name)), None)
-
-
-def _proves(dialect: Dialect, span: Span) -> bool:
-    """Tell whether values of attributes, or events, prove that the span speaks a dialect."""
-    return (
-        any(matches(pattern, span.attributes.get(key)) for key, pattern in dialect.values.items())
-        or any(matches(pattern, span.resource.get(key)) for key, pattern in dialect.resource.items())
-        or any(matches(pattern, span.name) for pattern in dialect.names)
-        or (bool(dialect.events) and any(event.name in dialect.events for event in span.events))
-    )
 
 
 def _type_by_hints(span: Span) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from otel_scorer.dialects.ancestry import nearest_above
 from otel_scorer.dialects.chat import last_text
 from otel_scorer.dialects.documents import to_documents
 from otel_scorer.dialects.evaluations import find_evaluations
@@ -18,7 +19,7 @@ from otel_scorer.dialects.values import is_list, is_text
 from otel_scorer.model.trace import MISSING, LlmCall, Message, SpanType, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
     from otel_scorer.model.trace import Document, Span, Trace
 
@@ -39,9 +40,11 @@ def derive(trace: Trace, field: str) -> Any:
 
 
 def _llm_calls(trace: Trace) -> list[LlmCall]:
-    leaves = _leaves(trace)
-    usages = {id(span): _usage(span) for span in leaves}
-    _borrow_usage(leaves, usages)
+    above = nearest_above(trace, _is_llm)
+    calls = [span for span in trace.spans if _is_llm(span)]
+    outer = {id(above[id(span)]) for span in calls if id(span) in above}
+    leaves = [span for span in calls if id(span) not in outer]
+    usages = _usages(leaves, above)
     if any(usage is not None for usage in usages.values()):
         # Among calls that report tokens, one that neither does nor failed is a helper of its framework (LlamaIndex).
         leaves = [span for span in leaves if usages[id(span)] is not None or span.failed]
@@ -51,34 +54,38 @@ def _llm_calls(trace: Trace) -> list[LlmCall]:
     ]
 
 
-def _leaves(trace: Trace) -> list[Span]:
-    """Return the LLM spans that have no LLM span below them, by start."""
-    calls = [span for span in trace.spans if span.span_type in LLM_TYPES]
-    above = {id(ancestor) for span in calls for ancestor in _ancestors(span)}
-    return [span for span in calls if id(span) not in above]
+def _is_llm(span: Span) -> bool:
+    return span.span_type in LLM_TYPES
 
 
-def _borrow_usage(leaves: Iterable[Span], usages: dict[int, Usage | None]) -> None:
-    """Give a leaf without usage that of the nearest LLM span above, if no other call below that one accounts for it."""
-    taken = {id(above) for span in leaves if usages[id(span)] is not None for above in _ancestors(span)}
+def _usages(leaves: Sequence[Span], above: Mapping[int, Span]) -> dict[int, Usage | None]:
+    """
+    Return the tokens of each call.
+
+    A call that reports none has those of the nearest model span above, unless another call below that one accounts for
+    them.
+    """
+    usages = {id(span): _usage(span) for span in leaves}
+    accounted: set[int] = set()
     for span in leaves:
         if usages[id(span)] is not None:
-            continue
-        for above in _ancestors(span):
-            if above.span_type not in LLM_TYPES:
-                continue
-            usage = None if id(above) in taken else _usage(above)
-            if usage is not None:
-                usages[id(span)] = usage
-                taken.add(id(above))
-                break
+            accounted.update(id(outer) for outer in _outward(span, above, accounted))
+    for span in leaves:
+        if usages[id(span)] is None:
+            for outer in _outward(span, above, accounted):
+                accounted.add(id(outer))
+                usages[id(span)] = _usage(outer)
+                if usages[id(span)] is not None:
+                    break
+    return usages
 
 
-def _ancestors(span: Span) -> Iterable[Span]:
-    parent = span.parent
-    while parent is not None:
-        yield parent
-        parent = parent.parent
+def _outward(span: Span, above: Mapping[int, Span], known: Container[int]) -> Iterator[Span]:
+    """Yield the model spans above, from the inside out, up to one that is known: then those above it are too."""
+    outer = above.get(id(span))
+    while outer is not None and id(outer) not in known:
+        yield outer
+        outer = above.get(id(outer))
 
 
 def _usage(span: Span) -> Usage | None:
@@ -110,14 +117,13 @@ def _raw_documents(trace: Trace) -> list[object]:
 
 def _recorded_documents(trace: Trace) -> list[object]:
     """Return what each retrieval recorded; of nested ones (a framework and its client) only the outermost that did."""
-    found: dict[int, object] = {}
-    for span in trace.spans:
-        if span.span_type != SpanType.RETRIEVER or any(id(above) in found for above in _ancestors(span)):
-            continue
-        value = span.read("documents")
-        if value is not MISSING and value is not None:
-            found[id(span)] = value
-    return list(found.values())
+    said = {
+        id(span): value
+        for span in trace.spans
+        if span.span_type == SpanType.RETRIEVER and not _is_empty(value := span.read("documents"))
+    }
+    inside = nearest_above(trace, lambda span: id(span) in said)
+    return [said[id(span)] for span in trace.spans if id(span) in said and id(span) not in inside]
 
 
 def _messages(trace: Trace) -> list[Message]:
@@ -192,7 +198,7 @@ def _dialects(trace: Trace) -> list[str]:
 
 
 def _tool_calls(trace: Trace) -> object:
-    return find_tool_calls(trace, [span for span in trace.spans if span.span_type in LLM_TYPES])
+    return find_tool_calls(trace, [span for span in trace.spans if _is_llm(span)])
 
 
 _FIELDS: Final[Mapping[str, Callable[[Trace], object]]] = {

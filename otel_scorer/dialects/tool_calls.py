@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from otel_scorer.dialects.ancestry import nearest_above
 from otel_scorer.dialects.values import arguments, is_dict, is_text
 from otel_scorer.model.trace import MISSING, SpanType, ToolCall
 
@@ -46,7 +48,7 @@ class _Asked:
 
 def find_tool_calls(trace: Trace, llm_spans: Sequence[Span]) -> list[ToolCall]:
     """Return the trace's calls of tools, by start of their outermost span."""
-    groups = _merge([span for span in trace.spans if span.span_type == SpanType.TOOL])
+    groups = _merge(trace)
     for group in groups:
         group.args = group.read("tool_args")
         call_id = group.read("tool_call_id")
@@ -81,20 +83,23 @@ def tool_result(value: object) -> object:
     return value["content"] if "tool_call_id" in value and "content" in value else value
 
 
-def _merge(spans: Iterable[Span]) -> list[_Group]:
+def _merge(trace: Trace) -> list[_Group]:
+    outer = nearest_above(trace, lambda span: span.span_type == SpanType.TOOL, lambda span: span.span_type in _DECIDERS)
     groups: dict[int, _Group] = {}
     ordered: list[_Group] = []
-    for span in spans:
+    for span, _ in trace.tree.walk():
+        if span.span_type != SpanType.TOOL:
+            continue
         name = _name(span)
-        above = _outer(span)
-        group = groups.get(id(above)) if above is not None else None
+        above = outer.get(id(span))
+        group = None if above is None else groups[id(above)]
         if group is not None and group.name == name:
             group.spans.append(span)
         else:
             group = _Group(name, [span])
             ordered.append(group)
         groups[id(span)] = group
-    return ordered
+    return sorted(ordered, key=lambda group: group.spans[0].start_time_ns)
 
 
 def _name(span: Span) -> str:
@@ -102,32 +107,24 @@ def _name(span: Span) -> str:
     return name if is_text(name) else span.name
 
 
-def _outer(span: Span) -> Span | None:
-    """Return the nearest TOOL span above that may be the same call."""
-    parent = span.parent
-    while parent is not None and parent.span_type not in _DECIDERS:
-        if parent.span_type == SpanType.TOOL:
-            return parent
-        parent = parent.parent
-    return None
-
-
 def _join(groups: Sequence[_Group], llm_spans: Sequence[Span]) -> None:
     """Fill in arguments and call ids from the models' answers: by id, else the next unused call of the same name."""
     asked = _asked(llm_spans)
     by_id = {call.call_id: call for call in asked if call.call_id is not None}
-    told = {call.call_id: call for call in _history(llm_spans) if call.call_id is not None}
+    if any(group.call_id not in by_id for group in groups if group.call_id is not None and group.args is MISSING):
+        by_id = {call.call_id: call for call in _history(llm_spans) if call.call_id is not None} | by_id
     for group in groups:
-        call = None if group.call_id is None else by_id.get(group.call_id) or told.get(group.call_id)
+        call = None if group.call_id is None else by_id.get(group.call_id)
         if call is not None:
             call.used = True
             _fill(group, call)
+    unused: dict[str, deque[_Asked]] = {}
+    for call in asked:
+        if not call.used:
+            unused.setdefault(call.name, deque()).append(call)
     for group in groups:
-        if group.call_id is None:
-            call = next((call for call in asked if call.name == group.name and not call.used), None)
-            if call is not None:
-                call.used = True
-                _fill(group, call)
+        if group.call_id is None and unused.get(group.name):
+            _fill(group, unused[group.name].popleft())
 
 
 def _fill(group: _Group, call: _Asked) -> None:

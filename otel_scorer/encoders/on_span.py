@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["EVENT_NAME", "encode_attributes", "encode_event", "event_attributes", "span_attributes"]
 
 EVENT_NAME: Final = "gen_ai.evaluation.result"
+_PARTS: Final = (".value", ".label", ".explanation", ".error")
 
 
 def span_attributes(
@@ -27,8 +28,8 @@ def span_attributes(
     attributes: dict[str, AttributeScalar] = {}
     for verdict in verdicts:
         prefix = f"otel_scorer.{attribute_name(verdict.name)}"
-        for old in [key for key in attributes if key.startswith(prefix + ".")]:
-            del attributes[old]
+        for part in _PARTS:
+            attributes.pop(prefix + part, None)
         value = verdict.score if verdict.value is None else verdict.value
         if value is not None:
             attributes[prefix + ".value"] = value

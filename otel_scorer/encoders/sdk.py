@@ -30,17 +30,18 @@ _INT64: Final = 1 << 63
 
 
 class EnrichedSpan(ReadableSpan):
-    """A copy of an ended span with more attributes and events. The limits of the original do not apply to these."""
+    """
+    A copy of an ended span with more attributes and events. The limits of the original do not apply to these.
+
+    Args:
+        span: The original.
+        attributes: Added to the attributes of the original; of the same key the new one counts.
+        events: Added to the events of the original.
+    """
 
     def __init__(
         self, span: ReadableSpan, attributes: Mapping[str, AttributeScalar], events: Sequence[Event] = ()
     ) -> None:
-        """
-        Args:
-            span: The original.
-            attributes: Added to the attributes of the original; of the same key the new one counts.
-            events: Added to the events of the original.
-        """
         super().__init__(
             name=span.name,
             context=span.context,
@@ -143,7 +144,7 @@ def _by_start(span: ReadableSpan) -> tuple[int, int]:
 
 
 def _exportable(attributes: Mapping[str, AttributeScalar]) -> dict[str, AttributeScalar]:
-    """Make values that protobuf can carry, by the rule of `wire.key_value`: a single other one costs the whole batch."""
+    """Make values that protobuf can carry, by the rule of `wire.key_value`: any other one costs the whole batch."""
     return {_text(key): _carried(value) for key, value in attributes.items()}
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+
+from otel_scorer.model import wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +29,21 @@ class Target:
         span_id: 8 bytes.
         end_time_ns: When it ended, nanoseconds since the epoch.
         flags: Its W3C trace flags.
+        encoded: The fields of an evaluation span that follow from its target: trace id, parent, start and end (both the
+            target's end, so that no trace gets longer by being scored), and the only link.
     """
 
     trace_id: bytes
     span_id: bytes
     end_time_ns: int
     flags: int = 1
+    encoded: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        trace_id = wire.field(1, self.trace_id)
+        link = trace_id + wire.field(2, self.span_id) + wire.fixed32_field(6, self.flags)
+        end = wire.fixed64_field(7, self.end_time_ns) + wire.fixed64_field(8, self.end_time_ns)
+        object.__setattr__(self, "encoded", trace_id + wire.field(4, self.span_id) + end + wire.field(13, link))
 
     @classmethod
     def of(cls, span: RawSpan) -> Target:

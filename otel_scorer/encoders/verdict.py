@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
@@ -21,7 +22,7 @@ from otel_scorer.telemetry import count
 if TYPE_CHECKING:
     from otel_scorer.model.feedback import Feedback
 
-__all__ = ["AttributeScalar", "Explanations", "Verdict", "attribute_name", "verdicts_of"]
+__all__ = ["AttributeScalar", "Explanations", "Verdict", "attribute_name", "value_text", "verdicts_of"]
 
 AttributeScalar = str | bool | int | float
 
@@ -42,10 +43,10 @@ class Explanations(StrEnum):
     OFF = "off"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would triple the time it takes to make one
 class Verdict:
     """
-    One feedback, ready to be written.
+    One feedback, ready to be written. Nobody changes one.
 
     Attributes:
         name: Name of the feedback (`gen_ai.evaluation.name`).
@@ -60,7 +61,7 @@ class Verdict:
         scorer: Name of the scorer.
         scorer_version: Its version.
         revision: 1, or higher when late spans led to scoring again.
-        index: Which one it is among the feedbacks of this name that the scorer gave for this target.
+        index: Which one it is among the feedbacks of this name in its decision.
         span_id: The span that the verdict is about, 16 hex digits; None: the trace.
     """
 
@@ -92,43 +93,15 @@ class Verdict:
             attributes["error.type"] = self.error_type
         return attributes
 
-    def own(self, close_reason: str | None, complete: bool | None) -> dict[str, AttributeScalar]:  # noqa: FBT001
-        """Return otel_scorer's own attributes: the value in its type and as text, the source, and how whole the trace was."""
-        attributes: dict[str, AttributeScalar] = {
-            "otel_scorer.scorer.name": self.scorer,
-            "otel_scorer.scorer.version": self.scorer_version,
-            "otel_scorer.source.type": self.source_type,
-            "otel_scorer.source.id": self.source_id,
-            "otel_scorer.revision": self.revision,
-        }
-        if self.value is not None:
-            attributes["otel_scorer.value"] = self.value
-            attributes["otel_scorer.value_text"] = _text(self.value)
-        if close_reason is not None:
-            attributes["otel_scorer.close_reason"] = close_reason
-        if complete is not None:
-            attributes["otel_scorer.complete"] = complete
-        for key, value in self.metadata:
-            attributes[f"otel_scorer.metadata.{key}"] = value
-        return attributes
-
     def evaluation_id(self, trace_id: bytes, target_id: bytes) -> bytes:
         """
         Return 8 bytes that identify this verdict on this target: the same on every replica and every retry.
 
         First 8 bytes of SHA-256 over the length-prefixed trace id, target id, scorer name and version, feedback name,
-        index and revision; hashed again should they all be zero.
+        index (4 bytes) and revision (4 bytes); hashed again should they all be zero.
         """
-        parts = (
-            trace_id,
-            target_id,
-            self.scorer.encode("utf-8", "replace"),
-            self.scorer_version.encode("utf-8", "replace"),
-            self.name.encode("utf-8", "replace"),
-            self.index.to_bytes(4, "big"),
-            self.revision.to_bytes(4, "big"),
-        )
-        digest = sha256(b"".join(len(part).to_bytes(4, "big") + part for part in parts)).digest()
+        rest = _identity(self.scorer, self.scorer_version, self.name, self.index, self.revision)
+        digest = sha256(_prefixed(trace_id) + _prefixed(target_id) + rest).digest()
         while not any(digest[:8]):
             digest = sha256(digest).digest()
         return digest[:8]
@@ -139,12 +112,13 @@ def verdicts_of(decision: Decision, explanations: Explanations = Explanations.FU
     if not decision.feedbacks:
         return []
     passed = decision.passed if len(decision.passed) == len(decision.feedbacks) else (None,) * len(decision.feedbacks)
-    seen: Counter[tuple[str, str | None]] = Counter()
+    # Counted by name alone: the trace and its root, say, are two targets on one span.
+    seen: Counter[str] = Counter()
     verdicts: list[Verdict] = []
     for feedback, has_passed in zip(decision.feedbacks, passed, strict=True):
         target = feedback.span_id or decision.span_id
-        verdicts.append(_verdict(decision, feedback, has_passed, seen[feedback.name, target], target, explanations))
-        seen[feedback.name, target] += 1
+        verdicts.append(_verdict(decision, feedback, has_passed, seen[feedback.name], target, explanations))
+        seen[feedback.name] += 1
     return verdicts
 
 
@@ -156,6 +130,17 @@ def attribute_name(name: str) -> str:
     an empty name is `unnamed`.
     """
     return _UNUSUAL.sub("_", name)[:_MAX_NAME] or "unnamed"
+
+
+@lru_cache(maxsize=1024)
+def _identity(scorer: str, version: str, name: str, index: int, revision: int) -> bytes:
+    """Return what of an evaluation's identity repeats from trace to trace."""
+    texts = (text.encode("utf-8", "replace") for text in (scorer, version, name))
+    return b"".join(map(_prefixed, (*texts, index.to_bytes(4, "big"), revision.to_bytes(4, "big"))))
+
+
+def _prefixed(part: bytes) -> bytes:
+    return len(part).to_bytes(4, "big") + part
 
 
 def _verdict(  # noqa: PLR0913, PLR0917 - the parts of one verdict, called from one place
@@ -200,7 +185,7 @@ def _score(value: object) -> tuple[float | None, str | None]:
     if isinstance(value, int | float):
         return _double(value), None
     if isinstance(value, str):
-        word = _VERDICT_WORDS.get(value.lower())
+        word = _VERDICT_WORDS.get(value.strip().lower())
         return (None, value) if word is None else (word, _LABELS[bool(word)])
     return None, None
 
@@ -210,19 +195,26 @@ def _double(value: float) -> float | None:
         number = float(value)
     except OverflowError:
         return None
-    return number if math.isfinite(number) else None
+    # Plus zero makes 0.0 of -0.0: the two are equal, so a cache of encoded attributes would send either for the other.
+    return number + 0.0 if math.isfinite(number) else None
 
 
 def _scalar(value: object) -> AttributeScalar | None:
-    if value is None or isinstance(value, str | bool | int | float):
+    if isinstance(value, float):
+        return _double(value)
+    if value is None or isinstance(value, str | bool | int):
         return value
     return json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _text(value: AttributeScalar) -> str:
+def value_text(value: AttributeScalar) -> str:
+    """Return a value as text: Jaeger and MLflow only compare strings."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return str(value)
+    try:
+        return str(value)
+    except ValueError:  # Python writes integers of more than 4300 digits in hexadecimal only
+        return f"{value:#x}"
 
 
 def _cut(text: str | None, explanations: Explanations) -> str | None:

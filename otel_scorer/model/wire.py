@@ -12,7 +12,9 @@ import math
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -40,6 +42,7 @@ __all__ = [
     "count_items",
     "enrich_span",
     "field",
+    "fixed32_field",
     "fixed64_field",
     "join_encoded",
     "join_spans",
@@ -124,9 +127,11 @@ class ScopeRef:
 _scopes: WeakValueDictionary[tuple[bytes, bytes], ScopeRef] = WeakValueDictionary()
 
 
-class RawSpan:
+class RawSpan(NamedTuple):
     """
     One span as it was received: its bytes, what assembling needs to know of them, and where it came from.
+
+    A tuple, because that is what can be made of columns without a Python call for each span.
 
     Attributes:
         data: The encoded `opentelemetry.proto.trace.v1.Span`, untouched.
@@ -138,18 +143,13 @@ class RawSpan:
         flags: W3C trace flags and OTLP's `SPAN_FLAGS_CONTEXT_*` bits.
     """
 
-    __slots__ = ("data", "flags", "kind", "parent_id", "scope", "span_id", "trace_id")
-
-    def __init__(  # noqa: PLR0913, PLR0917 - one positional call per received span, the hottest line of the sidecar
-        self, data: bytes, scope: ScopeRef, trace_id: bytes, span_id: bytes, parent_id: bytes | None, kind: int, flags: int
-    ) -> None:
-        self.data = data
-        self.scope = scope
-        self.trace_id = trace_id
-        self.span_id = span_id
-        self.parent_id = parent_id
-        self.kind = kind
-        self.flags = flags
+    data: bytes
+    scope: ScopeRef
+    trace_id: bytes
+    span_id: bytes
+    parent_id: bytes | None
+    kind: int
+    flags: int
 
     @property
     def is_own(self) -> bool:
@@ -182,7 +182,6 @@ def read_traces(data: bytes) -> TraceRequest:
     """
     request = _parse_traces(data)
     spans: list[RawSpan] = []
-    append = spans.append
     rejected = 0
     reason = ""
     for resource_spans, resource_slices in zip(request.resource_spans, _Slices.FromString(data).resources, strict=True):
@@ -193,20 +192,35 @@ def read_traces(data: bytes) -> TraceRequest:
             items = list(slices.items)
             slices.ClearField("items")
             scope = ScopeRef.of(resource, slices.SerializeToString())
-            for span, item in zip(scope_spans.spans, items, strict=True):
-                trace_id = span.trace_id
-                span_id = span.span_id
-                parent_id = span.parent_span_id
-                if (
-                    len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE_ID or span_id == _NO_SPAN_ID
-                    or (parent_id and len(parent_id) != 8)
-                ):  # fmt: skip
-                    rejected += 1
-                    reason = _why_invalid(trace_id, span_id, parent_id)
-                    continue
-                parent = None if not parent_id or parent_id == _NO_SPAN_ID else parent_id
-                append(RawSpan(item, scope, trace_id, span_id, parent, span.kind, span.flags))
+            usable, why = _read_spans(items, scope, list(scope_spans.spans))
+            spans += usable
+            rejected += len(items) - len(usable)
+            reason = why or reason
     return TraceRequest(spans, rejected, _rejection(data, rejected, reason, usable=bool(spans)))
+
+
+def _read_spans(items: list[bytes], scope: ScopeRef, messages: Sequence[SpanMessage]) -> tuple[list[RawSpan], str]:
+    """Return the usable spans of a scope, and why the last unusable one is. Column by column: that is the hot path."""
+    trace_ids = [message.trace_id for message in messages]
+    span_ids = [message.span_id for message in messages]
+    parent_ids: list[bytes | None] = [message.parent_span_id or None for message in messages]
+    kinds = [message.kind for message in messages]
+    flags = [message.flags for message in messages]
+    columns = zip(items, repeat(scope), trace_ids, span_ids, parent_ids, kinds, flags, strict=False)
+    spans = list(map(RawSpan._make, columns))
+    sizes = set(map(len, trace_ids)), set(map(len, span_ids)), {len(parent) for parent in parent_ids if parent}
+    if sizes[0] <= {16} and sizes[1] <= {8} and sizes[2] <= {8}:
+        zeros = _NO_TRACE_ID in trace_ids or _NO_SPAN_ID in span_ids or _NO_SPAN_ID in parent_ids
+        if not zeros:
+            return spans, ""
+    usable: list[RawSpan] = []
+    reason = ""
+    for span in spans:
+        why = _why_invalid(span.trace_id, span.span_id, span.parent_id or b"")
+        reason = why or reason
+        if not why:
+            usable.append(span._replace(parent_id=None) if span.parent_id == _NO_SPAN_ID else span)
+    return usable, reason
 
 
 def check_request(signal: Signal, data: bytes) -> int:
@@ -313,7 +327,10 @@ def enrich_span(data: bytes, attributes: Mapping[str, bytes], events: Sequence[b
 
 def field(number: int, payload: bytes) -> bytes:
     """Encode a length-delimited field (bytes, string, message)."""
-    return _varint(number << 3 | 2) + _varint(len(payload)) + payload
+    size = len(payload)
+    if number < 16 and size < 0x80:
+        return bytes((number << 3 | 2, size)) + payload
+    return _varint(number << 3 | 2) + _varint(size) + payload
 
 
 def varint_field(number: int, value: int) -> bytes:
@@ -324,6 +341,11 @@ def varint_field(number: int, value: int) -> bytes:
 def fixed64_field(number: int, value: int) -> bytes:
     """Encode a fixed64 field, OTLP's type for times in nanoseconds."""
     return _varint(number << 3 | 1) + value.to_bytes(8, "little")
+
+
+def fixed32_field(number: int, value: int) -> bytes:
+    """Encode a fixed32 field, OTLP's type for flags."""
+    return _varint(number << 3 | 5) + value.to_bytes(4, "little")
 
 
 def key_value(key: str, value: str | bool | int | float) -> bytes:  # noqa: FBT001 - bool is one of the value types
@@ -341,7 +363,7 @@ def key_value(key: str, value: str | bool | int | float) -> bytes:  # noqa: FBT0
         encoded = varint_field(3, value)
     else:
         encoded = b"\x21" + struct.pack("<d", _double(value))
-    return field(1, key.encode("utf-8", "replace")) + field(2, encoded)
+    return _key(key) + field(2, encoded)
 
 
 def attribute(key: str, value: str | bool | int | float) -> bytes:  # noqa: FBT001 - bool is one of the value types
@@ -356,6 +378,12 @@ def _double(value: float) -> float:
         return math.inf if value > 0 else -math.inf
 
 
+# Keys repeat from span to span.
+@lru_cache(maxsize=1024)
+def _key(key: str) -> bytes:
+    return field(1, key.encode("utf-8", "replace"))
+
+
 def _parse_traces(data: bytes) -> ExportTraceServiceRequest:
     try:
         return ExportTraceServiceRequest.FromString(data)
@@ -365,12 +393,13 @@ def _parse_traces(data: bytes) -> ExportTraceServiceRequest:
 
 
 def _why_invalid(trace_id: bytes, span_id: bytes, parent_id: bytes) -> str:
+    """Return why ids cannot be used, or nothing."""
     for name, value, size in (("trace_id", trace_id, 16), ("span_id", span_id, 8)):
         if len(value) != size:
             return f"{name} has {len(value)} bytes instead of {size}"
         if not any(value):
             return f"{name} is all zero"
-    return f"parent_span_id has {len(parent_id)} bytes instead of 8"
+    return f"parent_span_id has {len(parent_id)} bytes instead of 8" if len(parent_id) not in {0, 8} else ""
 
 
 def _rejection(data: bytes, rejected: int, reason: str, *, usable: bool) -> str:
@@ -405,20 +434,23 @@ def _join_items(items: Iterable[tuple[ScopeRef, bytes]]) -> bytes:
 
 
 def _join_scopes(groups: Iterable[tuple[ScopeRef, Sequence[bytes]]]) -> bytes:
+    """Join everything in one go: spans are large, and each intermediate string would copy them once more."""
     by_resource: dict[bytes, list[bytes]] = {}
+    sizes: dict[bytes, int] = {}
     for ref, items in groups:
-        parts = [ref.scope]
-        append = parts.append
-        for item in items:
-            append(_ITEM_PREFIXES[len(item)] if len(item) < _PREFIXED else b"\x12" + _varint(len(item)))
-            append(item)
-        scope = b"".join(parts)
-        scopes = by_resource.setdefault(ref.resource, [])
-        scopes += (b"\x12", _varint(len(scope)), scope)
+        lengths = [len(item) for item in items]
+        prefixes = [
+            _ITEM_PREFIXES[length] if length < _PREFIXED else b"\x12" + _varint(length) for length in lengths
+        ]
+        size = len(ref.scope) + sum(lengths) + sum(map(len, prefixes))
+        header = b"\x12" + _varint(size)
+        parts = by_resource.setdefault(ref.resource, [])
+        parts += (header, ref.scope)
+        parts += chain.from_iterable(zip(prefixes, items, strict=True))
+        sizes[ref.resource] = sizes.get(ref.resource, 0) + len(header) + size
     out: list[bytes] = []
-    for resource, scopes in by_resource.items():
-        size = len(resource) + sum(map(len, scopes))
-        out += (b"\x0a", _varint(size), resource, *scopes)
+    for resource, parts in by_resource.items():
+        out += (b"\x0a" + _varint(len(resource) + sizes[resource]), resource, *parts)
     return b"".join(out)
 
 

@@ -79,13 +79,9 @@ class AppEmitter:
             grouped.setdefault(id(span), (span, []))[1].append(verdict)
         return list(grouped.values())
 
-    def _add_spans(
-        self, unit: ClosedUnit[ReadableSpan], target: ReadableSpan, verdicts: Sequence[Verdict]
-    ) -> None:
+    def _add_spans(self, unit: ClosedUnit[ReadableSpan], target: ReadableSpan, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:
-            span = evaluation_readable_span(
-                verdict, target, close_reason=unit.reason.value, complete=unit.complete
-            )
+            span = evaluation_readable_span(verdict, target, close_reason=unit.reason.value, complete=unit.complete)
             self._send(span)
         count("encoder.verdicts", len(verdicts), encoding=Emit.EVALUATION_SPAN.value)
 

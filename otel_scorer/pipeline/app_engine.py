@@ -2,8 +2,7 @@
 The heart of the processor in the application: started and ended spans in, spans to export and verdicts out.
 
 What runs on the application's threads is a look-up and a few numbers under one lock; everything else runs on threads of
-ours. The lock guards the open units and the closed ones that wait for verdicts; it is never held while a scorer runs or
-something is exported.
+ours. No lock is held while a scorer runs or something is exported.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ import threading
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.model.decode import spans_from_sdk
 from otel_scorer.model.decision import Decision, Outcome
-from otel_scorer.model.trace import Reader, Trace
+from otel_scorer.model.decode import spans_from_sdk
+from otel_scorer.model.trace import OWN_SCOPE, Reader, Trace
 from otel_scorer.pipeline.app_emission import AppEmitter
 from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason
 from otel_scorer.pipeline.emission import Emission
@@ -29,26 +29,32 @@ from otel_scorer.pipeline.units import Place, UnitAssembler
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace import ReadableSpan, Span
     from opentelemetry.trace import SpanContext
 
     from otel_scorer.pipeline.selection import Choice, Selector
     from otel_scorer.pipeline.units import ClosedUnit
 
-__all__ = ["AppEngine", "AppOptions"]
+__all__ = ["QUEUE_SIZE", "AppEngine", "AppOptions"]
 
 logger = logging.getLogger(__name__)
 
+QUEUE_SIZE: Final = 2048
+"""Closed units that may be in scoring, if nobody says; as many as the SDK's queue takes spans."""
+
 # Traces whose decisions `wait` still knows.
 _REMEMBERED: Final = 1024
-# Estimated bytes of a span, and of one of its attributes: measuring them would cost more than everything else here.
+# Estimated bytes of a span, and of one of its attributes: really measuring them would take a walk through all values.
 _SPAN_SIZE: Final = 1024
 _ATTRIBUTE_SIZE: Final = 256
 # The timer looks at least this often (seconds), so that nobody has to wake it for a new deadline.
 _LONGEST_TICK: Final = 1.0
 _SHORTEST_TICK: Final = 0.01
+# Members of an enumeration are slow to look up.
+_CHILD: Final = Place.CHILD
+_NONE: Final = Place.NONE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +77,7 @@ class AppOptions:
     emission: Emission = field(default_factory=Emission)
     hold_deadline: float = 5.0
     exports_spans: bool = True
-    queue_size: int = 2048
+    queue_size: int = QUEUE_SIZE
     concurrency: int = 64
 
 
@@ -125,73 +131,108 @@ class AppEngine:
         forwarding = options.forwarding if options.exports_spans else Forwarding.PASSTHROUGH
         self._holds_root = forwarding is Forwarding.HOLD_ROOT
         self._holds_trace = forwarding is Forwarding.HOLD_TRACE
-        sent_at_once = {Place.NONE, *(() if self._holds_trace else (Place.CHILD,))}
-        if forwarding is Forwarding.PASSTHROUGH:
-            sent_at_once.add(Place.ROOT)
-        self._sent_at_once: frozenset[Place] = frozenset(sent_at_once if options.exports_spans else ())
+        self._sends_spans = options.exports_spans
+        self._sends_children = options.exports_spans and not self._holds_trace
+        self._sends_roots = options.exports_spans and forwarding is Forwarding.PASSTHROUGH
+        # Nobody ever wants to look at anything: no scorer, or none with a sample.
+        self._is_off = not self._holds_trace and not any(rule.threshold for rule in selector.selections)
+        # Guards the units; the application's threads take it for every span, ours hardly ever.
         self._lock = threading.Lock()
-        self._decided = threading.Condition(self._lock)
-        self._units: UnitAssembler[ReadableSpan] = UnitAssembler(options.limits, self._admits)
+        self._units: UnitAssembler[ReadableSpan] = UnitAssembler(options.limits, self._admits, _measured)
+        # Guards everything below; may be taken while `_lock` is held, never the other way round.
+        self._decided = threading.Condition(threading.Lock())
         self._numbers = itertools.count()
         self._waiting: dict[int, _Waiting] = {}
         # (deadline, number) of those that hold spans; the delay is the same for all, so this is the order of time.
         self._held_until: deque[tuple[float, int]] = deque()
-        self._recent: OrderedDict[int, list[Decision]] = OrderedDict()
+        self._recent: OrderedDict[int, dict[tuple[int, int], Decision]] = OrderedDict()
+        self._changes = 0
         self._is_started = False
         self._stopping = threading.Event()
 
     # On the application's threads.
 
-    def started(self, context: SpanContext, parent: SpanContext | None) -> None:
+    def started(self, span: Span, context: SpanContext) -> None:
         """Note that a sampled span has started."""
+        parent = span.parent
+        if parent is not None and not parent.is_remote:
+            # Most spans, so this way is short.
+            if self._is_off:
+                return
+            with self._lock:
+                if self._units.join(context.trace_id, context.span_id, parent.span_id):
+                    return
+        self._begun(span, context, parent)
+
+    def ended(self, span: ReadableSpan, context: SpanContext) -> None:
+        """Take an ended, sampled span."""
+        if self._is_off:
+            if self._sends_spans:
+                self._send(span)
+            return
+        with self._lock:
+            place, closed = self._units.ended(context.trace_id, context.span_id, span, self._clock())
+            jobs = self._admit(closed) if closed else None
+        if place is _CHILD:
+            if self._sends_children:
+                self._send(span)
+        elif self._sends_roots or (place is _NONE and self._sends_spans):
+            self._send(span)
+        if jobs:
+            self._submit(jobs)
+
+    def _begun(self, span: Span, context: SpanContext, parent: SpanContext | None) -> None:
+        """Note that a span has started that joins no unit."""
+        scope = span.instrumentation_scope
+        if scope is not None and scope.name == OWN_SCOPE:
+            return
+        if self._is_off:
+            if not is_suppressed():
+                self._refuse(context.trace_id)
+            return
+        if not self._is_started:
+            self._start()
         with self._lock:
             closed = self._units.started(
                 context.trace_id,
                 context.span_id,
                 None if parent is None else parent.span_id,
-                parent is not None and parent.is_remote,
                 self._clock(),
+                is_remote_parent=parent is not None and parent.is_remote,
             )
-            jobs = [self._admit(unit) for unit in closed] if closed else None
-        if not self._is_started:
-            self._start()
-        if jobs:
-            self._submit(jobs)
-
-    def ended(self, span: ReadableSpan, context: SpanContext) -> None:
-        """Take an ended, sampled span."""
-        size = _SPAN_SIZE + _ATTRIBUTE_SIZE * len(span.attributes or ())
-        with self._lock:
-            place, closed = self._units.ended(context.trace_id, context.span_id, span, size, self._clock())
-            jobs = [self._admit(unit) for unit in closed] if closed else None
-        if place in self._sent_at_once:
-            self._send(span)
-        if jobs:
-            self._submit(jobs)
+            jobs = self._admit(closed)
+        self._submit(jobs)
 
     def known_spans(self) -> frozenset[int]:
         """Return the ids of the spans of all open units. For a process that was forked just now: takes no lock."""
         return self._units.known_spans()
-
-    def pass_on(self, span: ReadableSpan) -> None:
-        """Send a span that is not to be scored."""
-        if self._options.exports_spans:
-            self._send(span)
 
     # On whatever thread asks.
 
     def close_trace(self, trace_id: int) -> bool:
         """Close the open units of a trace now; return whether there was one with an ended span."""
         with self._lock:
-            jobs = [self._admit(unit) for unit in self._units.drain(CloseReason.SHUTDOWN, trace_id)]
+            jobs = self._admit(self._units.drain(CloseReason.SHUTDOWN, trace_id))
         self._submit(jobs)
+        self._notify()
         return bool(jobs)
 
     def wait(self, trace_id: int, timeout: float) -> list[Decision] | None:
         """Wait until every unit of a trace is closed and decided; return its decisions, None if it took too long."""
-        with self._decided:
-            is_decided = self._decided.wait_for(lambda: not self._is_pending(trace_id), max(0.0, timeout))
-            return list(self._recent.get(trace_id, ())) if is_decided else None
+        deadline = self._clock() + timeout
+        self._scoring.hurry()
+        while True:
+            # Both locks: a unit that is no longer open is on record before anybody else gets the first one.
+            with self._lock, self._decided:
+                is_open = self._units.is_open(trace_id)
+                if not is_open and all(waiting.trace_id != trace_id for waiting in self._waiting.values()):
+                    known = self._recent.get(trace_id, {})
+                    return [known[key] for key in sorted(known)]
+                seen = self._changes
+            with self._decided:
+                left = max(0.0, deadline - self._clock())
+                if self._changes == seen and not self._decided.wait(left):
+                    return None
 
     def flush(self, timeout: float) -> bool:
         """
@@ -200,9 +241,11 @@ class AppEngine:
         Units that only wait for other spans than their root are closed; units whose root has not ended stay open.
         """
         with self._lock:
-            jobs = [self._admit(unit) for unit in self._units.drain_lingering()]
-            last = next(self._numbers)
+            jobs = self._admit(self._units.drain_lingering())
+            with self._decided:
+                last = next(self._numbers)
         self._submit(jobs)
+        self._scoring.hurry()
         with self._decided:
             return self._decided.wait_for(lambda: next(iter(self._waiting), last) >= last, max(0.0, timeout))
 
@@ -218,7 +261,7 @@ class AppEngine:
         """
         deadline = self._clock() + timeout
         with self._lock:
-            jobs = [self._admit(unit) for unit in self._units.drain(CloseReason.SHUTDOWN)]
+            jobs = self._admit(self._units.drain(CloseReason.SHUTDOWN))
         self._submit(jobs)
         in_time = self._scoring.shutdown(max(0.0, deadline - self._clock()))
         self._stopping.set()
@@ -229,25 +272,22 @@ class AppEngine:
         self._release(gone, reason="shutdown")
         return in_time
 
-    def _is_pending(self, trace_id: int) -> bool:
-        return self._units.is_open(trace_id) or any(
-            waiting.trace_id == trace_id for waiting in self._waiting.values()
-        )
-
     def _admits(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001 - asked by the assembler
         """Whether a unit is assembled: not where nobody scores it, and not what a scorer itself does."""
         if is_suppressed():
             return False
-        key = trace_id.to_bytes(16, "big")
-        if self._holds_trace or self._selector.wants(key):
+        if self._holds_trace or self._selector.wants(trace_id.to_bytes(16, "big")):
             return True
         if is_head:
-            for decision in self._selector.refuse(key, Outcome.NOT_SAMPLED):
-                count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
+            self._refuse(trace_id)
         return False
 
+    def _refuse(self, trace_id: int) -> None:
+        for decision in self._selector.refuse(trace_id.to_bytes(16, "big"), Outcome.NOT_SAMPLED):
+            count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
+
     def _start(self) -> None:
-        with self._lock:
+        with self._decided:
             if self._is_started:
                 return
             self._is_started = True
@@ -256,29 +296,36 @@ class AppEngine:
 
     # Closed units.
 
-    def _admit(self, unit: ClosedUnit[ReadableSpan]) -> _Waiting:
-        """Put a closed unit on record; the caller holds the lock."""
-        held: list[ReadableSpan] = []
-        if self._holds_trace:
-            held = list(unit.spans)
-        elif self._holds_root and unit.root is not None:
-            held = [unit.root]
-        waiting = _Waiting(next(self._numbers), unit, held)
-        self._waiting[waiting.number] = waiting
-        if held:
-            self._held_until.append((self._clock() + self._options.hold_deadline, waiting.number))
-        return waiting
+    def _admit(self, units: Iterable[ClosedUnit[ReadableSpan]]) -> list[_Waiting]:
+        """Put closed units on record; the caller holds the lock of the open ones."""
+        admitted: list[_Waiting] = []
+        for unit in units:
+            held: list[ReadableSpan] = []
+            if self._holds_trace:
+                held = list(unit.spans)
+            elif self._holds_root and unit.root is not None:
+                held = [unit.root]
+            with self._decided:
+                waiting = _Waiting(next(self._numbers), unit, held)
+                self._waiting[waiting.number] = waiting
+                if held:
+                    self._held_until.append((self._clock() + self._options.hold_deadline, waiting.number))
+            admitted.append(waiting)
+        return admitted
+
+    def _notify(self) -> None:
+        with self._decided:
+            self._changes += 1
+            self._decided.notify_all()
 
     def _submit(self, jobs: Sequence[_Waiting]) -> None:
         for waiting in jobs:
-            if not self._scoring.submit(lambda waiting=waiting: self._choose(waiting), self._listener(waiting)):
+            if not self._scoring.submit(partial(self._choose, waiting), partial(self._on_decision, waiting)):
                 self._shed(waiting)
-
-    def _listener(self, waiting: _Waiting) -> Callable[[int, Decision | None, bool], None]:
-        return lambda index, decision, is_last: self._on_decision(waiting, index, decision, is_last)
 
     def _choose(self, waiting: _Waiting) -> Sequence[Choice]:
         unit = waiting.unit
+        _count_closed(unit)
         try:
             trace = Trace(
                 spans_from_sdk(unit.spans),
@@ -293,19 +340,20 @@ class AppEngine:
             return self._selector.refuse(unit.trace_id, Outcome.UNPROCESSABLE, f"{type(error).__name__}: {error}")
 
     def _shed(self, waiting: _Waiting) -> None:
+        _count_closed(waiting.unit)
         refused = self._selector.refuse(waiting.unit.trace_id, Outcome.SHED, "the queue to the scorers is full")
         for index, decision in enumerate(refused):
             count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
             self._on_decision(waiting, index, decision, index == len(refused) - 1)
         if not refused:
-            self._on_decision(waiting, -1, None, is_last=True)
+            self._on_decision(waiting, -1, None, True)  # noqa: FBT003 - OnDecision
 
     def _on_decision(self, waiting: _Waiting, index: int, decision: Decision | None, is_last: bool) -> None:  # noqa: FBT001 - OnDecision
         """Take one decision; the last one lets go of what is held."""
-        with self._lock:
+        with self._decided:
             rides = bool(waiting.held)
             if decision is not None:
-                self._remember(waiting.trace_id, decision)
+                self._remember(waiting, index, decision)
                 if rides:
                     waiting.decisions[index] = decision
             gone = [(waiting, *waiting.let_go())] if rides and is_last else []
@@ -318,17 +366,16 @@ class AppEngine:
             if is_last:
                 with self._decided:
                     self._waiting.pop(waiting.number, None)
-                    self._decided.notify_all()
+                self._notify()
 
-    def _remember(self, trace_id: int, decision: Decision) -> None:
-        self._recent.setdefault(trace_id, []).append(decision)
+    def _remember(self, waiting: _Waiting, index: int, decision: Decision) -> None:
+        trace_id = waiting.trace_id
+        self._recent.setdefault(trace_id, {})[waiting.number, index] = decision
         self._recent.move_to_end(trace_id)
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)
 
-    def _release(
-        self, gone: Sequence[tuple[_Waiting, list[ReadableSpan], list[Decision]]], *, reason: str
-    ) -> None:
+    def _release(self, gone: Sequence[tuple[_Waiting, list[ReadableSpan], list[Decision]]], *, reason: str) -> None:
         for waiting, held, decisions in gone:
             self._emitter.release(waiting.unit, held, decisions)
         count("holding.released", len(gone), reason=reason)
@@ -350,7 +397,9 @@ class AppEngine:
     def _close_due(self, now: float) -> float:
         """Close and let go of what is due; return seconds until something is due again."""
         with self._lock:
-            jobs = [self._admit(unit) for unit in self._units.due(now)]
+            jobs = self._admit(self._units.due(now))
+            deadline = self._units.next_deadline()
+        with self._decided:
             gone: list[tuple[_Waiting, list[ReadableSpan], list[Decision]]] = []
             while self._held_until:
                 until, number = self._held_until[0]
@@ -360,7 +409,17 @@ class AppEngine:
                 self._held_until.popleft()
                 if held is not None and held.held:
                     gone.append((held, *held.let_go()))
-            deadlines = [self._units.next_deadline(), self._held_until[0][0] if self._held_until else None]
+            deadlines = [deadline, self._held_until[0][0] if self._held_until else None]
         self._submit(jobs)
         self._release(gone, reason="deadline")
-        return min((deadline - now for deadline in deadlines if deadline is not None), default=_LONGEST_TICK)
+        return min((then - now for then in deadlines if then is not None), default=_LONGEST_TICK)
+
+
+def _measured(span: ReadableSpan) -> int:
+    return _SPAN_SIZE + _ATTRIBUTE_SIZE * len(span.attributes or ())
+
+
+def _count_closed(unit: ClosedUnit[ReadableSpan]) -> None:
+    # Not where units are closed: that is the application's thread as often as not.
+    count("assembler.closed", reason=unit.reason.value)
+    count("assembler.spans", len(unit.spans))

@@ -9,6 +9,7 @@ waiting. One owner per assembler; it is not thread-safe.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import islice
@@ -18,7 +19,7 @@ from otel_scorer.model.wire import SPAN_OVERHEAD, RawSpan
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 __all__ = [
     "Added",
@@ -126,6 +127,7 @@ class ClosedTrace(Generic[S]):
         reason: Why it was closed.
         complete: A root is there, no parent is missing, and nobody cut the waiting short.
         revision: 1; scoring again after late spans counts up.
+        size: Bytes that its spans are worth in memory.
     """
 
     trace_id: bytes
@@ -133,6 +135,7 @@ class ClosedTrace(Generic[S]):
     reason: CloseReason
     complete: bool
     revision: int = 1
+    size: int = 0
 
 
 @dataclass(slots=True)
@@ -158,11 +161,11 @@ class _OpenTrace:
 
     def __init__(self, now: float) -> None:
         self.spans: dict[bytes, RawSpan] = {}
-        self.own: dict[bytes, RawSpan] = {}
+        self.own: dict[bytes, RawSpan] | None = None
         self.first = now
         self.last = now
         self.root_at: float | None = None
-        self.local_roots: list[RawSpan] = []
+        self.local_roots: tuple[RawSpan, ...] = ()
         self.size = 0
         self.due = float("inf")
 
@@ -170,11 +173,15 @@ class _OpenTrace:
 class TraceAssembler:
     """Not thread-safe: one owner, which passes the time."""
 
-    def __init__(self, limits: AssemblyLimits, matches: Callable[[RawSpan], bool] | None = None) -> None:
+    def __init__(
+        self, limits: AssemblyLimits, matches: Callable[[RawSpan], bool] | None = None, *, judges: bool = True
+    ) -> None:
         """
         Args:
             limits: When traces close.
             matches: With `Trigger.MATCH`: whether a span starts the countdown.
+            judges: Whether to tell complete traces from others, which takes a look at every span. If nobody asks, none
+                is called complete.
 
         Raises:
             ValueError: `Trigger.MATCH` without a predicate.
@@ -184,6 +191,7 @@ class TraceAssembler:
             raise ValueError(msg)
         self._limits = limits
         self._matches = matches if limits.trigger is Trigger.MATCH else None
+        self._judges = judges
         self._open: dict[bytes, _OpenTrace] = {}
         # A heap of (due, trace id). An entry that no longer matches its trace is stale and gets skipped.
         self._deadlines: list[tuple[float, bytes]] = []
@@ -206,12 +214,13 @@ class TraceAssembler:
         touched: set[bytes] = set()
         open_traces = self._open
         max_spans, max_bytes = self._limits.max_spans_per_trace, self._limits.max_bytes_per_trace
+        has_matcher = self._matches is not None
         buffered = 0
         for span in spans:
-            trace_id = span.trace_id
+            data, scope, trace_id, span_id, parent_id, _, flags = span
             trace = open_traces.get(trace_id)
             if trace is None:
-                if span.scope.is_own:
+                if scope.is_own:
                     added.own.append(span)
                     continue
                 if trace_id in self._closed:
@@ -219,30 +228,26 @@ class TraceAssembler:
                     added.late.append(span)
                     continue
                 trace = self._begin(trace_id, now, added)
-            elif span.scope.is_own:
+            elif scope.is_own:
                 self._add_own(trace, span, added)
                 continue
-            key = span.span_id
-            known = trace.spans.get(key)
-            if known is not None:
-                if known.kind != span.kind:
-                    # A client and a server span may share an id; the second one to come is kept under a longer key.
-                    key += bytes((span.kind & 0xFF,))
-                    known = trace.spans.get(key)
-                if known is not None:
-                    _count_repeat(known, span)
+            known = trace.spans
+            if span_id in known:
+                span_id = _twin_key(known, span)  # noqa: PLW2901 - the key under which this span is kept
+                if span_id in known:
+                    _count_repeat(known[span_id], span)
                     added.duplicates.append(span)
                     continue
-            trace.spans[key] = span
+            known[span_id] = span
             buffered += 1
             trace.last = now
-            size = len(span.data) + SPAN_OVERHEAD
+            size = len(data) + SPAN_OVERHEAD
             trace.size += size
             self.size += size
-            if span.parent_id is None or span.flags & _LOCAL_ROOT == _LOCAL_ROOT or self._matches is not None:
+            if parent_id is None or flags & _LOCAL_ROOT == _LOCAL_ROOT or has_matcher:
                 self._note_root(trace, span, now)
                 touched.add(trace_id)
-            if len(trace.spans) >= max_spans:
+            if len(known) >= max_spans:
                 added.closed.append(self._close(trace_id, CloseReason.SPAN_LIMIT, now))
             elif trace.size >= max_bytes:
                 added.closed.append(self._close(trace_id, CloseReason.BYTE_LIMIT, now))
@@ -251,6 +256,7 @@ class TraceAssembler:
         count("assembler.spans", buffered)
         count("assembler.late_spans", len(added.late), policy=self._limits.late_spans.value)
         count("assembler.own_spans", len(added.own))
+        _count_closed(added.closed)
         return added
 
     def due(self, now: float) -> list[ClosedTrace[RawSpan]]:
@@ -268,6 +274,7 @@ class TraceAssembler:
                 # Spans came since: arrivals only note the time, so that a busy trace costs no heap operation a span.
                 trace.due = deadline
                 heapq.heappush(self._deadlines, (deadline, trace_id))
+        _count_closed(closed)
         return closed
 
     def next_deadline(self) -> float | None:
@@ -282,7 +289,9 @@ class TraceAssembler:
 
     def drain(self, reason: CloseReason, now: float) -> list[ClosedTrace[RawSpan]]:
         """Close everything that is left, oldest first."""
-        return [self._close(trace_id, reason, now) for trace_id in list(self._open)]
+        closed = [self._close(trace_id, reason, now) for trace_id in list(self._open)]
+        _count_closed(closed)
+        return closed
 
     def _begin(self, trace_id: bytes, now: float, added: Added) -> _OpenTrace:
         if len(self._open) >= self._limits.max_traces:
@@ -295,6 +304,8 @@ class TraceAssembler:
 
     def _add_own(self, trace: _OpenTrace, span: RawSpan, added: Added) -> None:
         """Keep one of our own spans for `Trace.evaluations`, within the limits of the trace; it never closes it."""
+        if trace.own is None:
+            trace.own = {}
         known = trace.own.get(span.span_id)
         if known is not None:
             _count_repeat(known, span)
@@ -315,7 +326,7 @@ class TraceAssembler:
         else:
             is_root = span.parent_id is None
             if is_local_root and trigger is not Trigger.ROOT:
-                trace.local_roots.append(span)
+                trace.local_roots += (span,)
         if is_root and trace.root_at is None:
             trace.root_at = now
 
@@ -353,12 +364,13 @@ class TraceAssembler:
         self._closed[trace_id] = now
         if len(self._closed) > _REMEMBERED_PER_OPEN_TRACE * self._limits.max_traces:
             del self._closed[next(iter(self._closed))]
-        count("assembler.closed", reason=reason.value)
         spans = list(trace.spans.values())
-        complete = reason not in _CUT_SHORT and not has_gaps(
+        complete = self._judges and reason not in _CUT_SHORT and not has_gaps(
             spans, trace.spans, local=self._limits.trigger is Trigger.LOCAL_ROOT
-        )
-        return ClosedTrace(trace_id, [*spans, *trace.own.values()], reason, complete)
+        )  # fmt: skip
+        if trace.own:
+            spans += trace.own.values()
+        return ClosedTrace(trace_id, spans, reason, complete, size=trace.size)
 
     def _recall(self, trace_id: bytes, now: float) -> None:
         """Keep what is still asked for: a trace that goes on for hours must not be forgotten and opened again."""
@@ -366,7 +378,7 @@ class TraceAssembler:
         self._closed[trace_id] = now
 
 
-def has_gaps(spans: Iterable[RawSpan], known: Iterable[bytes], *, local: bool) -> bool:
+def has_gaps(spans: Collection[RawSpan], known: Iterable[bytes], *, local: bool) -> bool:
     """
     Tell whether something is visibly missing from a trace.
 
@@ -376,17 +388,30 @@ def has_gaps(spans: Iterable[RawSpan], known: Iterable[bytes], *, local: bool) -
         local: Whether one service's part is all that is wanted: a local root then stands for the root, and its remote
             parent is not missed.
     """
-    ids: Container[bytes] = known if isinstance(known, dict | set) else set(known)
-    rooted = False
-    for span in spans:
-        parent_id = span.parent_id
-        if parent_id is None:
-            rooted = True
-        elif parent_id not in ids:
-            if not (local and span.flags & _LOCAL_ROOT == _LOCAL_ROOT):
-                return True
-            rooted = True
-    return not rooted
+    parents = {span.parent_id for span in spans}
+    missing = parents.difference(known)
+    missing.discard(None)
+    if not missing:
+        return None not in parents
+    if not local:
+        return True
+    strangers = [span for span in spans if span.parent_id in missing]
+    return not all(span.flags & _LOCAL_ROOT == _LOCAL_ROOT for span in strangers)
+
+
+def _twin_key(known: dict[bytes, RawSpan], span: RawSpan) -> bytes:
+    """
+    Return the key of a span whose id is taken: the id itself if it is the same span again.
+
+    A client and a server span may share an id; the second one to come is kept under a longer key.
+    """
+    same = known[span.span_id].kind == span.kind
+    return span.span_id if same else span.span_id + bytes((span.kind & 0xFF,))
+
+
+def _count_closed(closed: Iterable[ClosedTrace[RawSpan]]) -> None:
+    for reason, times in Counter(trace.reason for trace in closed).items():
+        count("assembler.closed", times, reason=reason.value)
 
 
 def _count_repeat(known: RawSpan, again: RawSpan) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_scorer.model.decision import Outcome
 from otel_scorer.pipeline.suppression import suppressed
+from otel_scorer.scorers.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,13 +43,14 @@ class _Beat:
 
 
 class CoroutineLane:
-    """Runs coroutine scorers. `start` before the first call; a lane that was given up is never used again."""
+    """
+    Runs coroutine scorers. `start` before the first call; a lane that was given up is never used again.
+
+    Args:
+        concurrency: How many calls of `concurrent` scorers run at the same time; of any other scorer one call runs.
+    """
 
     def __init__(self, concurrency: int = 64) -> None:
-        """
-        Args:
-            concurrency: How many calls of `concurrent` scorers run at the same time; any other runs one at a time.
-        """
         self._loop = asyncio.new_event_loop()
         self._slots = asyncio.Semaphore(concurrency)
         # Guards the calls: they come from the scoring thread and go on the loop's.
@@ -66,7 +68,8 @@ class CoroutineLane:
         call = _Call(invocation, settle)
         with self._lock:
             self._calls[call] = None
-        self._loop.call_soon_threadsafe(self._begin, call)
+        if not self._tell(self._begin, call):
+            settle(invocation.decide(Outcome.SHED, "shut down"))
 
     def blocked_by(self, now: float) -> set[PreparedScorer] | None:
         """
@@ -81,7 +84,7 @@ class CoroutineLane:
             running = [(call.invocation.prepared, task) for call, task in self._calls.items() if task is not None]
         if not running or self._beat is None or self._beat.is_back.is_set():
             self._beat = _Beat(now)
-            self._loop.call_soon_threadsafe(self._beat.is_back.set)
+            self._tell(self._beat.is_back.set)
             return None
         current = asyncio.current_task(self._loop)
         suspects = {prepared for prepared, task in running if task is current} or {prepared for prepared, _ in running}
@@ -100,17 +103,29 @@ class CoroutineLane:
         """
         with self._lock:
             calls, self._calls = list(self._calls), {}
-        self._loop.call_soon_threadsafe(self._end, on_back)
+        self._tell(self._end, on_back)
         names = ", ".join(sorted(repr(prepared.name) for prepared in culprits))
         for call in calls:
-            is_culprit = call.invocation.prepared in culprits
+            prepared = call.invocation.prepared
+            is_culprit = prepared in culprits
+            if not is_culprit and prepared.turn is not None:
+                # It may be this call's turn, and it can never be given back: the next call gets another one.
+                prepared.turn = Turn()
             call.settle(call.invocation.timed_out(None if is_culprit else f"scorer {names} blocked the event loop"))
 
     def shutdown(self, timeout: float) -> None:
         """Cancel what still runs and end the loop. Waits up to `timeout` seconds."""
         if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._end, _nothing)
+            self._tell(self._end, _nothing)
             self._thread.join(timeout)
+
+    def _tell(self, callback: Callable[..., object], *args: object) -> bool:
+        """Have something called on the loop; False if the loop is closed."""
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            return False
+        return True
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -77,7 +77,9 @@ class Emitter:
         with self._lock:
             pending, self._pending = self._pending, {}
         if pending:
-            self._on_scores(join_encoded(pending), sum(map(len, pending.values())))
+            spans = sum(map(len, pending.values()))
+            count("encoder.verdicts", spans, encoding=Emit.EVALUATION_SPAN.value)
+            self._on_scores(join_encoded(pending), spans)
 
     def _by_target(
         self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision]
@@ -110,7 +112,6 @@ class Emitter:
         scope = ScopeRef.of(span.scope.resource, own_scope())
         with self._lock:
             self._pending.setdefault(scope, []).extend(encoded)
-        count("encoder.verdicts", len(encoded), encoding=Emit.EVALUATION_SPAN.value)
 
     def _enriched(self, trace: ClosedTrace[RawSpan], span: RawSpan, verdicts: Sequence[Verdict]) -> RawSpan:
         attributes: dict[str, bytes] = {}
@@ -125,4 +126,4 @@ class Emitter:
             events = [encode_event(verdict, end) for verdict in verdicts]
             count("encoder.verdicts", len(verdicts), encoding=Emit.EVENTS.value)
         data = enrich_span(span.data, attributes, events)
-        return RawSpan(data, span.scope, span.trace_id, span.span_id, span.parent_id, span.kind, span.flags)
+        return span._replace(data=data)

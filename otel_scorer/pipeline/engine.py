@@ -8,9 +8,10 @@ the engine's own closes what is due. What leaves goes to two callables, one for 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from otel_scorer.model.wire import RawSpan
 
 __all__ = ["Engine", "EngineOptions", "Forwarding", "Job", "Result", "ScorerProfile", "ScoringBackend"]
+
+logger = logging.getLogger(__name__)
 
 # Releases are handed on in requests of about this size: small enough to interleave, large enough to be cheap.
 _RELEASE_BYTES: Final = 2 * 1024 * 1024
@@ -134,11 +137,13 @@ class Engine:
         self._holds_root = bool(scorers) and options.forwarding is Forwarding.HOLD_ROOT
         self._holds_trace = options.forwarding is Forwarding.HOLD_TRACE
         self._backend: ScoringBackend | None = None
-        self._assembler = TraceAssembler(options.limits, matches)
+        self._assembler = TraceAssembler(options.limits, matches, judges=bool(scorers))
         self._waiting: dict[int, _Waiting] = {}
         # (deadline, job id) of held traces; the delay is the same for all, so the order of entry is the order of time.
         self._held_until: deque[tuple[float, int]] = deque()
         self._next_job = 0
+        # Calls of `deliver` that have taken verdicts and not handed them on yet: the last of them is worth waiting for.
+        self._delivering = 0
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
         self._stopping = threading.Event()
@@ -176,9 +181,9 @@ class Engine:
             self._forward([*added.late, *added.own])
         elif self._holds_root:
             skipped = {id(span) for span in added.duplicates}
-            late = {id(span) for span in added.late}
+            unheld = {id(span) for span in (*added.late, *added.own)}
             self._forward(
-                span for span in spans if (span.parent_id is not None or id(span) in late) and id(span) not in skipped
+                span for span in spans if (span.parent_id is not None or id(span) in unheld) and id(span) not in skipped
             )
         elif added.duplicates:
             skipped = {id(span) for span in added.duplicates}
@@ -207,13 +212,18 @@ class Engine:
                     del self._waiting[result.job_id]
                     if waiting.held:
                         ready.append(waiting)
-            if not self._waiting:
-                self._idle.notify_all()
-        for waiting, decisions in unheld:
-            _count_decisions(decisions)
-            self._emitter.emit(waiting.trace, decisions)
-        self._release([(waiting, waiting.held) for waiting in ready], reason="decided")
-        self._emitter.flush()
+            self._delivering += 1
+        try:
+            _count_decisions(decision for _, decisions in unheld for decision in decisions)
+            for waiting, decisions in unheld:
+                self._emitter.emit(waiting.trace, decisions)
+            self._release([(waiting, waiting.held) for waiting in ready], reason="decided")
+            self._emitter.flush()
+        finally:
+            with self._lock:
+                self._delivering -= 1
+                if not self._waiting and not self._delivering:
+                    self._idle.notify_all()
 
     def drain(self, timeout: float) -> bool:
         """
@@ -232,7 +242,7 @@ class Engine:
             closed = self._assembler.drain(CloseReason.SHUTDOWN, self._clock())
         self._closed(closed)
         with self._lock:
-            decided = self._idle.wait_for(lambda: not self._waiting, timeout)
+            decided = self._idle.wait_for(lambda: not self._waiting and not self._delivering, timeout)
             left = [waiting.let_go() for waiting in self._waiting.values() if waiting.held]
         self._release(left, reason="shutdown")
         self._emitter.flush()
@@ -256,7 +266,7 @@ class Engine:
         if not closed:
             return
         if not self._scorers or self._backend is None:
-            self._forward_traces([trace.spans for trace in closed])
+            self._forward_traces([(self._held_spans(trace), trace.size) for trace in closed])
             return
         jobs: list[Job] = []
         undecided: list[tuple[ClosedTrace[RawSpan], list[Decision]]] = []
@@ -274,14 +284,16 @@ class Engine:
                 if waiting.held:
                     self._held_until.append((until, job.id))
                 jobs.append(job)
-        self._forward_traces([self._held_spans(trace) for trace, _ in undecided])
+        self._forward_traces([(self._held_spans(trace), trace.size) for trace, _ in undecided])
         refused_jobs = self._backend.submit(jobs)
         if refused_jobs:
             self.deliver(Result(job.id, self._shed(job), done=True) for job in refused_jobs)
 
     def _held_spans(self, trace: ClosedTrace[RawSpan]) -> list[RawSpan]:
         if self._holds_trace:
-            return [span for span in trace.spans if not span.scope.is_own]
+            # Our own spans went on at once; they come after the others, and hardly any trace has some.
+            has_own = bool(trace.spans) and trace.spans[-1].scope.is_own
+            return [span for span in trace.spans if not span.scope.is_own] if has_own else trace.spans
         if self._holds_root:
             return [span for span in trace.spans if span.parent_id is None and not span.scope.is_own]
         return []
@@ -304,10 +316,10 @@ class Engine:
 
     def _release(self, ready: Sequence[tuple[_Waiting, list[RawSpan]]], *, reason: str) -> None:
         """Let held spans go with the verdicts that are in."""
-        traces: list[list[RawSpan]] = []
-        for waiting, held in ready:
-            _count_decisions(waiting.decisions)
-            traces.append(self._emitter.enrich(waiting.trace, held, waiting.decisions))
+        _count_decisions(decision for waiting, _ in ready for decision in waiting.decisions)
+        traces = [
+            (self._emitter.enrich(waiting.trace, held, waiting.decisions), waiting.trace.size) for waiting, held in ready
+        ]
         count("holding.released", len(traces), reason=reason)
         self._forward_traces(traces)
 
@@ -316,12 +328,11 @@ class Engine:
         if batch:
             self._on_spans(join_spans(batch), len(batch))
 
-    def _forward_traces(self, traces: Iterable[list[RawSpan]]) -> None:
-        """Forward whole traces, several in one request, never one trace in two unless it alone is over the size."""
+    def _forward_traces(self, traces: Iterable[tuple[list[RawSpan], int]]) -> None:
+        """Forward whole traces, given with their sizes, several in one request and none in two."""
         batch: list[RawSpan] = []
         size = 0
-        for spans in traces:
-            weight = sum([len(span.data) for span in spans])
+        for spans, weight in traces:
             if batch and size + weight > _RELEASE_BYTES:
                 self._forward(batch)
                 batch, size = [], 0
@@ -330,15 +341,22 @@ class Engine:
         self._forward(batch)
 
     def _run_timer(self) -> None:
-        while not self._stopping.is_set():
-            now = self._clock()
-            with self._lock:
-                closed = self._assembler.due(now)
-                overdue = self._overdue(now)
-            self._closed(closed)
-            self._release(overdue, reason="deadline")
-            self._emitter.flush()
-            self._stopping.wait(_TICK)
+        while not self._stopping.wait(_TICK):
+            try:
+                self.tick()
+            except Exception:
+                # Whatever went wrong with these traces, the next ones must still close.
+                logger.exception("Cannot handle closed traces")
+
+    def tick(self) -> None:
+        """Close what is due and let go what was held long enough. The timer thread calls it; tests may do so themselves."""
+        now = self._clock()
+        with self._lock:
+            closed = self._assembler.due(now)
+            overdue = self._overdue(now)
+        self._closed(closed)
+        self._release(overdue, reason="deadline")
+        self._emitter.flush()
 
     def _overdue(self, now: float) -> list[tuple[_Waiting, list[RawSpan]]]:
         """Take the traces that were held long enough; their verdicts become evaluation spans when they come."""
@@ -358,5 +376,5 @@ def _decision(
 
 
 def _count_decisions(decisions: Iterable[Decision]) -> None:
-    for decision in decisions:
-        count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
+    for (scorer, outcome), times in Counter((each.scorer, each.outcome) for each in decisions).items():
+        count("scoring.decisions", times, scorer=scorer, outcome=outcome.value)

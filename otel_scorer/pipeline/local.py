@@ -11,9 +11,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.model.decision import Decision, Outcome
@@ -34,6 +35,11 @@ OnDecision: TypeAlias = Callable[[int, Decision | None, bool], None]
 
 # Seconds between two looks at what runs, while something runs; a scorer that is this late is still let in.
 _TICK: Final = 0.05
+# Waking a thread costs the application more than everything else that is done for a trace. So the scoring thread only
+# naps while traces keep coming, and has to be woken when it fell asleep, when much is waiting, or when somebody waits.
+_NAP: Final = 0.02
+_NAPS_BEFORE_SLEEP: Final = 50
+_MUCH: Final = 64
 _HUNG: Final = "an earlier call of this scorer has not come back yet"
 
 
@@ -77,7 +83,9 @@ class LocalScoring:
         self._limit = queue_size
         self._concurrency = concurrency
         self._clock = clock
-        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._queue: deque[tuple[Callable[[], Sequence[Choice]], OnDecision]] = deque()
+        self._bell = threading.Event()
+        self._is_asleep = False
         # Guards everything below; never held while a scorer or a callable of somebody else runs.
         self._lock = threading.Lock()
         self._freed = threading.Condition(self._lock)
@@ -119,8 +127,14 @@ class LocalScoring:
             if not self._is_running or self._jobs >= self._limit:
                 return False
             self._jobs += 1
-        self._put(_Job(choose, on_decision))
+        self._queue.append((choose, on_decision))
+        if self._is_asleep or len(self._queue) >= _MUCH:
+            self.hurry()
         return True
+
+    def hurry(self) -> None:
+        """Have the scoring thread look for work at once: somebody waits for it."""
+        self._bell.set()
 
     def run(self, choices: Sequence[Choice]) -> list[Decision]:
         """
@@ -147,7 +161,8 @@ class LocalScoring:
                 msg = "LocalScoring has not been started, or was shut down"
                 raise RuntimeError(msg)
             self._jobs += 1
-        self._put(_Job(lambda: choices, on_decision))
+        self._queue.append((lambda: choices, on_decision))
+        self.hurry()
         done.wait()
         return [decisions[index] for index in sorted(decisions)]
 
@@ -164,31 +179,19 @@ class LocalScoring:
         with self._freed:
             if not self._is_running:
                 return not self._jobs
+            self.hurry()
             in_time = self._freed.wait_for(lambda: not self._jobs, max(0.0, timeout))
             self._is_running = False
             current = self._seat.job
         self._alarm.set()
-        for job in [*self._left_in_queue(), *filter(None, [current])]:
-            self._shed(job)
-        self._queue.put(None)
+        self.hurry()
+        while self._queue:
+            self._shed(_Job(*self._queue.popleft()))
+        if current is not None:
+            self._shed(current)
         if self._lane is not None:
             self._lane.shutdown(_TICK)
         return in_time
-
-    def _put(self, job: _Job) -> None:
-        self._queue.put(job)
-        if not self._alarm.is_set():
-            self._alarm.set()
-
-    def _left_in_queue(self) -> list[_Job]:
-        left: list[_Job] = []
-        try:
-            while True:
-                job = self._queue.get_nowait()
-                if job is not None:
-                    left.append(job)
-        except Empty:
-            return left
 
     # The scoring thread.
 
@@ -204,13 +207,29 @@ class LocalScoring:
         with suppressed():
             if resume is not None and not self._go_through(seat, *resume):
                 return
-            while (job := self._queue.get()) is not None:
+            while (job := self._next()) is not None:
                 if not self._go_through(seat, job, 0):
                     return
+
+    def _next(self) -> _Job | None:
+        """Return the next trace, or None at the end."""
+        naps = 0
+        while self._is_running:
+            if self._queue:
+                with suppress(IndexError):  # another thread may take it, after an abandoned one was replaced
+                    return _Job(*self._queue.popleft())
+            self._is_asleep = naps >= _NAPS_BEFORE_SLEEP
+            if not self._queue:
+                naps = 0 if self._bell.wait(None if self._is_asleep else _NAP) else naps + 1
+                self._bell.clear()
+            self._is_asleep = False
+        return None
 
     def _go_through(self, seat: _Seat, job: _Job, begin: int) -> bool:
         """Make the calls from `begin` on; return whether this thread may go on."""
         seat.job = job
+        if not self._alarm.is_set():
+            self._alarm.set()
         choices = self._choose(job) if job.choices is None else job.choices
         for index in range(begin, len(choices)):
             choice = choices[index]

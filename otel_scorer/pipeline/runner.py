@@ -188,7 +188,8 @@ class Invocation:
     def timed_out(self, reason: str | None = None) -> Decision:
         """Return the decision about a call that took too long."""
         prepared = self.prepared
-        reason = reason or f"not finished within {prepared.timeout:g} s" if prepared.timeout else reason or "given up"
+        if reason is None:
+            reason = "given up" if prepared.timeout is None else f"not finished within {prepared.timeout:g} s"
         error = AssessmentError("TimeoutError", f"Scorer {prepared.name!r}: {reason}")
         return self.decide(Outcome.TIMED_OUT, reason, results.error_feedback(prepared.name, error))
 

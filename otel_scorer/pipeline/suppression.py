@@ -10,13 +10,13 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS  # p
 from opentelemetry.context import Context, attach, detach, get_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 __all__ = ["is_suppressed", "suppressed"]
 
 
 @contextmanager
-def suppressed() -> Iterator[None]:
+def suppressed() -> Generator[None]:
     """Leave the caller's trace, if there is one, and suppress instrumentation until the block ends."""
     token = attach(Context({SUPPRESS: True}))
     try:

@@ -8,7 +8,7 @@ is due. One owner; not thread-safe.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -24,10 +24,14 @@ __all__ = ["ClosedUnit", "Place", "UnitAssembler"]
 
 S = TypeVar("S")
 
+# Measuring a span costs as much as counting it: some are, and the next ones are taken to be like them.
+_MEASURED_EVERY: Final = 8
+_TYPICAL_SIZE: Final = 4096
 # When a unit must go to make room, the heaviest among this many oldest ones goes.
 _EVICTION_CANDIDATES: Final = 16
 _REMEMBERED_PER_OPEN_UNIT: Final = 10
 _MOST_REMEMBERED: Final = 100_000
+_REFUSALS: Final = 4096
 # All units together may hold as much as this many of the largest size.
 _LARGEST_UNITS: Final = 8
 
@@ -53,7 +57,19 @@ class ClosedUnit(ClosedTrace[S]):
 
 
 class _Unit(Generic[S]):
-    __slots__ = ("ended", "has_whole_root", "ids", "open", "opened", "root", "root_id", "size", "spans", "trace_id")
+    __slots__ = (
+        "ended",
+        "has_whole_root",
+        "ids",
+        "open",
+        "opened",
+        "root",
+        "root_id",
+        "size",
+        "span_size",
+        "spans",
+        "trace_id",
+    )
 
     def __init__(self, trace_id: int, root_id: int, now: float, *, has_whole_root: bool) -> None:
         self.trace_id = trace_id
@@ -65,6 +81,7 @@ class _Unit(Generic[S]):
         self.ids = [root_id]
         self.spans: list[S] = []
         self.size = 0
+        self.span_size = 0
         self.root: S | None = None
         self.ended: float | None = None
 
@@ -73,23 +90,35 @@ def _admit_all(_trace_id: int, _is_head: bool) -> bool:  # noqa: FBT001 - see Un
     return True
 
 
+def _typical(_span: object) -> int:
+    return _TYPICAL_SIZE
+
+
 class UnitAssembler(Generic[S]):
     """
     Not thread-safe: one owner, which passes the time. Trace and span ids are numbers, as in the SDK.
 
     A unit opens with its local root: a span without a parent, with a remote parent, or with a parent that is unknown
     here. Children join the unit of their parent, also of one that has ended. What joins no unit is the caller's alone.
+
+    Args:
+        limits: `root_cap`, `max_age` and the sizes count; the graces are for those who must guess.
+        admits: Whether a unit of this trace is opened at all. The flag: its local root is a head of the trace, as
+            opposed to a span whose parent should be here and is not.
+        measure: Returns the estimated size of a span in bytes.
     """
 
-    def __init__(self, limits: AssemblyLimits, admits: Callable[[int, bool], bool] = _admit_all) -> None:
-        """
-        Args:
-            limits: `root_cap`, `max_age` and the sizes count; the graces are for those who must guess.
-            admits: Whether a unit of this trace is to be opened at all; the flag: its local root is a head of the trace,
-                as opposed to a span whose parent should be here and is not (because that one was not admitted, say).
-        """
+    def __init__(
+        self,
+        limits: AssemblyLimits,
+        admits: Callable[[int, bool], bool] = _admit_all,
+        measure: Callable[[S], int] = _typical,
+    ) -> None:
         self._limits = limits
-        self._admits = admits
+        # Looked up for every span, hence here.
+        self._max_spans = limits.max_spans_per_trace
+        self._max_bytes = limits.max_bytes_per_trace
+        self._measure = measure
         # Trace id -> span id -> unit, for every span of an open unit, ended ones included.
         self._traces: dict[int, dict[int, _Unit[S]]] = {}
         # Open units, oldest first; and those whose root has ended, in that order. Both delays are the same for all, so
@@ -98,6 +127,10 @@ class UnitAssembler(Generic[S]):
         self._lingering: OrderedDict[_Unit[S], None] = OrderedDict()
         # Traces that had a unit closed, least recently touched first.
         self._closed: OrderedDict[int, None] = OrderedDict()
+        # Traces that were not admitted lately, so that it is not asked again for every span of theirs.
+        self._refused: set[int] = set()
+        self._refusals: deque[int] = deque()
+        self._ask = admits
         self._remembered = min(_REMEMBERED_PER_OPEN_UNIT * limits.max_traces, _MOST_REMEMBERED)
         self.size = 0
         """Estimated bytes of all spans that are held."""
@@ -113,8 +146,20 @@ class UnitAssembler(Generic[S]):
         """Return the ids of all spans of open units."""
         return frozenset(span_id for trace in self._traces.values() for span_id in trace)
 
+    def join(self, trace_id: int, span_id: int, parent_id: int) -> bool:
+        """Note that a span with a local parent has started, if its parent's unit is open; else nothing is noted."""
+        trace = self._traces.get(trace_id)
+        unit = None if trace is None else trace.get(parent_id)
+        # Spans that only ever start must not pile up either.
+        if trace is None or unit is None or len(unit.ids) >= self._max_spans:
+            return False
+        trace[span_id] = unit
+        unit.open += 1
+        unit.ids.append(span_id)
+        return True
+
     def started(
-        self, trace_id: int, span_id: int, parent_id: int | None, is_remote_parent: bool, now: float  # noqa: FBT001
+        self, trace_id: int, span_id: int, parent_id: int | None, now: float, *, is_remote_parent: bool = False
     ) -> Sequence[ClosedUnit[S]]:
         """
         Note that a span has started.
@@ -123,37 +168,26 @@ class UnitAssembler(Generic[S]):
             trace_id: 128 bits.
             span_id: 64 bits.
             parent_id: None for a root.
-            is_remote_parent: Whether the parent lives in another process.
             now: Monotonic seconds.
+            is_remote_parent: Whether the parent lives in another process.
 
         Returns:
             Units that had to close to make room.
         """
-        is_child = parent_id is not None and not is_remote_parent
-        if is_child:
-            trace = self._traces.get(trace_id)
-            if trace is not None and (unit := trace.get(parent_id)) is not None:  # type: ignore[arg-type]  # is_child
-                if len(unit.ids) >= self._limits.max_spans_per_trace:
-                    # Spans that only ever start must not pile up either.
-                    return self._closed_now(unit, CloseReason.SPAN_LIMIT)
-                trace[span_id] = unit
-                unit.open += 1
-                unit.ids.append(span_id)
-                return ()
-            if trace_id in self._closed:
-                # Its parent's unit is closed: late. Nothing is noted, so its own children are late too.
-                return ()
-        if not self._admits(trace_id, not is_child):
+        if parent_id is None or is_remote_parent:
+            return self._open(trace_id, span_id, now) if self._admits(trace_id, True) else ()  # noqa: FBT003
+        if self.join(trace_id, span_id, parent_id):
             return ()
-        evicted = self._make_room()
-        unit = _Unit[S](trace_id, span_id, now, has_whole_root=not is_child)
-        self._units[unit] = None
-        self._traces.setdefault(trace_id, {})[span_id] = unit
-        return evicted
+        unit = self._traces.get(trace_id, {}).get(parent_id)
+        if unit is not None:
+            return self._closed_now(unit, CloseReason.SPAN_LIMIT)
+        # The unit of the parent is closed: late. Nothing is noted, so that its own children are late too. Or nobody
+        # wanted the trace of the parent: then nobody wants this part of it.
+        if trace_id in self._closed or trace_id in self._refused or not self._admits(trace_id, False):  # noqa: FBT003
+            return ()
+        return self._open(trace_id, span_id, now, is_orphan=True)
 
-    def ended(
-        self, trace_id: int, span_id: int, span: S, size: int, now: float
-    ) -> tuple[Place, Sequence[ClosedUnit[S]]]:
+    def ended(self, trace_id: int, span_id: int, span: S, now: float) -> tuple[Place, Sequence[ClosedUnit[S]]]:
         """
         Note that a span has ended.
 
@@ -161,7 +195,6 @@ class UnitAssembler(Generic[S]):
             trace_id: 128 bits.
             span_id: 64 bits.
             span: The ended span.
-            size: Its estimated size in bytes.
             now: Monotonic seconds.
 
         Returns:
@@ -174,10 +207,13 @@ class UnitAssembler(Generic[S]):
                 self._closed.move_to_end(trace_id)
                 count("assembler.late_spans", policy=self._limits.late_spans.value)
             return _NOWHERE
-        unit.spans.append(span)
+        spans = unit.spans
+        if not len(spans) % _MEASURED_EVERY:
+            unit.span_size = self._measure(span)
+        spans.append(span)
+        unit.size += unit.span_size
+        self.size += unit.span_size
         unit.open -= 1
-        unit.size += size
-        self.size += size
         is_root = span_id == unit.root_id
         if is_root:
             unit.root = span
@@ -186,13 +222,13 @@ class UnitAssembler(Generic[S]):
                 self._lingering[unit] = None
         if not unit.open:
             closed: Sequence[ClosedUnit[S]] = (self._close(unit, CloseReason.ALL_CLOSED),)
-        elif len(unit.spans) >= self._limits.max_spans_per_trace:
+        elif len(spans) >= self._max_spans:
             closed = (self._close(unit, CloseReason.SPAN_LIMIT),)
-        elif unit.size >= self._limits.max_bytes_per_trace:
+        elif unit.size >= self._max_bytes:
             closed = (self._close(unit, CloseReason.BYTE_LIMIT),)
         else:
             return _ROOT if is_root else _CHILD
-        return (Place.ROOT if is_root else Place.CHILD), closed
+        return (_ROOT if is_root else _CHILD)[0], closed
 
     def due(self, now: float) -> list[ClosedUnit[S]]:
         """Close the units whose time has come."""
@@ -227,6 +263,23 @@ class UnitAssembler(Generic[S]):
             self._close_into(closed, unit, CloseReason.ROOT_QUIET)
         return closed
 
+    def _admits(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001
+        if self._ask(trace_id, is_head):
+            return True
+        if trace_id not in self._refused:
+            self._refused.add(trace_id)
+            self._refusals.append(trace_id)
+            if len(self._refusals) > _REFUSALS:
+                self._refused.discard(self._refusals.popleft())
+        return False
+
+    def _open(self, trace_id: int, span_id: int, now: float, *, is_orphan: bool = False) -> Sequence[ClosedUnit[S]]:
+        evicted = self._make_room()
+        unit = _Unit[S](trace_id, span_id, now, has_whole_root=not is_orphan)
+        self._units[unit] = None
+        self._traces.setdefault(trace_id, {})[span_id] = unit
+        return evicted
+
     def _make_room(self) -> Sequence[ClosedUnit[S]]:
         limits = self._limits
         is_full = len(self._units) >= limits.max_traces or self.size >= _LARGEST_UNITS * limits.max_bytes_per_trace
@@ -260,8 +313,6 @@ class UnitAssembler(Generic[S]):
         self._closed.move_to_end(trace_id)
         if len(self._closed) > self._remembered:
             self._closed.popitem(last=False)
-        count("assembler.closed", reason=reason.value)
-        count("assembler.spans", len(unit.spans))
         complete = reason is CloseReason.ALL_CLOSED and unit.has_whole_root
         return ClosedUnit(trace_id.to_bytes(16, "big"), unit.spans, reason, complete, root=unit.root)
 

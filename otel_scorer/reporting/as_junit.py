@@ -29,7 +29,7 @@ def as_junit(report: Report) -> str:
                 SubElement(case, "failure", message=_text(bound.text))
             suites["bounds"].append(case)
     for name, cases in suites.items():
-        suite = SubElement(top, "testsuite", name=_text(name), **_totals(cases))
+        suite = SubElement(top, "testsuite", {"name": _text(name), **_totals(cases)})
         suite.extend(cases)
     top.attrib.update(_totals([case for cases in suites.values() for case in cases]))
     indent(top)

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from otel_scorer.reporting.plain_text import printable
 from otel_scorer.reporting.summary_cells import HEADINGS, cells
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def as_table(report: Report, *, width: int = 100, color: bool = False) -> str:
     )
     with console.capture() as captured:
         _print(console, report)
-    return captured.get()
+    return "".join(f"{line.rstrip()}\n" for line in captured.get().splitlines())
 
 
 def _print(console: Console, report: Report) -> None:
@@ -51,12 +52,12 @@ def _print(console: Console, report: Report) -> None:
         for heading in HEADINGS:
             table.add_column(heading, style=_STYLES.get(heading), overflow="fold")
         for summary in report.summaries:
-            table.add_row(*map(Text, cells(summary)))
+            table.add_row(*(Text(printable(cell)) for cell in cells(summary)))
         console.print(Padding(table, (1, 0, 0, 0)))
     failures = report.failures
     if failures:
         console.print()
-        console.print(Text(f"{_count(len(failures), 'failure')} and errors", style="bold"))
+        console.print(Text(f"Failures and errors ({len(failures)})", style="bold"))
     for row in failures[:_MAX_FAILURES]:
         _print_failure(console, row)
     if len(failures) > _MAX_FAILURES:
@@ -70,10 +71,11 @@ def _print(console: Console, report: Report) -> None:
 
 def _print_failure(console: Console, row: Row) -> None:
     style = "bold red" if row.is_error else "red"
-    verdict = str(row.outcome) if row.feedback is None else row.verdict
-    where = f"  {row.trace_name}  {row.trace_id}" + ("" if row.span_id is None else f"/{row.span_id}")
-    console.print(Text.assemble("  ", (verdict, style), f"  {row.name}", (where, "dim")), soft_wrap=True)
-    lines = row.explanation.splitlines()
+    where = f"  {printable(row.trace_name)}  {row.trace_id}" + ("" if row.span_id is None else f"/{row.span_id}")
+    console.print(
+        Text.assemble("  ", (printable(row.verdict), style), f"  {printable(row.name)}", (where, "dim")), soft_wrap=True
+    )
+    lines = printable(row.explanation).splitlines()
     shown = lines[:_MAX_LINES] + (["..."] if len(lines) > _MAX_LINES else [])
     for line in shown:
         console.print(Padding(Text(line), (0, 0, 0, 6)))

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Protocol
 
-from otel_scorer.model.trace import MISSING
+from otel_scorer.model.trace import MISSING, SpanType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otel_scorer.model.trace import Span, Trace
 
-__all__ = ["Explainer", "inspect_trace", "value_or_none"]
+__all__ = ["Explainer", "explained", "inspect_trace"]
 
 
 class Explainer(Protocol):
@@ -46,8 +46,8 @@ def inspect_trace(trace: Trace, explainer: Explainer | None = None) -> dict[str,
         "tool_calls": [
             {
                 "name": call.name,
-                "arguments": value_or_none(call.arguments),
-                "result": value_or_none(call.result),
+                "arguments": _value_or_none(call.arguments),
+                "result": _value_or_none(call.result),
                 "failed": call.failed,
                 "call_id": call.call_id,
             }
@@ -78,11 +78,20 @@ def _span(span: Span, explainer: Explainer | None) -> dict[str, Any]:
     }
     if explainer is not None:
         found["explain"] = {
-            field: {"dialect": dialect, "key": key} for field, (dialect, key) in explainer.explain(span).items()
+            field: {"dialect": dialect, "key": key} for field, (dialect, key) in explained(span, explainer).items()
         }
     return found
 
 
-def value_or_none(value: Any) -> Any:
-    """Return the value, with None for what nobody recorded."""
+def explained(span: Span, explainer: Explainer) -> dict[str, tuple[str, str]]:
+    """Return where the values of a span are read from, less what says the same again in another form."""
+    is_tool = span.span_type == SpanType.TOOL
+    return {
+        field: place
+        for field, place in explainer.explain(span).items()
+        if not field.startswith("chat_") and (is_tool or not field.startswith("tool_"))
+    }
+
+
+def _value_or_none(value: Any) -> Any:
     return None if value is MISSING else value

@@ -72,9 +72,9 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """The value as people read it: Pass, Fail, a number, text, `no value`, or the outcome."""
+        """The value as people read it: Pass, Fail, a number, text, `no value`, `no feedback`, or the outcome."""
         if self.feedback is None:
-            return str(self.outcome)
+            return "no feedback" if self.outcome is Outcome.SCORED else str(self.outcome)
         if self.feedback.error is not None:
             return "Error"
         return shown(self.feedback.value)
@@ -129,7 +129,7 @@ class Summary:
         if row.is_error:
             self.errors += 1
         elif row.feedback is None:
-            self.outcomes[str(row.outcome)] += 1
+            self.outcomes[row.verdict] += 1
         elif row.feedback.value is None:
             self.no_value += 1
         else:

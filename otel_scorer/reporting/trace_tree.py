@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.text import Text
 from rich.tree import Tree
 
+from otel_scorer.reporting.inspection import explained
+from otel_scorer.reporting.plain_text import one_line, printable
+
 if TYPE_CHECKING:
     from otel_scorer.model.trace import Span, ToolCall, Trace
     from otel_scorer.reporting.inspection import Explainer
@@ -47,9 +50,9 @@ def trace_tree(trace: Trace, explainer: Explainer | None = None) -> Tree:
         branch = branches[depth].add(_line(span, calls.get(span.span_id)))
         branches.append(branch)
         if explainer is not None:
-            for field, (dialect, key) in explainer.explain(span).items():
+            for field, (dialect, key) in explained(span, explainer).items():
                 value = _short(span.read(field), _MAX_VALUE)
-                branch.add(Text.assemble((field, "bold"), f" = {value}  ", (f"{dialect}: {key}", "dim")))
+                branch.add(Text.assemble((field, "bold"), (f" ({dialect}: {printable(key)})", "dim"), f" {value}"))
     return tree
 
 
@@ -61,12 +64,12 @@ def _heading(trace: Trace) -> Text:
         facts.append(f"{usage.input_tokens} + {usage.output_tokens} tokens")
     if not trace.is_complete:
         facts.append("incomplete")
-    return Text.assemble((trace.trace_id, "bold"), (f"  {', '.join(filter(None, facts))}", "dim"))
+    return Text.assemble((trace.trace_id, "bold"), (f"  {printable(', '.join(filter(None, facts)))}", "dim"))
 
 
 def _line(span: Span, call: ToolCall | None) -> Text:
     line = Text.assemble(
-        span.name,
+        printable(span.name),
         "  ",
         (span.span_type, _TYPE_STYLES.get(span.span_type, "green")),
         (f"  {duration_text(span.duration_ns)}", "dim"),
@@ -75,7 +78,7 @@ def _line(span: Span, call: ToolCall | None) -> Text:
         line.append(f"  {_short(call.arguments, _MAX_ARGUMENTS)}")
     if span.failed:
         message = span.status.description or str(span.get_attribute("error.type") or "")
-        line.append(f"  ERROR {_short_text(message, _MAX_VALUE)}".rstrip(), style="bold red")
+        line.append(f"  ERROR {one_line(message, _MAX_VALUE)}".rstrip(), style="bold red")
     return line
 
 
@@ -89,9 +92,4 @@ def duration_text(nanoseconds: int) -> str:
 
 def _short(value: Any, limit: int) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return _short_text(text, limit)
-
-
-def _short_text(text: str, limit: int) -> str:
-    flat = " ".join(text.split())
-    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
+    return one_line(text, limit)

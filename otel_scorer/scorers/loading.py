@@ -144,15 +144,23 @@ def _entry_point(name: str) -> Any:
 
 
 def _module(name: str, reference: str) -> ModuleType:
-    try:
-        known = importlib.util.find_spec(name) is not None
-    except (ImportError, ValueError, AttributeError):
-        known = False  # a parent package is missing, or the name is none
-    except Exception as error:
-        raise ConfigError(_import_problem(reference, error)) from error
-    if not known:
-        raise ConfigError(f"Unknown scorer {reference!r}: {_suggestions(name)}")
+    here = str(Path.cwd())
+    if not _exists(name, reference):
+        # Unlike `python`, an installed command does not look into the folder that it was called in.
+        sys.path.append(here)
+        if not _exists(name, reference):
+            sys.path.remove(here)
+            raise ConfigError(f"Unknown scorer {reference!r}: {_suggestions(name)}")
     return cast("ModuleType", _guarded(lambda: importlib.import_module(name), reference))
+
+
+def _exists(name: str, reference: str) -> bool:
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError, AttributeError):
+        return False  # a parent package is missing, or the name is none
+    except (Exception, SystemExit) as error:  # finding `a.b` executes `a`, which is somebody's code
+        raise ConfigError(_import_problem(reference, error)) from error
 
 
 def _suggestions(name: str) -> str:
@@ -160,9 +168,7 @@ def _suggestions(name: str) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     if near:
         return f"did you mean {near[0]!r}?"
-    if Path(f"{name}.py").is_file():
-        return f"did you mean the file {name}.py?"
-    return f"it is no module that can be imported, no file, and not one of {', '.join(known)}"
+    return f"it is no module that can be imported, no path of a .py file, and not one of {', '.join(known)}"
 
 
 def _module_of_file(place: str, modules: dict[str, ModuleType]) -> ModuleType:

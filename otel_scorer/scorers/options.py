@@ -42,7 +42,8 @@ def _refuse_unannotated(class_name: str, attribute: str) -> NoReturn:
     if attribute in OPTION_NAMES:
         kind = str(ScorerOptions.model_fields[attribute].annotation)
         kind = "str" if attribute == "name" else kind.removeprefix("typing.")
-        msg = f"Scorer class {class_name!r} sets `{attribute}` without a type annotation: write `{attribute}: {kind} = ...`"
+        cure = f"write `{attribute}: {kind} = ...`"
+        msg = f"Scorer class {class_name!r} sets `{attribute}` without a type annotation: {cure}"
         raise ScorerDefinitionError(msg)
     msg = (
         f"Scorer class {class_name!r} sets `{attribute}` without a type annotation, so all its instances would share "

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 __all__ = ["json_values", "salvage"]
 
 _BOM: Final = b"\xef\xbb\xbf"
-_MARK: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]]', re.DOTALL)
+# A text that is cut off goes on to the end: what is in it is no bracket.
+_MARK: Final = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[{}\[\]]', re.DOTALL)
 # A cut is only made behind an element of one of these lists, or of a list at the top: half a span is no span.
 _LISTS: Final = frozenset({
     "requests",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import PermanentError, RetryableError, TooLargeError
 from otel_scorer.model.wire import count_items, split_request
@@ -22,6 +22,9 @@ __all__ = ["Delivery", "Stopping"]
 
 _logger = logging.getLogger(__name__)
 
+# Seconds between attempts while stopping, whatever the back-off or the backend says.
+_HURRY: Final = 1.0
+
 
 class Stopping:
     """Tells the sending threads of a forwarder to hurry, and later to give up."""
@@ -38,8 +41,11 @@ class Stopping:
         self.closing.set()
 
     def sleep(self, seconds: float) -> None:
-        """Wait; cut short once when stopping begins, and when the time is up."""
-        (self.expired if self.closing.is_set() else self.closing).wait(seconds)
+        """Wait; less when stopping begins or has begun, as there may be no later, and no longer once the time is up."""
+        if self.closing.is_set():
+            self.expired.wait(min(seconds, _HURRY))
+        else:
+            self.closing.wait(seconds)
 
     def limit(self, timeout: float) -> float:
         """Return how long an attempt may take that usually may take `timeout` seconds."""
@@ -87,6 +93,8 @@ class Delivery:
         self._clock = clock
         self._sleep = sleep or stopping.sleep
         self._log_limit = LogLimit()
+        self.gave_up = False
+        """Whether anything was dropped because time ran out at shutdown."""
         self._outstanding = 0
         self._abandoned = False
         self._lock = threading.Lock()  # guards _outstanding and _abandoned
@@ -126,7 +134,9 @@ class Delivery:
             except PermanentError as error:
                 self._drop(items, error.code, error)
             except RetryableError as error:
-                self._drop(items, "shutdown" if self._stopping.expired.is_set() else "retry_expired", error)
+                expired = self._stopping.expired.is_set()
+                self.gave_up |= expired
+                self._drop(items, "shutdown" if expired else "retry_expired", error)
             else:
                 self._took(items, partial)
 

@@ -9,11 +9,10 @@ from urllib.parse import urlsplit, urlunsplit
 
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.wire import Signal
-from otel_scorer.transport.exchange import HTTP_PATHS, Sender
+from otel_scorer.transport.exchange import HTTP_PATHS, Compression, Sender, TlsFiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from urllib.parse import SplitResult
 
     from otel_scorer.transport.retry import RetryPolicy
@@ -48,13 +47,6 @@ class Protocol(StrEnum):
     HTTP_PROTOBUF = "http/protobuf"
 
 
-class Compression(StrEnum):
-    """The names of OTEL_EXPORTER_OTLP_COMPRESSION."""
-
-    NONE = "none"
-    GZIP = "gzip"
-
-
 class Lane(StrEnum):
     """What has a queue of its own at each destination, so that one kind never waits for another."""
 
@@ -75,15 +67,6 @@ _SIGNALS: Final = {
     Lane.LOGS: Signal.LOGS,
     Lane.METRICS: Signal.METRICS,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TlsFiles:
-    """PEM files; None means the system's authorities, and no client certificate."""
-
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, TypeAlias
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from otel_scorer.model.wire import Signal
 
-__all__ = ["GRPC_METHODS", "HTTP_PATHS", "MAX_REQUEST_SIZE", "OnRequest", "PartialSuccess", "Sender"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = [
+    "GRPC_METHODS",
+    "HTTP_PATHS",
+    "MAX_REQUEST_SIZE",
+    "Compression",
+    "OnRequest",
+    "PartialSuccess",
+    "Sender",
+    "TlsFiles",
+]
 
 # OTLP 1.11, "OTLP/gRPC" and "OTLP/HTTP": recommended limit of a request, also after decompression.
 MAX_REQUEST_SIZE: Final = 64 << 20
@@ -19,6 +32,22 @@ GRPC_METHODS: Final = {
     Signal.METRICS: "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export",
 }
 HTTP_PATHS: Final = {signal: f"/v1/{signal}" for signal in Signal}
+
+
+class Compression(StrEnum):
+    """The names of OTEL_EXPORTER_OTLP_COMPRESSION."""
+
+    NONE = "none"
+    GZIP = "gzip"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TlsFiles:
+    """PEM files; None means the system's authorities, and no client certificate."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

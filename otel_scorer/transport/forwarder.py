@@ -132,12 +132,13 @@ class Forwarder:
         with self._lock:
             if lane is not Lane.SCORES and not admitted:
                 self._refuse_if_full(lane, len(data))
-            full = [queue for queue in queues if not admitted and not queue.has_room(len(data))]
+            over = self._stopping.expired.is_set()
+            left_out = [queue for queue in queues if over or not (admitted or queue.has_room(len(data)))]
             for queue in queues:
-                if queue not in full:
+                if queue not in left_out:
                     queue.put(data, items)
-        for queue in full:
-            queue.delivery.drop(items, "queue_full")
+        for queue in left_out:
+            queue.delivery.drop(items, "shutdown" if over else "queue_full")
 
     def shutdown(self, timeout: float) -> bool:
         """
@@ -214,14 +215,14 @@ class _Queue:
             self._thread.join(max(0.0, timeout))
 
     def abandon(self, timeout: float) -> bool:
-        """Drop what is still here, and return whether there was any."""
+        """Drop what is still here, and return whether anything was dropped for want of time."""
         self.join(timeout)
         with self.ready:
             left = sum(items for _, items in self._waiting)
             self._waiting.clear()
         left += self.delivery.abandon()
         self.delivery.drop(left, "shutdown")
-        return left > 0
+        return left > 0 or self.delivery.gave_up
 
     def _run(self) -> None:
         # A process that traces its own gRPC and HTTP calls must not trace those that carry traces.

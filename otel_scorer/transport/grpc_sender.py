@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from otel_scorer.errors import ConfigError, PermanentError, RetryableError, TooLargeError, TransportError
-from otel_scorer.transport.endpoints import Compression, TlsFiles
-from otel_scorer.transport.exchange import GRPC_METHODS
+from otel_scorer.transport.exchange import GRPC_METHODS, Compression, TlsFiles
 from otel_scorer.transport.responses import decode_success, retry_info_delay, status_retry_delay
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
 from otel_scorer.errors import ConfigError, PermanentError, RetryableError, TooLargeError, TransportError
-from otel_scorer.transport.endpoints import Compression, TlsFiles
+from otel_scorer.transport.exchange import Compression, TlsFiles
 from otel_scorer.transport.responses import decode_success, status_message
 
 if TYPE_CHECKING:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import inspect
 import itertools
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
+from urllib.parse import urlsplit
 
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 
-__all__ = ["SdkExport"]
+__all__ = ["SdkExport", "destination_of", "exporters_beside"]
 
 _SENT: Final = "processor.exported"
 _DROPPED: Final = "processor.dropped"
@@ -52,7 +53,7 @@ class _Counted(SpanExporter):
     def shutdown(self, timeout_millis: float = 30_000) -> None:
         # Some exporters take a timeout, which the interface does not have.
         if "timeout_millis" in inspect.signature(self._exporter.shutdown).parameters:
-            self._exporter.shutdown(timeout_millis=timeout_millis)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+            cast("Callable[..., None]", self._exporter.shutdown)(timeout_millis=timeout_millis)
         else:
             self._exporter.shutdown()
 
@@ -90,14 +91,14 @@ class SdkExport:
         self._is_flushing = False
         # What the SDK's queue holds is what was put in, less what the exporter got and what was lost. The SDK drops
         # spans without telling anybody; a count that another thread spoils now and then is better than none.
-        self._sent = itertools.count(1)
-        self._lost = 0
+        self._sent = itertools.count(1).__next__
+        self._room = self._queue_size
         self._exporter.taken = 0
 
     def send(self, span: ReadableSpan) -> None:
         """Queue an ended, sampled span. Never blocks: of a full queue the oldest span is dropped, and counted."""
-        if next(self._sent) - self._exporter.taken - self._lost > self._queue_size:
-            self._lost += 1
+        if self._sent() - self._exporter.taken > self._room:
+            self._room += 1
             count(_DROPPED, reason="queue_full")
         self._send(span)
 
@@ -136,7 +137,7 @@ class SdkExport:
         try:
             ending.start()
         except RuntimeError:  # no new threads once the interpreter exits; the SDK has a timeout of its own here
-            self._processor.shutdown()
+            ending.run()
             return True
         ending.join(max(0.0, timeout))
         return not ending.is_alive()
@@ -159,3 +160,29 @@ class SdkExport:
             with self._flushed:
                 self._done = ticket
                 self._flushed.notify_all()
+
+
+def destination_of(exporter: object) -> tuple[str, str] | None:
+    """
+    Return what tells where an exporter sends to, as far as it can be seen; None where that cannot be seen.
+
+    OTLP over gRPC and HTTP to one host count as the same: they are two ports of one backend as often as not.
+    """
+    endpoint = getattr(exporter, "_endpoint", None)
+    if not isinstance(endpoint, str):
+        return None
+    is_otlp = type(exporter).__name__.startswith("OTLP")
+    host = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").hostname
+    return ("otlp", host or endpoint) if is_otlp else (type(exporter).__name__, endpoint)
+
+
+def exporters_beside(processor: SpanProcessor, span: Span) -> list[object]:
+    """Return the exporters of the other processors of the provider that a started span comes from."""
+    # The SDK has no public way to ask; without these attributes there is nobody to be found.
+    siblings: object = getattr(getattr(span, "_span_processor", None), "_span_processors", ())
+    found = [
+        getattr(sibling, "span_exporter", None)
+        for sibling in (cast("Iterable[object]", siblings) if isinstance(siblings, tuple | list) else ())
+        if sibling is not processor and getattr(sibling, "exports_spans", True)
+    ]
+    return [exporter for exporter in found if exporter is not None]

@@ -1,4 +1,4 @@
-"""Captured traffic of real instrumentations as traces, and what is expected of each (`tests/captures/expected.yaml`)."""
+"""Captured traffic of real instrumentations as traces, and what is expected of each (`captures/expected.yaml`)."""
 
 from __future__ import annotations
 

@@ -34,8 +34,8 @@ def case(request: pytest.FixtureRequest) -> tuple[Trace, dict[str, Any]]:
 def agrees(value: Any, wanted: Any) -> bool:
     if isinstance(wanted, dict) and set(wanted) == {"contains"}:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return wanted["contains"] in text
-    return value == wanted
+        return str(wanted["contains"]) in text
+    return bool(value == wanted)
 
 
 def in_order(trace: Trace) -> list[Span]:

@@ -11,25 +11,26 @@ from hypothesis import strategies as st
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
+from tests.dialects.made import made, trace_of, view
 
 from otel_scorer.dialects import DIALECTS, READER
 from otel_scorer.dialects.table import FIELDS
 from otel_scorer.model.decode import spans_from_sdk
 from otel_scorer.model.trace import LogRecord, Trace
-from tests.dialects.made import made, trace_of, view
 
 DERIVED = (
     "tool_calls", "llm_calls", "usage", "documents", "raw_documents", "messages", "inputs", "outputs", "session_id",
     "user_id", "model", "tags", "evaluations", "dialects",
 )  # fmt: skip
 TYPE_KEYS = sorted({rule.key for dialect in DIALECTS for rule in dialect.span_types})
+FLATTENED = ("llm.input_messages", "llm.output_messages", "gen_ai.prompt", "gen_ai.completion")
+BRANCHES = ("0", "0.message", "0.message.role", "0.message.tool_calls.0.tool_call", "0.content", "1.tool_calls.0")
 CONTENT_KEYS = sorted(
     {source.key.removesuffix(".*") for dialect in DIALECTS for sources in dialect.fields.values() for source in sources}
-    | {f"{prefix}.{rest}" for prefix in ("llm.input_messages", "llm.output_messages", "gen_ai.prompt", "gen_ai.completion")
-       for rest in ("0", "0.message", "0.message.role", "0.message.tool_calls.0.tool_call", "0.content", "1.tool_calls.0")}
+    | {f"{prefix}.{branch}" for prefix in FLATTENED for branch in BRANCHES}
     | {"retrieval.documents.0.document.content", "evaluations.0.evaluation.name", "evaluations.0.evaluation.score"}
     | {"gen_ai.evaluation.name", "gen_ai.evaluation.score.value", "error.type", "langfuse.observation.level"}
-)  # fmt: skip
+)
 TYPES = sorted({value for dialect in DIALECTS for rule in dialect.span_types for value in rule.types})
 SCOPES = sorted({scope.replace("*", "x") for dialect in DIALECTS for scope in dialect.scopes})
 LARGE = 500_000
@@ -39,15 +40,12 @@ EVENTS = (
 )  # fmt: skip
 
 # What chats, documents and results look like from afar: the keys that decoders look for, with anything in them.
-SHAPED = st.dictionaries(
-    st.sampled_from(
-        ["role", "content", "parts", "type", "message", "messages", "tool_calls", "function", "arguments", "kwargs", "args",
-         "data", "id", "text", "toolUse", "toolResult", "choices", "generations", "output", "outputs", "inputs", "input",
-         "documents", "name", "input_str", "gen_ai.evaluations", "event.name", "value", "result", "metadata"]
-    ),
-    st.deferred(lambda: JSON),
-    max_size=4,
+SHAPES = (
+    "role", "content", "parts", "type", "message", "messages", "tool_calls", "function", "arguments", "kwargs", "args",
+    "data", "id", "text", "toolUse", "toolResult", "choices", "generations", "output", "outputs", "inputs", "input",
+    "documents", "name", "input_str", "gen_ai.evaluations", "event.name", "value", "result", "metadata",
 )  # fmt: skip
+SHAPED = st.dictionaries(st.sampled_from(SHAPES), st.deferred(lambda: JSON), max_size=4)
 SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=20)
 JSON: st.SearchStrategy[Any] = st.deferred(
     lambda: (
@@ -64,6 +62,8 @@ TEXTS = (
     | JSON.map(json.dumps).map(lambda text: text[: len(text) // 2])
     | st.text()
 )
+# Python can hold what UTF-8 cannot.
+SURROGATES = st.sampled_from(["\ud800", '"\ud800"', '{"a": "\ud800"}', "['\ud800']", '[{"role": "\udfff"}]'])
 VALUES = TEXTS | JSON | st.binary(max_size=20)
 ATTRIBUTES = st.dictionaries(st.sampled_from(CONTENT_KEYS), VALUES, max_size=8)
 
@@ -107,9 +107,12 @@ def test_arbitrary_values_of_otlp_spans_never_raise(made_spans: list[dict[str, A
     read_everything(trace_of(*made_spans))
 
 
-@given(ATTRIBUTES, st.sampled_from(TYPE_KEYS), st.sampled_from(TYPES), st.sampled_from(EVENTS), ATTRIBUTES, VALUES)
+SDK_ATTRIBUTES = st.dictionaries(st.sampled_from(CONTENT_KEYS), VALUES | SURROGATES, max_size=8)
+
+
+@given(SDK_ATTRIBUTES, st.sampled_from(TYPE_KEYS), st.sampled_from(TYPES), st.sampled_from(EVENTS), SDK_ATTRIBUTES)
 def test_arbitrary_values_of_sdk_spans_never_raise(
-    attributes: dict[str, Any], key: str, kind: str, event: str, event_attributes: dict[str, Any], body: Any
+    attributes: dict[str, Any], key: str, kind: str, event: str, event_attributes: dict[str, Any]
 ) -> None:
     readable = ReadableSpan(
         "execute_tool x",
@@ -121,7 +124,7 @@ def test_arbitrary_values_of_sdk_spans_never_raise(
         instrumentation_scope=InstrumentationScope("app"),
     )
     [span] = spans_from_sdk([readable])
-    span.logs = (LogRecord(event, body, event_attributes),)
+    span.logs = (LogRecord(event, event_attributes, event_attributes),)
 
     read_everything(Trace([span], READER))
 

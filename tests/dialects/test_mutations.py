@@ -8,9 +8,9 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.dialects.captured import CAPTURES, Request, build, expectations, requests_of
 
 from otel_scorer.model.trace import Trace
-from tests.dialects.captured import CAPTURES, Request, build, expectations, requests_of
 
 NAMES = sorted(expectations()["captures"].keys() & {path.stem for path in CAPTURES.glob("*.json")})
 

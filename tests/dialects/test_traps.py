@@ -6,11 +6,11 @@ import json
 import random
 
 import pytest
+from tests.dialects.captured import build, requests_of
+from tests.dialects.made import event, log, made, trace_of, view
 
 from otel_scorer.dialects.values import arguments, json_twice, json_value, number, string_list
 from otel_scorer.model.trace import MISSING, Trace
-from tests.dialects.captured import build, requests_of
-from tests.dialects.made import event, log, made, trace_of, view
 
 
 @pytest.mark.parametrize(

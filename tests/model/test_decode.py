@@ -19,6 +19,8 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from tests.fakes import PlainReader
+from tests.strategies import ATTRIBUTES, TEXT, span_messages
 
 from otel_scorer.model.decode import (
     Attributes,
@@ -33,8 +35,6 @@ from otel_scorer.model.decode import (
 from otel_scorer.model.trace import Span, Trace
 from otel_scorer.model.wire import read_traces
 from otel_scorer.testing import make_raw, make_request, make_span
-from tests.fakes import PlainReader
-from tests.strategies import ATTRIBUTES, TEXT, span_messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,19 +100,23 @@ def everything(tracer: Tracer) -> None:
     parent = otel_trace.set_span_in_context(NonRecordingSpan(REMOTE))
     link = Link(REMOTE, {"why": "retry", "count": 2})
     root = tracer.start_span("GET /", context=parent, kind=SpanKind.SERVER, start_time=100, links=[link])
-    root.set_attributes({
-        "z": "last",
-        "a": ["x", "y"],
-        "int": 2**63 - 1,
-        "float": 0.5,
-        "bool": False,
-        "empty": "",
-        "bools": (True, False),
-        "10": "ten",
-        "9": "nine",
-    })
+    root.set_attributes(
+        {
+            "z": "last",
+            "a": ["x", "y"],
+            "int": 2**63 - 1,
+            "float": 0.5,
+            "bool": False,
+            "empty": "",
+            "bools": (True, False),
+            "10": "ten",
+            "9": "nine",
+        }
+    )
     root.add_event("said", {"text": "hé", "sizes": (1.5, 2.5)}, timestamp=150)
-    child = tracer.start_span("work", context=otel_trace.set_span_in_context(root), kind=SpanKind.CLIENT, start_time=120)
+    child = tracer.start_span(
+        "work", context=otel_trace.set_span_in_context(root), kind=SpanKind.CLIENT, start_time=120
+    )
     child.set_status(Status(StatusCode.ERROR, "no route"))
     child.record_exception(ValueError("no"), timestamp=130)
     child.end(140)

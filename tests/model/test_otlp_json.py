@@ -275,6 +275,33 @@ def test_metrics_are_rejected_by_data_point() -> None:
     assert request.rejected == 3
 
 
+def test_every_kind_of_metric_survives_the_way_to_json_and_back() -> None:
+    request = ExportMetricsServiceRequest()
+    metrics = request.resource_metrics.add(schema_url="r").scope_metrics.add(schema_url="s").metrics
+    point = metrics.add(name="sum", unit="1", description="d").sum.data_points.add(as_int=-(1 << 63), flags=1)
+    point.exemplars.add(trace_id=bytes(range(16)), span_id=bytes(range(8)), as_double=0.5, time_unix_nano=5)
+    metrics.add(name="gauge").gauge.data_points.add(as_double=0.0, start_time_unix_nano=1, time_unix_nano=(1 << 64) - 1)
+    metrics.add(name="histogram").histogram.data_points.add(
+        count=3, sum=0.0, bucket_counts=[0, 1, 1 << 63], explicit_bounds=[-1.5, math.inf], min=-0.0, max=9
+    )
+    exponential = metrics.add(name="exponential").exponential_histogram.data_points.add(
+        scale=-5, zero_count=1, zero_threshold=0.1
+    )
+    exponential.positive.offset = -3
+    exponential.positive.bucket_counts.extend([1, 2, 1 << 60])
+    exponential.negative.SetInParent()
+    summary = metrics.add(name="summary").summary.data_points.add(count=1, sum=2.5)
+    summary.quantile_values.add(quantile=0.5, value=-1)
+    metrics[-1].metadata.add(key="k").value.kvlist_value.values.add(key="v").value.int_value = 7
+    request.resource_metrics[0].resource.entity_refs.add(type="service", id_keys=["a", ""])
+
+    line = encode_request(Signal.METRICS, request.SerializeToString())
+    back = decode_request(Signal.METRICS, line.encode())
+
+    assert ExportMetricsServiceRequest.FromString(back.data) == request
+    assert back.rejected == 0
+
+
 def test_logs_are_rejected_by_record() -> None:
     records = [{"body": {"stringValue": "x"}, "severityNumber": 9, "traceId": TRACE_ID}, {"traceId": "?"}]
 
@@ -362,9 +389,7 @@ def kvlist_of(values: dict[str, AnyValue]) -> AnyValue:
 
 values = st.recursive(
     scalars,
-    lambda inner: (
-        st.lists(inner, max_size=3).map(array_of) | st.dictionaries(texts, inner, max_size=3).map(kvlist_of)
-    ),
+    lambda inner: st.lists(inner, max_size=3).map(array_of) | st.dictionaries(texts, inner, max_size=3).map(kvlist_of),
     max_leaves=8,
 )
 
@@ -382,7 +407,7 @@ def requests(draw: st.DrawFn) -> ExportTraceServiceRequest:
                 trace_id=draw(st.binary(min_size=16, max_size=16)),
                 span_id=draw(st.binary(min_size=8, max_size=8)),
                 name=draw(texts),
-                kind=draw(st.integers(0, 5)),  # type: ignore[arg-type]  # the stubs want the enum
+                kind=draw(st.integers(0, 5)),
                 start_time_unix_nano=draw(st.integers(0, (1 << 64) - 1)),
                 dropped_events_count=draw(st.integers(0, (1 << 32) - 1)),
             )

@@ -14,6 +14,8 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from tests.fakes import PlainReader
+from tests.strategies import span_messages
 
 import otel_scorer.dialects  # noqa: F401 - registers the reader that Trace.from_json uses
 from otel_scorer.model.decode import spans_from_raw
@@ -29,8 +31,6 @@ from otel_scorer.model.trace import (
 )
 from otel_scorer.model.wire import RawSpan, ScopeRef
 from otel_scorer.testing import EPOCH_NS, make_raw, make_request, make_span, make_trace
-from tests.fakes import PlainReader
-from tests.strategies import span_messages
 
 
 def a_trace(*spans: SpanMessage, **options: Any) -> Trace:
@@ -43,9 +43,6 @@ def names(spans: list[Span] | tuple[Span, ...]) -> list[str]:
 
 def outline(trace: Trace) -> list[tuple[str, int]]:
     return [(span.name, depth) for span, depth in trace.tree.walk()]
-
-
-# Status
 
 
 @pytest.mark.parametrize(
@@ -98,9 +95,6 @@ def test_the_state_of_a_trace_is_that_of_its_root(root: SpanMessage, state: str)
     info = a_trace(root, make_span(span=2, parent=1, status="ERROR")).info
 
     assert info.state == info.status == state
-
-
-# Order and searching
 
 
 def test_spans_come_root_first_then_by_start_a_parent_before_its_child() -> None:
@@ -182,9 +176,6 @@ def test_assessments_are_found_by_name_type_and_span() -> None:
     assert trace.info.assessments == (good, told, overridden)
 
 
-# The root and what is known of the trace
-
-
 def test_facts_about_the_trace_come_from_its_root() -> None:
     root = make_span(start=1.5, end=4.0, attributes={"mlflow.traceTag.team": "search", "inputs": {"q": 1}})
     trace = a_trace(make_span(span=2, parent=1, start=9), root, service="shop")
@@ -255,9 +246,6 @@ def test_our_own_evaluation_spans_are_apart_from_the_spans() -> None:
     assert names(trace.spans) == ["app"]
     assert names(trace.own_spans) == ["evaluation x"]
     assert trace.search_spans(name="evaluation x") == []
-
-
-# Trees that arrive in practice
 
 
 def test_a8_of_two_roots_the_earlier_is_the_root_of_the_trace() -> None:
@@ -354,11 +342,13 @@ def test_a15_spans_of_any_kinds_that_share_an_id_make_the_same_tree_in_any_order
 
 
 def test_a18_a_child_outside_the_times_of_its_parent_stays_its_child() -> None:
-    for order in permutations([
-        make_span("parent", span=1, start=10, end=12),
-        make_span("child", span=2, parent=1, start=5, end=22),
-        make_span("other", span=3, parent=1, start=11),
-    ]):
+    for order in permutations(
+        [
+            make_span("parent", span=1, start=10, end=12),
+            make_span("child", span=2, parent=1, start=5, end=22),
+            make_span("other", span=3, parent=1, start=11),
+        ]
+    ):
         trace = a_trace(*order)
         assert outline(trace) == [("parent", 0), ("child", 1), ("other", 1)]
         assert names(trace.spans) == ["parent", "child", "other"]
@@ -409,9 +399,6 @@ def test_a_chain_deeper_than_the_recursion_limit_can_be_walked() -> None:
     assert len(trace.to_dict()["data"]["spans"]) == 3000
 
 
-# Laziness
-
-
 def test_nothing_of_a_span_is_read_before_somebody_looks() -> None:
     garbage = RawSpan(b"no span", ScopeRef.of(b"", b""), b"t" * 16, b"s" * 8, None, 1, 1)
 
@@ -440,9 +427,6 @@ def test_a_span_that_is_in_no_trace_says_that_it_cannot_know_what_it_means() -> 
     assert (span.name, span.parent, span.children) == ("alone", None, ())
     with pytest.raises(RuntimeError, match="belongs to no trace"):
         _ = span.span_type
-
-
-# To data and back
 
 
 def as_read(trace: Trace) -> list[tuple[Any, ...]]:
@@ -482,7 +466,10 @@ def test_a_trace_survives_the_way_through_json(messages: list[SpanMessage]) -> N
 def test_assessments_logs_and_our_own_spans_survive_the_way_through_json() -> None:
     spans = spans_from_raw([*make_raw(make_span()), *make_raw(make_span("own", span=2, parent=1), scope="otel_scorer")])
     spans[0].logs = (LogRecord("gen_ai.choice", {"text": b"\x00"}, {"n": 1}, 5),)
-    assessments = [Feedback("quality", True, rationale="fine"), Expectation("answer", {"n": 1})]
+    assessments: list[Feedback | Expectation] = [
+        Feedback("quality", True, rationale="fine"),
+        Expectation("answer", {"n": 1}),
+    ]
     trace = Trace(spans, PlainReader(), is_complete=False, revision=3, assessments=assessments)
 
     back = Trace.from_dict(json.loads(trace.to_json(pretty=True)), PlainReader())

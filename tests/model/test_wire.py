@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from tests.strategies import ATTRIBUTES, UNKNOWN_FIELDS, length_delimited, pieces_of, requests, span_messages
 
 from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model import wire
@@ -31,7 +33,6 @@ from otel_scorer.model.wire import (
     split_request,
 )
 from otel_scorer.testing import make_raw, make_request, make_span, read_spans
-from tests.strategies import ATTRIBUTES, UNKNOWN_FIELDS, length_delimited, pieces_of, requests, span_messages
 
 if TYPE_CHECKING:
     from tests.strategies import WrittenRequest
@@ -132,7 +133,9 @@ def test_of_an_id_that_comes_twice_in_a_span_the_last_one_counts() -> None:
 
 
 def test_schema_urls_stay_with_their_spans() -> None:
-    data = make_request(make_span(span=1), schema_url="https://one") + make_request(make_span(span=2), schema_url="https://two")
+    data = make_request(make_span(span=1), schema_url="https://one") + make_request(
+        make_span(span=2), schema_url="https://two"
+    )
 
     joined = parsed(join_spans(reversed(read_traces(data).spans)))
 
@@ -143,16 +146,18 @@ def test_schema_urls_stay_with_their_spans() -> None:
 
 
 def test_spans_of_one_scope_share_one_reference_and_it_goes_with_the_last_of_them() -> None:
-    gc.collect()
-    before = len(wire._scopes)
+    data = make_request(make_span(span=1), service="only here")
 
-    first, second = [*make_raw(make_span(span=1), service="only here"), *make_raw(make_span(span=2), service="only here")]
+    [first], [second] = read_traces(data).spans, read_traces(data).spans
 
     assert first.scope is second.scope
-    assert len(wire._scopes) == before + 1
-    del first, second
+    scope = weakref.ref(first.scope)
+    del first
     gc.collect()
-    assert len(wire._scopes) == before
+    assert scope() is not None
+    del second
+    gc.collect()
+    assert scope() is None
 
 
 @pytest.mark.parametrize("parent", [b"", bytes(8)], ids=["absent", "all zero"])

@@ -3,12 +3,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.dialects.captured import expectations, traces_of
 
 from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.trace import Trace
 from otel_scorer.scorers.builtin import BUILT_IN, latency, redundant_tool_calls, tool_errors
 from otel_scorer.testing import make_span, make_trace
-from tests.dialects.captured import expectations, traces_of
 
 ROOT = make_span("travel_agent", span=1, end=2.5, attributes={"gen_ai.operation.name": "invoke_agent"})
 

@@ -1,11 +1,15 @@
 """Scorers of the shapes that users know, by the same names, each on stored values and on live spans."""
 
+# mypy: disable-error-code="no-untyped-def, no-any-return, attr-defined, union-attr, var-annotated"
+# Scorers are written here the way users write them, with and without annotations and mistakes.
+
 from __future__ import annotations
 
 import json
 from typing import Any, Optional
 
 import pytest
+from tests.dialects.captured import traces_of
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
@@ -13,7 +17,6 @@ from otel_scorer.model.trace import MISSING, Trace
 from otel_scorer.pipeline.runner import Invocation, PreparedScorer
 from otel_scorer.scorers import Scorer, ScorerDefinitionError, as_scorers, scorer
 from otel_scorer.testing import make_span, make_trace
-from tests.dialects.captured import traces_of
 
 GENAI_TOOL = {"gen_ai.operation.name": "execute_tool"}
 
@@ -91,7 +94,7 @@ def test_contains_citation_is_passed_or_failed(text: str, value: str, passed: bo
 
 def test_content_quality_keeps_its_source_and_metadata() -> None:
     @scorer
-    def content_quality(outputs):  # type: ignore[no-untyped-def] # as users write it
+    def content_quality(outputs):
         return Feedback(
             value=0.85,
             rationale="clear",
@@ -109,7 +112,7 @@ def test_content_quality_keeps_its_source_and_metadata() -> None:
 
 def test_comprehensive_check_gives_three_feedbacks_under_their_own_names() -> None:
     @scorer
-    def comprehensive_check(inputs, outputs):  # type: ignore[no-untyped-def] # as users write it
+    def comprehensive_check(inputs, outputs):
         return [
             Feedback(name="has_answer", value=bool(outputs)),
             Feedback(name="relevance", value="high" if inputs else "low"),
@@ -128,7 +131,8 @@ def test_comprehensive_check_gives_three_feedbacks_under_their_own_names() -> No
 def test_word_count_calls_a_method_that_is_not_there() -> None:
     @scorer
     def word_count(outputs: str) -> int:
-        return len(outputs).split()  # type: ignore[attr-defined,no-any-return] # the mistake in question
+        number: Any = len(outputs)
+        return number.split()
 
     decision = judge(word_count, outputs="a b")
 
@@ -178,7 +182,7 @@ def test_is_valid_response_lets_its_exceptions_out() -> None:
 
 def test_is_valid_response_handles_its_exceptions() -> None:
     @scorer
-    def is_valid_response(outputs):  # type: ignore[no-untyped-def] # as users write it
+    def is_valid_response(outputs):
         try:
             return Feedback(value=json.loads(outputs)["summary"] != "")
         except json.JSONDecodeError as error:
@@ -256,7 +260,8 @@ class ResponseQualityScorer(Scorer):
     required_sections: Optional[list[str]] = None  # noqa: UP045 - as users write it
 
     def __call__(self, outputs: str) -> Feedback:
-        missing = [section for section in self.required_sections if section not in outputs]  # type: ignore[union-attr]
+        sections: Any = self.required_sections
+        missing = [section for section in sections if section not in outputs]
         return Feedback(value=len(outputs) >= self.min_length and not missing, rationale=f"missing: {missing}")
 
 
@@ -276,11 +281,11 @@ def test_a_scorer_class_with_settings_runs_on_live_traces() -> None:
 
 def test_quality_check_and_multi_check_keep_their_names() -> None:
     @scorer
-    def quality_check(outputs):  # type: ignore[no-untyped-def] # as users write it
+    def quality_check(outputs):
         return Feedback(name="quality", value=True)
 
     @scorer
-    def multi_check(outputs):  # type: ignore[no-untyped-def] # as users write it
+    def multi_check(outputs):
         return [Feedback(name="one", value=1), Feedback(name="two", value=2)]
 
     assert only(judge(quality_check, outputs="x")).name == "quality"
@@ -341,7 +346,7 @@ def test_bad_scorer_is_refused_when_it_is_defined() -> None:
     with pytest.raises(ScorerDefinitionError) as caught:
 
         class BadScorer(Scorer):
-            results = []  # type: ignore[var-annotated] # noqa: RUF012 - the mistake in question
+            results = []  # noqa: RUF012 - the mistake in question
 
             def __call__(self, outputs: Any) -> None: ...
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -65,12 +66,13 @@ number = 3
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.delitem(sys.modules, "neighbour", raising=False)
     (tmp_path / "neighbour.py").write_text("LIMIT = 2\n")
     (tmp_path / "some_scorers.py").write_text(SCORERS)
-    return tmp_path
+    yield tmp_path
+    for name in ("neighbour", "some_scorers"):
+        sys.modules.pop(name, None)
 
 
 def names(*references: str | ScorerSpec) -> list[str]:
@@ -105,10 +107,25 @@ def test_an_attribute_names_a_scorer_a_function_a_class_or_a_list(
 
 def test_a_module_is_found_by_its_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "some_scorers", raising=False)
 
     assert names("some_scorers") == ["second", "configured", "derived", "first"]
     assert names("some_scorers:second") == ["second"]
+
+
+def test_a_module_in_the_current_folder_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+
+    assert names("some_scorers:first") == ["first"]
+
+
+def test_an_unknown_module_leaves_the_search_path_as_it_was(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    before = [*sys.path]
+
+    with pytest.raises(ConfigError):
+        names("not_there")
+
+    assert sys.path == before
 
 
 def test_built_in_scorers_are_found_by_their_name() -> None:
@@ -123,7 +140,6 @@ def test_entry_points_are_found_by_their_name(folder: Path, monkeypatch: pytest.
         "[otel_scorer.scorers]\nacme = some_scorers:several\nbroken = some_scorers:nothing\n"
     )
     monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.delitem(sys.modules, "some_scorers", raising=False)
 
     assert names("acme") == ["second", "plain"]
     with pytest.raises(ConfigError, match="'broken' cannot be imported: AttributeError"):
@@ -188,7 +204,6 @@ def test_parameters_are_the_fields_of_a_class(folder: Path) -> None:
         ("tool_error", "Unknown scorer 'tool_error': did you mean 'tool_errors'?"),
         ("nothing_like_it", "Unknown scorer 'nothing_like_it'.*no module.*tool_errors, redundant_tool_calls, latency"),
         ("no.such.package:x", "Unknown scorer 'no.such.package:x'"),
-        ("some_scorers", "did you mean the file some_scorers.py"),
         (":x", "write module:attribute"),
         ("json:", "write module:attribute"),
         ("json", "no scorer in 'json'"),

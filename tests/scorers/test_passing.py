@@ -58,7 +58,20 @@ def test_a_callable_decides_whatever_the_type() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "0.7", ">= ", ">= high", "=> 1", ">= 'a'", "> True", "== __import__('os')", "== [1]", "in 3", "in [[1]]", "== None"],
+    [
+        "",
+        "0.7",
+        ">= ",
+        ">= high",
+        "=> 1",
+        ">= 'a'",
+        "> True",
+        "== __import__('os')",
+        "== [1]",
+        "in 3",
+        "in [[1]]",
+        "== None",
+    ],
 )
 def test_what_is_no_condition_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="Cannot read pass_if"):

@@ -77,7 +77,7 @@ def test_nothing_is_no_feedback() -> None:
         {"a": 1},
         b"x",
         object(),
-        (item for item in ()),
+        iter([Feedback(value=1)]),
         Expectation("e", 1),
         Decimal(1),
         np.array([1, 2]),
@@ -86,7 +86,9 @@ def test_nothing_is_no_feedback() -> None:
     ids=lambda result: type(result).__name__,
 )
 def test_what_no_feedback_can_be_made_of_is_refused(result: object) -> None:
-    with pytest.raises(InvalidResultError, match=r"`check` must return one of int, float, bool, str, Feedback, or list"):
+    with pytest.raises(
+        InvalidResultError, match=r"`check` must return one of int, float, bool, str, Feedback, or list"
+    ):
         feedbacks_of(result, "check")
 
 
@@ -139,7 +141,9 @@ def test_a_name_that_was_given_is_kept(feedback: Feedback, name: str) -> None:
 
 def test_a_feedback_keeps_its_source() -> None:
     assert only(Feedback(value=1)).source == AssessmentSource("CODE", "default")
-    assert only(Feedback(value=1, source=AssessmentSource("LLM_JUDGE", "m"))).source == AssessmentSource("LLM_JUDGE", "m")
+    assert only(Feedback(value=1, source=AssessmentSource("LLM_JUDGE", "m"))).source == AssessmentSource(
+        "LLM_JUDGE", "m"
+    )
 
 
 def test_what_the_scorer_returned_is_not_changed() -> None:

@@ -73,7 +73,12 @@ def test_who_gave_up_is_passed_over() -> None:
     turn = Turn()
     turn.take()
     taken = threading.Event()
-    waiting = threading.Thread(target=lambda: turn.take() and taken.set())
+
+    def wait() -> None:
+        if turn.take():
+            taken.set()
+
+    waiting = threading.Thread(target=wait)
 
     assert turn.take(timeout=0.01) is False
     waiting.start()

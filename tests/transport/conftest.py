@@ -165,7 +165,7 @@ def http_backend() -> Iterator[Backend]:
             self.end_headers()
             self.wfile.write(reply.body)
 
-        def log_message(self, *args: Any) -> None:
+        def log_message(self, format: str, *args: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

@@ -1,3 +1,4 @@
+# pyright: reportUnnecessaryTypeIgnoreComment=false
 from __future__ import annotations
 
 import gzip
@@ -6,8 +7,8 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from email.utils import format_datetime
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -160,9 +161,7 @@ def test_a_grpc_retry_hint_is_read_from_either_trailer(
 
 
 @pytest.mark.parametrize("status", [301, 400, 401, 403, 404, 408, 413, 429, 500, 501, 502, 503, 504])
-def test_http_statuses_are_retried_as_otlp_says(
-    http_backend: Any, reply: Callable[..., Any], status: int
-) -> None:
+def test_http_statuses_are_retried_as_otlp_says(http_backend: Any, reply: Callable[..., Any], status: int) -> None:
     http_backend.replies.append(reply(status=status, body=Status(message="why").SerializeToString()))
     sender = connect(f"http://{http_backend.address}", protocol="http/protobuf").senders[Lane.SPANS]
     expected = RetryableError if status in {429, 502, 503, 504} else TooLargeError if status == 413 else PermanentError
@@ -209,7 +208,10 @@ def test_the_retry_after_of_an_answer_is_kept(http_backend: Any, reply: Callable
 
 @pytest.mark.parametrize(
     "details",
-    ["SERVER: Received message larger than max (1 vs. 0)", "grpc: received message after decompression larger than max 4"],
+    [
+        "SERVER: Received message larger than max (1 vs. 0)",
+        "grpc: received message after decompression larger than max 4",
+    ],
 )
 def test_too_large_for_a_grpc_server_is_told_apart_from_out_of_quota(
     grpc_backend: Any, reply: Callable[..., Any], details: str
@@ -283,9 +285,7 @@ def test_a_file_gets_one_line_of_json_for_each_request(tmp_path: Path, a_request
     sender.send(Signal.TRACES, a_request(3), WAIT)
 
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    ids = [
-        [span["spanId"] for span in line["resourceSpans"][0]["scopeSpans"][0]["spans"]] for line in lines[1:]
-    ]
+    ids = [[span["spanId"] for span in line["resourceSpans"][0]["scopeSpans"][0]["spans"]] for line in lines[1:]]
     assert lines[0] == {}
     assert ids == [["0000000000000001", "0000000000000002"], ["0000000000000003"]]
     sender.close()
@@ -314,7 +314,7 @@ def test_the_console_prints_any_text_in_any_encoding(a_request: Callable[..., by
     assert json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]["name"] == "\N{GRINNING FACE}"
 
 
-@pytest.mark.parametrize("make", [lambda path: FileSender(path), lambda path: ConsoleSender(io.StringIO())])
+@pytest.mark.parametrize("make", [FileSender, lambda path: ConsoleSender(io.StringIO())])
 def test_bytes_that_are_no_request_are_refused(make: Callable[[Path], Sender], tmp_path: Path) -> None:
     sender = make(tmp_path / "out.jsonl")
 

@@ -1,0 +1,213 @@
+"""`score` and `inspect`: what is done with files."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from otel_scorer.cli.arguments import ManyValues, is_reference, many, unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otel_scorer.evaluation import Recording
+    from otel_scorer.reporting.report import Report
+
+__all__ = ["inspect", "score"]
+
+_FORMATS = ("table", "json", "jsonl", "junit", "markdown", "html")
+_UNREADABLE = 2
+_MISSED = 1
+_PROBLEMS_SHOWN = 10
+_WIDTH = 120
+# In a file or a pipe nothing needs to be cut to fit.
+_UNLIMITED = 2000
+
+
+@click.command(cls=ManyValues)
+@click.argument("files", nargs=-1, required=True, metavar="FILE ...")
+@many(
+    "--scorers",
+    takes=is_reference,
+    required=True,
+    metavar="REF ...",
+    help="module:attribute, module, file.py, built-in.",
+)
+@click.option(
+    "--format", "format_", type=click.Choice(_FORMATS), default="table", show_default=True, help="Of the report."
+)
+@click.option("--out", metavar="FILE", help="Write the report there instead of to standard output.")
+@many(
+    "--fail-under",
+    takes=lambda word: "=" in word,
+    metavar="NAME=VALUE ...",
+    help="Exit with 1 if the mean of this feedback is smaller (bool and yes/no count as 1/0) or there is none.",
+)
+@click.option(
+    "--max-errors", type=click.IntRange(min=0), metavar="N", help="Errors that --fail-under forgives.  [default: 0]"
+)
+@unavailable("--store", metavar="FILE")
+@unavailable("--send", metavar="URL")
+@click.pass_context
+def score(
+    ctx: click.Context,
+    /,
+    *,
+    files: tuple[str, ...],
+    scorers: tuple[str, ...],
+    format_: str,
+    out: str | None,
+    fail_under: tuple[str, ...],
+    max_errors: int | None,
+) -> None:
+    """
+    Run scorers on recorded traces and report what they say.
+
+    FILE is OTLP JSON, JSON lines or protobuf, each also gzip or zstd; - is standard input.
+    """
+    from otel_scorer.cli.progress import ProgressBar
+    from otel_scorer.evaluation import read_recording, score_traces
+    from otel_scorer.reporting.report import build_report
+    from otel_scorer.scorers.loading import load_scorers
+
+    bounds = [_bound(text) for text in fail_under]
+    if out is not None and not Path(out).absolute().parent.is_dir():
+        raise click.UsageError(f"--out: there is no folder {Path(out).parent}")
+    loaded = load_scorers(scorers)
+    with ProgressBar("reading") as progress:
+        recording = read_recording(files, progress.update)
+    with ProgressBar("scoring") as progress:
+        scored = score_traces(recording.traces, loaded, on_progress=progress.update)
+    report = build_report(
+        ((each.trace, each.decisions) for each in scored),
+        fail_under=bounds,
+        max_errors=max_errors if max_errors is not None or not bounds else 0,
+        problems=[str(problem) for problem in recording.problems],
+    )
+    _write(_render(report, format_, is_terminal=out is None and sys.stdout.isatty()), out)
+    _report_problems(recording)
+    ctx.exit(_UNREADABLE if recording.problem_count else _MISSED if report.is_missed else 0)
+
+
+def _bound(text: str) -> tuple[str, float]:
+    name, equals, value = text.rpartition("=")
+    try:
+        least = float(value)
+    except ValueError:
+        least = math.nan
+    if not equals or not name or not math.isfinite(least):
+        raise click.UsageError(f"--fail-under: {text!r} is not NAME=VALUE with a number, such as tool_errors=0.9")
+    return name, least
+
+
+def _render(report: Report, format_: str, *, is_terminal: bool) -> str:
+    from otel_scorer.reporting import as_html, as_json, as_junit, as_markdown, as_table
+
+    if format_ == "table":
+        width = _terminal_width() if is_terminal else _WIDTH
+        return as_table.as_table(report, width=width, color=is_terminal)
+    renderers = {
+        "json": as_json.as_json,
+        "jsonl": as_json.as_jsonl,
+        "junit": as_junit.as_junit,
+        "markdown": as_markdown.as_markdown,
+        "html": as_html.as_html,
+    }
+    return renderers[format_](report)
+
+
+def _terminal_width() -> int:
+    import shutil
+
+    return shutil.get_terminal_size((_WIDTH, 24)).columns
+
+
+def _write(text: str, out: str | None) -> None:
+    """Write a report. What UTF-8 cannot carry (a scorer may say anything) becomes a question mark."""
+    from otel_scorer.errors import ConfigError
+
+    data = text.encode("utf-8", "replace")
+    if out is None:
+        click.echo(data, nl=False)
+        return
+    try:
+        Path(out).write_bytes(data)
+    except OSError as error:
+        raise ConfigError(f"Cannot write {out}: {error.strerror}") from error
+
+
+def _report_problems(recording: Recording) -> None:
+    """Say on standard error, in one message, what could not be read."""
+    if recording.problem_count:
+        shown = [str(problem) for problem in recording.problems[:_PROBLEMS_SHOWN]]
+        left = recording.problem_count - len(shown)
+        lines = [*shown, f"... and {left} more"] if left else shown
+        click.echo("Error: not everything could be read\n  " + "\n  ".join(lines), err=True)
+    elif not recording.traces:
+        click.echo("There are no traces in the input", err=True)
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE ...")
+@click.option("--format", "format_", type=click.Choice(["tree", "json"]), default="tree", show_default=True)
+@click.option("--explain", is_flag=True, help="Say of each value by which dialect and attribute key it was found.")
+@click.option("--trace-id", metavar="ID", help="Only this trace; the first digits are enough.")
+@click.pass_context
+def inspect(ctx: click.Context, files: tuple[str, ...], format_: str, *, explain: bool, trace_id: str | None) -> None:
+    """Show recorded traces as otel_scorer understands them."""
+    from otel_scorer.cli.progress import ProgressBar
+    from otel_scorer.dialects import READER
+    from otel_scorer.errors import ConfigError
+    from otel_scorer.evaluation import read_recording
+
+    with ProgressBar("reading") as progress:
+        recording = read_recording(files, progress.update)
+    traces = recording.traces
+    if trace_id is not None:
+        traces = [trace for trace in traces if trace.trace_id.startswith(trace_id.lower())]
+        if not traces:
+            _report_problems(recording)
+            raise ConfigError(f"There is no trace {trace_id} among {len(recording.traces)}")
+    explainer = READER if explain else None
+    if format_ == "json":
+        _write(_json(traces, explainer), None)
+    else:
+        _print_trees(traces, explainer)
+    _report_problems(recording)
+    ctx.exit(_UNREADABLE if recording.problem_count else 0)
+
+
+def _json(traces: Sequence[Any], explainer: Any) -> str:
+    import json
+
+    from otel_scorer.reporting.inspection import inspect_trace
+
+    found = [inspect_trace(trace, explainer) for trace in traces]
+    return json.dumps(found, ensure_ascii=False, indent=2, default=str) + "\n"
+
+
+def _print_trees(traces: Sequence[Any], explainer: Any) -> None:
+    import io
+
+    from rich.console import Console
+
+    from otel_scorer.reporting.trace_tree import trace_tree
+
+    is_terminal = sys.stdout.isatty()
+    console = Console(
+        file=io.StringIO(),
+        width=_terminal_width() if is_terminal else _UNLIMITED,
+        force_terminal=is_terminal,
+        color_system="standard" if is_terminal else None,
+        highlight=False,
+    )
+    for position, trace in enumerate(traces):
+        with console.capture() as captured:
+            if position:
+                console.print()
+            console.print(trace_tree(trace, explainer))
+        _write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()), None)

@@ -1,0 +1,175 @@
+"""`serve`, `check` and `demo`: what runs, or is about to run, on live traffic."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from otel_scorer.cli.arguments import ManyValues, many, unavailable
+
+if TYPE_CHECKING:
+    from otel_scorer.config import Config, Exporter
+    from otel_scorer.scorers.base import Scorer
+
+__all__ = ["check", "demo", "serve"]
+
+logger = logging.getLogger(__name__)
+
+_FORWARDING = ("passthrough", "hold_root", "hold_trace")
+_EMIT = ("evaluation_span", "attributes", "events", "logs", "metrics", "native")
+# The settings that flags stand for.
+_SETTINGS = {
+    "grpc": "receivers.otlp.protocols.grpc.endpoint",
+    "http": "receivers.otlp.protocols.http.endpoint",
+    "forwarding": "forwarding",
+    "root_grace": "assembly.root_grace",
+    "idle_timeout": "assembly.idle_timeout",
+    "hold_deadline": "hold_deadline",
+    "workers": "scoring.workers",
+    "log_level": "telemetry.log_level",
+}
+
+
+@click.command(cls=ManyValues)
+@click.option("-c", "--config", "config_file", metavar="FILE", help="Configuration; flags win over it.")
+@click.option("--grpc", metavar="HOST:PORT", help="Where to listen for OTLP/gRPC; port 0: any free one; or off.")
+@click.option("--http", metavar="HOST:PORT", help="Where to listen for OTLP/HTTP, likewise.")
+@many("--export", metavar="URL ...", help="Where to send everything: URLs, console, file:PATH.")
+@click.option(
+    "--export-protocol", type=click.Choice(["grpc", "http/protobuf"]), help="Instead of what the URL suggests."
+)
+@many("--scorers", metavar="REF ...", help="module:attribute, module, file.py, file.py:attribute, or a built-in.")
+@many("--emit", type=click.Choice(_EMIT), metavar="KIND ...", help="evaluation_span, attributes, events.")
+@click.option("--forwarding", type=click.Choice(_FORWARDING), help="What waits for verdicts.")
+@click.option("--root-grace", type=float, metavar="SECONDS", help="A trace with a root closes after this much quiet.")
+@click.option("--idle-timeout", type=float, metavar="SECONDS", help="A trace without a root closes after this much.")
+@click.option("--hold-deadline", type=float, metavar="SECONDS", help="The longest that spans wait for verdicts.")
+@click.option("--workers", type=int, metavar="N", help="Processes that run scorers.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
+@unavailable("--preset", metavar="NAME")
+@unavailable("--spool", metavar="DIR")
+@unavailable("--store", metavar="FILE")
+@click.pass_context
+def serve(ctx: click.Context, /, config_file: str | None, **flags: Any) -> None:
+    """Receive OTLP, score complete traces, and forward everything with the verdicts."""
+    config = _configuration(config_file, flags)
+    _start_logging(config.telemetry.log_level)
+
+    from otel_scorer import service
+
+    logger.debug("Configuration: %s", config.dump())
+    for remark in config.remarks:
+        logger.warning("Configuration: %s", remark)
+    ctx.exit(service.run(config))
+
+
+def _configuration(config_file: str | None, flags: dict[str, Any]) -> Config:
+    from otel_scorer.config import exporters_from_urls, load_config
+
+    overrides: dict[str, object] = {
+        setting: flags[flag] for flag, setting in _SETTINGS.items() if flags.get(flag) is not None
+    }
+    if flags.get("scorers"):
+        overrides["scorers"] = [{"use": reference} for reference in flags["scorers"]]
+    if flags.get("emit"):
+        overrides["emit"] = list(flags["emit"])
+    protocol = flags.get("export_protocol")
+    if flags.get("export"):
+        overrides["exporters"] = exporters_from_urls(flags["export"], protocol)
+    elif protocol is not None:
+        overrides["exporters.otlp.protocol"] = protocol
+    return load_config(config_file, overrides=overrides)
+
+
+def _start_logging(level: str) -> None:
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.captureWarnings(capture=True)
+
+
+@click.command()
+@click.option("-c", "--config", "config_file", metavar="FILE", help="The configuration to check.")
+@click.option(
+    "--defaults", is_flag=True, help="Print every setting with its default and what it does, and nothing else."
+)
+@unavailable("--send", is_flag=True)
+def check(config_file: str | None, *, defaults: bool) -> None:
+    """Validate a configuration, import its scorers, and say what will be sent where."""
+    from otel_scorer.config import generate_sample, load_config
+    from otel_scorer.pipeline.selection import Selector
+    from otel_scorer.scorers.loading import load_scorers
+
+    if defaults:
+        click.echo(generate_sample(), nl=False)
+        return
+    if config_file is None:
+        raise click.UsageError("Missing option '-c': which configuration?")
+    config = load_config(config_file)
+    scorers = load_scorers([scorer.spec for scorer in config.scorers])
+    Selector(scorers, default_timeout=config.scoring.timeout)
+    for line in _description(config, scorers):
+        click.echo(line)
+
+
+def _description(config: Config, scorers: list[Scorer]) -> list[str]:
+    protocols = config.receivers.otlp.protocols
+    lines = [f"receives    OTLP/gRPC {protocols.grpc.endpoint}, OTLP/HTTP {protocols.http.endpoint}"]
+    lines += [f"scores      {_about(scorer)}" for scorer in scorers]
+    lines.append(f"emits       {', '.join(config.emit)} (explanations: {config.explanations})")
+    lines.append(f"forwards    {config.forwarding}")
+    lines += [f"exports to  {name}: {_about_exporter(exporter)}" for name, exporter in config.exporters.items()]
+    lines += [f"note        {remark}" for remark in config.remarks]
+    lines += [
+        f"note        {scorer.name} keeps state: one per worker process, lost when that ends, "
+        f"so what it says depends on which traces a process has seen"
+        for scorer in scorers
+        if scorer.is_stateful
+    ]
+    return [*lines, "ok"]
+
+
+def _about(scorer: Scorer) -> str:
+    facts = [f"version {scorer.scorer_version}"]
+    facts.append(f"every {' or '.join(scorer.span_types)} span" if scorer.span_types else "whole traces")
+    if scorer.sample_rate < 1:
+        facts.append(f"{scorer.sample_rate:.6g} of them")
+    if scorer.filter is not None:
+        facts.append(f"filter {scorer.filter}")
+    if isinstance(scorer.pass_if, str):
+        facts.append(f"passes if {scorer.pass_if}")
+    return f"{scorer.name} ({', '.join(facts)})"
+
+
+def _about_exporter(exporter: Exporter) -> str:
+    from otel_scorer.config import FileExporter, OtlpExporter, without_password
+    from otel_scorer.transport.endpoints import choose_protocol
+
+    if isinstance(exporter, FileExporter):
+        return exporter.path
+    if not isinstance(exporter, OtlpExporter):
+        return "standard output"
+    facts = [without_password(exporter.endpoint), str(choose_protocol(exporter.endpoint, exporter.protocol))]
+    if exporter.compression != "none":
+        facts.append(exporter.compression)
+    if exporter.headers:
+        facts.append(f"headers {', '.join(sorted(exporter.headers))}")
+    facts += [
+        f"{name} {without_password(endpoint)}"
+        for name, endpoint in (("logs", exporter.logs_endpoint), ("metrics", exporter.metrics_endpoint))
+        if endpoint != "same"
+    ]
+    return ", ".join(facts)
+
+
+@click.command()
+@click.option("--traces", type=click.IntRange(min=1), default=6, show_default=True, help="Questions the agent answers.")
+@click.option("--out", metavar="FILE", help="Everything that the demo's backend received, as OTLP JSON lines.")
+@click.pass_context
+def demo(ctx: click.Context, traces: int, out: str | None) -> None:
+    """Watch live traces of a small agent being scored; needs no server, no key and no network."""
+    from pathlib import Path
+
+    from otel_scorer import demo as demonstration
+
+    ctx.exit(demonstration.run(traces, None if out is None else Path(out)))

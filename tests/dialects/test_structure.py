@@ -1,0 +1,296 @@
+"""The rules that hold for a trace as a whole."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from tests.dialects.made import made, trace_of
+
+from otel_scorer.model.trace import MISSING, Document, Message, Usage
+
+
+def llm(tokens: tuple[int, int] | None = None, **facts: Any) -> dict[str, Any]:
+    attributes: dict[str, Any] = {"openinference.span.kind": "LLM"}
+    if tokens is not None:
+        attributes |= {"llm.token_count.prompt": tokens[0], "llm.token_count.completion": tokens[1]}
+    return made("llm", attributes | facts.pop("attributes", {}), **facts)
+
+
+def tool(name: str, *, attributes: dict[str, Any] | None = None, **facts: Any) -> dict[str, Any]:
+    return made(name, {"openinference.span.kind": "TOOL", "tool.name": name, **(attributes or {})}, **facts)
+
+
+def asking(*calls: tuple[str | None, str, str]) -> dict[str, Any]:
+    """Return the attributes of a model's answer that calls tools: id, name, arguments."""
+    prefix = "llm.output_messages.0.message"
+    attributes: dict[str, Any] = {f"{prefix}.role": "assistant"}
+    for index, (call_id, name, arguments) in enumerate(calls):
+        at = f"{prefix}.tool_calls.{index}.tool_call"
+        attributes |= {f"{at}.function.name": name, f"{at}.function.arguments": arguments}
+        if call_id is not None:
+            attributes[f"{at}.id"] = call_id
+    return attributes
+
+
+def kind(name: str, **attributes: Any) -> dict[str, Any]:
+    return {"openinference.span.kind": name, **{key.replace("__", "."): value for key, value in attributes.items()}}
+
+
+def test_of_nested_model_spans_only_the_innermost_is_a_call_and_its_tokens_count_once() -> None:
+    outer = llm((100, 20))
+    inner = llm((60, 20), parent=outer)
+
+    trace = trace_of(outer, inner)
+
+    assert [call.span.span_id for call in trace.llm_calls] == [inner["span_id"]]
+    assert trace.usage == Usage(60, 20, 80)
+
+
+def test_a_model_span_above_tools_is_a_call() -> None:
+    call = llm((100, 20))
+
+    assert len(trace_of(call, tool("get", parent=call)).llm_calls) == 1
+
+
+def test_a_call_without_tokens_takes_those_of_the_model_span_above() -> None:
+    outer = llm((100, 20))
+    inner = llm(parent=outer)
+    other = llm((1, 2))
+
+    trace = trace_of(outer, inner, other)
+
+    assert len(trace.llm_calls) == 2
+    assert trace.usage == Usage(101, 22, 123)
+
+
+def test_tokens_of_one_model_span_above_two_calls_count_once() -> None:
+    outer = llm((100, 20))
+
+    trace = trace_of(outer, llm(parent=outer, status="ERROR"), llm(parent=outer, status="ERROR"))
+
+    assert len(trace.llm_calls) == 2
+    assert trace.usage == Usage(100, 20, 120)
+
+
+def test_messages_are_in_the_order_of_their_numbers() -> None:
+    asked = {
+        f"llm.input_messages.{index}.message.{key}": value
+        for index in range(12)
+        for key, value in (("role", "user"), ("content", str(index)))
+    }
+
+    trace = trace_of(llm(attributes=asked))
+
+    assert [message.content for message in trace.messages] == [str(index) for index in range(12)]
+
+
+def test_tokens_of_a_model_span_above_are_not_counted_beside_those_below() -> None:
+    outer = llm((100, 20))
+    helper = llm(parent=outer)
+    real = llm((100, 20), parent=outer)
+
+    trace = trace_of(outer, helper, real)
+
+    assert [call.span.span_id for call in trace.llm_calls] == [real["span_id"]]
+    assert trace.usage == Usage(100, 20, 120)
+
+
+def test_a_failed_call_counts_although_it_reports_no_tokens() -> None:
+    trace = trace_of(llm((100, 20)), llm(status="ERROR"))
+
+    assert [call.failed for call in trace.llm_calls] == [False, True]
+
+
+def test_without_any_tokens_every_call_counts_and_usage_is_unknown() -> None:
+    trace = trace_of(llm(), llm())
+
+    assert len(trace.llm_calls) == 2
+    assert trace.usage is None
+
+
+def test_tokens_of_agents_and_embeddings_are_never_added() -> None:
+    counts = {"llm__token_count__prompt": 500, "llm__token_count__completion": 50}
+    agent = made("agent", kind("AGENT", **counts))
+
+    trace = trace_of(agent, made("embed", kind("EMBEDDING", **counts), parent=agent), llm((100, 20), parent=agent))
+
+    assert trace.usage == Usage(100, 20, 120)
+
+
+def test_nested_spans_of_one_tool_are_one_call_that_knows_what_any_of_them_knows() -> None:
+    client = tool("get_weather", status="ERROR")
+    http = made("POST", parent=client)
+    server = tool("get_weather", attributes={"input.value": '{"city": "Paris"}', "output.value": "18 C"}, parent=http)
+
+    [call] = trace_of(client, http, server).tool_calls
+
+    assert (call.arguments, call.result, call.failed) == ({"city": "Paris"}, "18 C", True)
+    assert call.span.span_id == client["span_id"]
+
+
+def test_a_tool_that_calls_another_tool_makes_two_calls() -> None:
+    outer = tool("plan")
+
+    assert [call.name for call in trace_of(outer, tool("search", parent=outer)).tool_calls] == ["plan", "search"]
+
+
+def test_a_tool_that_an_agent_inside_the_same_tool_calls_is_a_call_of_its_own() -> None:
+    outer = tool("delegate")
+    agent = made("agent", kind("AGENT"), parent=outer)
+
+    assert len(trace_of(outer, agent, tool("delegate", parent=agent)).tool_calls) == 2
+
+
+def test_arguments_and_ids_come_from_the_answer_in_the_order_of_the_calls() -> None:
+    first = llm(attributes=asking(("a", "get", '{"n": 1}'), ("b", "get", '{"n": 2}')))
+    second = llm(attributes=asking((None, "get", '{"n": 3}')))
+
+    calls = trace_of(first, second, tool("get"), tool("get"), tool("get"), tool("get")).tool_calls
+
+    assert [(call.call_id, call.arguments) for call in calls] == [
+        ("a", {"n": 1}),
+        ("b", {"n": 2}),
+        (None, {"n": 3}),
+        (None, None),
+    ]
+
+
+def test_an_id_decides_before_the_name_does() -> None:
+    answer = llm(attributes=asking(("a", "get", '{"n": 1}'), ("b", "get", '{"n": 2}')))
+
+    calls = trace_of(answer, tool("get"), tool("get", attributes={"tool.id": "a"})).tool_calls
+
+    assert [(call.call_id, call.arguments) for call in calls] == [("b", {"n": 2}), ("a", {"n": 1})]
+
+
+def test_nested_model_spans_that_tell_the_same_call_tell_it_once() -> None:
+    outer = llm(attributes=asking(("a", "get", '{"n": 1}')))
+    inner = llm(attributes=asking(("a", "get", '{"n": 1}')), parent=outer)
+
+    calls = trace_of(outer, inner, tool("get"), tool("get")).tool_calls
+
+    assert [call.call_id for call in calls] == ["a", None]
+
+
+def test_what_the_span_itself_says_is_not_replaced() -> None:
+    answer = llm(attributes=asking(("a", "get", '{"n": 1}')))
+
+    [call] = trace_of(answer, tool("get", attributes={"input.value": '{"n": 9}'})).tool_calls
+
+    assert (call.call_id, call.arguments) == ("a", {"n": 9})
+
+
+def test_an_answer_that_was_not_recorded_is_found_in_what_the_model_was_told_next() -> None:
+    at = "llm.input_messages.1.message"
+    told = {
+        f"{at}.role": "assistant",
+        f"{at}.tool_calls.0.tool_call.id": "a",
+        f"{at}.tool_calls.0.tool_call.function.name": "get",
+        f"{at}.tool_calls.0.tool_call.function.arguments": '{"n": 1}',
+    }
+
+    [call] = trace_of(tool("get", attributes={"tool.id": "a"}), llm(attributes=told)).tool_calls
+
+    assert call.arguments == {"n": 1}
+
+
+def test_inputs_come_from_the_first_and_outputs_from_the_last_of_the_highest_steps() -> None:
+    root = made("request")
+    planner = made("planner", kind("AGENT", input__value="question", output__value="plan"), parent=root)
+    inner = made("inner", kind("CHAIN", input__value="inner in", output__value="inner out"), parent=planner)
+    writer = made("writer", kind("AGENT", input__value="plan", output__value="answer"), parent=root)
+
+    trace = trace_of(root, planner, inner, writer)
+
+    assert (trace.inputs, trace.outputs) == ("question", "answer")
+
+
+def test_without_steps_inputs_and_outputs_are_what_the_user_asked_and_the_model_answered() -> None:
+    root = made("request")
+    asked = {"llm.input_messages.0.message.role": "user", "llm.input_messages.0.message.content": "question"}
+    said = {"llm.output_messages.0.message.role": "assistant", "llm.output_messages.0.message.content": "answer"}
+
+    trace = trace_of(root, llm(attributes=asked, parent=root), llm(attributes=said, parent=root))
+
+    assert (trace.inputs, trace.outputs) == ("question", "answer")
+
+
+def test_an_answer_that_calls_a_tool_is_no_answer_yet() -> None:
+    root = made("request")
+
+    trace = trace_of(root, llm(attributes=asking(("a", "get", "{}")), parent=root))
+
+    assert trace.outputs is None
+    assert trace.read("outputs") is MISSING
+
+
+def test_a_root_that_returned_none_has_outputs() -> None:
+    root = made("root", {"mlflow.spanType": '"AGENT"', "mlflow.spanOutputs": "null"})
+
+    assert trace_of(root).read("outputs") is None
+
+
+def test_messages_are_those_of_the_last_call_with_its_answer() -> None:
+    asked = {
+        "gen_ai.operation.name": "chat",
+        "gen_ai.system_instructions": '[{"type": "text", "content": "be brief"}]',
+        "gen_ai.input.messages": '[{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]',
+        "gen_ai.output.messages": '[{"role": "assistant", "parts": [{"type": "text", "content": "hello"}]}]',
+    }
+
+    trace = trace_of(made("chat", {"gen_ai.operation.name": "chat"}), made("chat", asked))
+
+    assert trace.messages == [Message("system", "be brief"), Message("user", "hi"), Message("assistant", "hello")]
+
+
+@pytest.mark.parametrize(
+    ("output", "documents"),
+    [
+        ('["a", "b"]', [Document("a"), Document("b")]),
+        ('[{"page_content": "a", "metadata": {"x": 1}, "id": "1"}]', [Document("a", "1", None, {"x": 1})]),
+        ('{"documents": [{"content": "a", "score": 0.5}]}', [Document("a", None, 0.5)]),
+        ('{"lc": 1, "documents": [{"lc": 1, "kwargs": {"page_content": "a"}}]}', [Document("a")]),
+        ('[{"node": {"text": "a", "id_": "n"}, "score": 1}]', [Document("a", "n", 1.0)]),
+        ('{"answer": 42}', []),
+        ("just text", []),
+    ],
+)
+def test_documents_of_any_shape_have_one_form(output: str, documents: list[Document]) -> None:
+    span = made("retrieve", {"langfuse.observation.type": "retriever", "langfuse.observation.output": output})
+
+    assert trace_of(span).retrieved_documents == documents
+
+
+def test_of_nested_retrievers_the_outermost_with_documents_counts() -> None:
+    outer = made("retrieve", kind("RETRIEVER", output__value='["a"]'))
+    inner = made("query", kind("RETRIEVER", output__value='["a", "b"]'), parent=outer)
+
+    assert [document.content for document in trace_of(outer, inner).retrieved_documents] == ["a"]
+
+
+def test_session_user_and_tags_come_from_the_first_span_that_says_them() -> None:
+    root = made("root")
+    child = made("child", {"session.id": "s", "user.id": 7, "tags": "a, b"}, parent=root)
+
+    trace = trace_of(root, child)
+
+    assert (trace.session_id, trace.user_id, trace.tags) == ("s", "7", ["a", "b"])
+
+
+def test_dialects_are_those_of_all_spans() -> None:
+    trace = trace_of(llm(), made("x", {"mcp.method.name": "tools/list"}), made("y"))
+
+    assert trace.dialects == ["mcp", "openinference"]
+
+
+def test_deep_and_cyclic_traces_are_read() -> None:
+    spans = [llm((1, 1))]
+    for _ in range(3000):
+        spans.append(tool("get", parent=spans[-1]))
+    spans[0]["parent_id"] = spans[-1]["span_id"]
+
+    trace = trace_of(*spans)
+
+    assert len(trace.tool_calls) == 1
+    assert trace.usage == Usage(1, 1, 2)

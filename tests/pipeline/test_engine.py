@@ -1,0 +1,636 @@
+"""What the engine sends on, when, and with which verdicts. The clock stands still until a test moves it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from tests.fakes import Counted, a_decision
+
+from otel_scorer.errors import InvalidRequestError
+from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.feedback import Feedback
+from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason
+from otel_scorer.pipeline.emission import Emission, Emit
+from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding, Job, ScorerProfile
+from otel_scorer.testing import CollectingSink, FakeBackend, ManualClock, make_request, make_span
+
+CHECK = ScorerProfile("check", "1", 1.0)
+ON_SPAN = frozenset({Emit.ATTRIBUTES, Emit.EVENTS})
+AGENT = [
+    make_span("root", span=1, start=0, end=9),
+    make_span("llm", span=2, parent=1, start=1),
+    make_span("tool", span=3, parent=1, start=2),
+]
+
+
+class Running:
+    """An engine with a sink, a backend and a clock of its own."""
+
+    def __init__(
+        self,
+        forwarding: Forwarding = Forwarding.PASSTHROUGH,
+        emit: frozenset[Emit] = frozenset({Emit.EVALUATION_SPAN}),
+        scorers: tuple[ScorerProfile, ...] = (CHECK,),
+        answer: Callable[[Job], list[Decision]] | None = None,
+        capacity: int | None = None,
+        **limits: Any,
+    ) -> None:
+        self.clock = ManualClock()
+        self.sink = CollectingSink()
+        options = EngineOptions(limits=AssemblyLimits(**limits), forwarding=forwarding, emission=Emission(emit))
+        self.engine = Engine(
+            options, scorers, on_spans=self.sink.on_spans, on_scores=self.sink.on_scores, clock=self.clock
+        )
+        self.backend = FakeBackend(self.engine.deliver, answer=answer, capacity=capacity)
+
+    def ingest(self, *spans: SpanMessage, **options: Any) -> tuple[int, str]:
+        return self.engine.ingest(make_request(*spans, **options))
+
+    def close_traces(self, number: int = 1) -> list[Job]:
+        """Let the grace pass and return the jobs once the engine's timer has noticed."""
+        self.clock.advance(2.0)
+        return self.backend.wait_for_jobs(number)
+
+
+@contextmanager
+def running(*args: Any, **options: Any) -> Iterator[Running]:
+    made = Running(*args, **options)
+    made.engine.start(made.backend)
+    try:
+        yield made
+    finally:
+        made.engine.drain(0.0)
+
+
+def names(spans: list[SpanMessage]) -> list[str]:
+    return [span.name for span in spans]
+
+
+def keys(span: SpanMessage) -> set[str]:
+    return {pair.key for pair in span.attributes}
+
+
+def says_true(job: Job) -> list[Decision]:
+    return [a_decision(True, trace=int.from_bytes(job.trace.trace_id, "big"))]
+
+
+def test_without_scorers_a_request_is_passed_on_as_it_is() -> None:
+    with running(scorers=()) as run:
+        data = make_request(*AGENT)
+
+        assert run.engine.ingest(data) == (0, "")
+
+        assert run.sink.requests == [data]
+        assert not run.engine.is_assembling
+
+
+def test_with_scorers_spans_still_leave_at_once_and_as_they_are() -> None:
+    with running() as run:
+        data = make_request(*AGENT) + b"\xc2\x3e\x03new"
+
+        run.engine.ingest(data)
+
+        assert run.sink.requests == [data]
+        assert run.sink.score_requests == []
+
+
+@pytest.mark.parametrize("scorers", [(), (CHECK,)], ids=["without scorers", "with scorers"])
+def test_spans_that_nobody_can_use_are_counted_and_the_others_go_on(scorers: tuple[ScorerProfile, ...]) -> None:
+    bad = make_span("bad", span=9)
+    bad.trace_id = b"short"
+    with running(scorers=scorers) as run:
+        counted = Counted()
+
+        rejected, message = run.ingest(*AGENT, bad)
+
+        assert (rejected, message) == (1, "1 span(s) rejected, the last because its trace_id has 5 bytes instead of 16")
+        assert names(run.sink.spans) == ["root", "llm", "tool"]
+        assert counted("receiver.spans_accepted") == 3
+
+
+@pytest.mark.parametrize("scorers", [(), (CHECK,)], ids=["without scorers", "with scorers"])
+@pytest.mark.parametrize("data", [b"nonsense", make_request(SpanMessage(name="no ids"))])
+def test_a_request_without_anything_usable_is_refused_and_harms_nobody(
+    scorers: tuple[ScorerProfile, ...], data: bytes
+) -> None:
+    with running(scorers=scorers) as run:
+        with pytest.raises(InvalidRequestError):
+            run.engine.ingest(data)
+
+        run.ingest(*AGENT)
+
+        assert names(run.sink.spans) == ["root", "llm", "tool"]
+
+
+@pytest.mark.parametrize("forwarding", list(Forwarding))
+def test_an_empty_request_leads_to_nothing(forwarding: Forwarding) -> None:
+    with running(forwarding) as run:
+        assert run.engine.ingest(b"") == (0, "")
+        assert run.engine.ingest(make_request()) == (0, "")
+
+        assert run.sink.requests == []
+
+
+def test_a_verdict_leaves_as_a_span_below_the_root_under_its_resource() -> None:
+    with running() as run:
+        run.ingest(*AGENT, service="shop", schema_url="https://schema")
+        [job] = run.close_traces()
+
+        run.backend.decide(job, a_decision(Feedback("check", False, rationale="slow")))
+
+        [request] = run.sink.score_requests
+        [resource_spans] = ExportTraceServiceRequest.FromString(request).resource_spans
+        [scope_spans] = resource_spans.scope_spans
+        [score] = scope_spans.spans
+        assert (score.name, score.parent_span_id) == ("evaluation check", AGENT[0].span_id)
+        assert score.start_time_unix_nano == score.end_time_unix_nano == AGENT[0].end_time_unix_nano
+        assert resource_spans.resource.attributes[0].value.string_value == "shop"
+        assert (resource_spans.schema_url, scope_spans.scope.name) == ("https://schema", "otel_scorer")
+        assert {pair.key: pair.value for pair in score.attributes}[
+            "otel_scorer.close_reason"
+        ].string_value == "root_quiet"
+        assert len(run.sink.requests) == 1
+
+
+def test_passing_through_nothing_can_be_enriched_so_verdicts_are_spans_whatever_was_asked_for() -> None:
+    with running(emit=ON_SPAN) as run:
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+
+        run.backend.decide(job, a_decision(True))
+
+        assert names(run.sink.scores) == ["evaluation check"]
+        assert names(run.sink.spans) == ["root", "llm", "tool"]
+
+
+def test_a_job_has_every_span_and_the_reason_it_was_closed_for() -> None:
+    with running() as run:
+        for span in AGENT:
+            run.ingest(span)
+        [job] = run.close_traces()
+
+        assert [span.span_id[-1] for span in job.trace.spans] == [1, 2, 3]
+        assert (job.trace.reason, job.trace.complete, job.scorers) == (CloseReason.ROOT_QUIET, True, (0,))
+
+
+def test_decisions_may_come_one_by_one() -> None:
+    with running() as run:
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+
+        run.backend.decide(job, a_decision(True, scorer="first"), done=False)
+        assert names(run.sink.scores) == ["evaluation first"]
+        run.backend.decide(job, a_decision(True, scorer="second"))
+        run.backend.decide(job, a_decision(True, scorer="after the end"))
+
+        assert names(run.sink.scores) == ["evaluation first", "evaluation second"]
+
+
+def test_verdicts_on_a_span_go_to_that_span() -> None:
+    with running() as run:
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+
+        run.backend.decide(job, a_decision(True, span_id=AGENT[2].span_id.hex()))
+
+        [score] = run.sink.scores
+        assert score.parent_span_id == AGENT[2].span_id
+
+
+def test_spans_that_are_sent_again_are_passed_on_once_and_scored_once() -> None:
+    with running() as run:
+        run.ingest(*AGENT[:2])
+        run.ingest(*AGENT)
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+
+        assert names(run.sink.spans) == ["root", "llm", "tool"]
+        assert len(job.trace.spans) == 3
+
+
+def test_a_late_span_is_passed_on_and_leads_to_no_other_score() -> None:
+    with running(answer=says_true) as run:
+        run.ingest(*AGENT)
+        run.close_traces()
+        run.sink.wait_for(scores=1)
+
+        run.ingest(make_span("late", span=9, parent=1))
+        run.ingest(make_span("other", trace=2))
+        run.close_traces(2)
+        run.sink.wait_for(scores=2)
+
+        assert names(run.sink.spans) == ["root", "llm", "tool", "late", "other"]
+        assert {job.trace.trace_id[-1] for job in run.backend.jobs} == {1, 2}
+
+
+def test_a_trace_over_its_limit_is_scored_at_once() -> None:
+    with running(max_spans_per_trace=3, answer=says_true) as run:
+        run.ingest(*AGENT, make_span("one too many", span=4, parent=1))
+
+        assert run.backend.jobs[0].trace.reason is CloseReason.SPAN_LIMIT
+        assert names(run.sink.spans) == ["root", "llm", "tool", "one too many"]
+        assert names(run.sink.scores) == ["evaluation check"]
+
+
+def test_holding_the_root_children_leave_at_once_and_the_root_with_its_verdicts() -> None:
+    with running(Forwarding.HOLD_ROOT, ON_SPAN) as run:
+        run.ingest(*AGENT)
+        assert names(run.sink.spans) == ["llm", "tool"]
+        [job] = run.close_traces()
+        assert names(run.sink.spans) == ["llm", "tool"]
+
+        run.backend.decide(job, a_decision(Feedback("check", True, rationale="fine")))
+
+        root = run.sink.spans[-1]
+        assert names(run.sink.spans) == ["llm", "tool", "root"]
+        assert keys(root) == {
+            "otel_scorer.check.value",
+            "otel_scorer.check.label",
+            "otel_scorer.check.explanation",
+            "otel_scorer.close_reason",
+            "otel_scorer.complete",
+        }
+        assert [(event.name, event.time_unix_nano) for event in root.events] == [
+            ("gen_ai.evaluation.result", AGENT[0].end_time_unix_nano)
+        ]
+        assert run.sink.scores == []
+
+
+@pytest.mark.parametrize(
+    ("emit", "with_attributes", "with_events", "scores"),
+    [
+        ({Emit.ATTRIBUTES}, True, False, 0),
+        ({Emit.EVENTS}, False, True, 0),
+        ({Emit.EVALUATION_SPAN}, False, False, 1),
+        ({Emit.EVALUATION_SPAN, Emit.ATTRIBUTES, Emit.EVENTS}, True, True, 1),
+    ],
+)
+@pytest.mark.parametrize("forwarding", [Forwarding.HOLD_ROOT, Forwarding.HOLD_TRACE])
+def test_each_verdict_goes_out_once_per_way_that_was_chosen(
+    forwarding: Forwarding, emit: set[Emit], with_attributes: bool, with_events: bool, scores: int
+) -> None:
+    with running(forwarding, frozenset(emit), answer=says_true) as run:
+        counted = Counted()
+        run.ingest(*AGENT)
+        run.close_traces()
+        run.sink.wait_for(spans=3, scores=scores)
+
+        [root] = [span for span in run.sink.spans if span.name == "root"]
+        assert bool(keys(root)) is with_attributes
+        assert len(root.events) == with_events
+        assert len(run.sink.scores) == scores
+        for way in Emit:
+            assert counted(f"encoder.verdicts{{encoding={way}}}") == (way in emit)
+
+
+def test_holding_the_root_a_verdict_on_a_child_is_a_span_of_its_own() -> None:
+    with running(Forwarding.HOLD_ROOT, ON_SPAN) as run:
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+
+        run.backend.decide(job, a_decision(1, span_id=AGENT[2].span_id.hex()))
+
+        [score] = run.sink.scores
+        assert score.parent_span_id == AGENT[2].span_id
+        assert run.sink.spans[-1] == AGENT[0]
+
+
+def test_a_held_root_waits_for_all_its_verdicts() -> None:
+    with running(Forwarding.HOLD_ROOT, ON_SPAN) as run:
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+
+        run.backend.decide(job, a_decision(True, scorer="first"), done=False)
+        assert names(run.sink.spans) == ["llm", "tool"]
+        run.backend.decide(job, a_decision(True, scorer="second"))
+
+        root = run.sink.spans[-1]
+        assert {"otel_scorer.first.value", "otel_scorer.second.value"} < keys(root)
+        assert len(root.events) == 2
+
+
+def test_after_the_deadline_the_root_leaves_with_the_verdicts_that_are_in_and_the_others_follow_as_spans() -> None:
+    with running(Forwarding.HOLD_ROOT, ON_SPAN) as run:
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+        run.backend.decide(job, a_decision(True, scorer="quick"), done=False)
+
+        run.clock.advance(4.999)
+        run.engine.ingest(b"")
+        assert names(run.sink.spans) == ["llm", "tool"]
+        run.clock.advance(0.001)
+        run.sink.wait_for(spans=3)
+        run.backend.decide(job, a_decision(True, scorer="slow"))
+
+        root = run.sink.spans[-1]
+        assert "otel_scorer.quick.value" in keys(root)
+        assert "otel_scorer.slow.value" not in keys(root)
+        [score] = run.sink.scores
+        assert (score.name, score.parent_span_id) == ("evaluation slow", root.span_id)
+
+
+@pytest.mark.parametrize("forwarding", [Forwarding.HOLD_ROOT, Forwarding.HOLD_TRACE])
+def test_a_trace_without_a_verdict_leaves_unchanged_when_that_is_known(forwarding: Forwarding) -> None:
+    with running(forwarding, ON_SPAN) as run:
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+
+        run.backend.decide(job, a_decision(outcome=Outcome.NOT_APPLICABLE))
+
+        assert sorted(names(run.sink.spans)) == ["llm", "root", "tool"]
+        assert all(span in AGENT for span in run.sink.spans)
+        assert run.sink.scores == []
+
+
+def test_holding_the_root_of_a_trace_without_one_holds_nothing() -> None:
+    with running(Forwarding.HOLD_ROOT, ON_SPAN, idle_timeout=1.0) as run:
+        run.ingest(AGENT[1])
+        assert names(run.sink.spans) == ["llm"]
+        [job] = run.close_traces()
+
+        run.backend.decide(job, a_decision(True))
+
+        [score] = run.sink.scores
+        assert score.parent_span_id == AGENT[1].span_id
+
+
+def test_a_root_that_comes_after_its_trace_was_closed_is_not_held() -> None:
+    with running(Forwarding.HOLD_ROOT, ON_SPAN, idle_timeout=1.0) as run:
+        run.ingest(AGENT[1])
+        run.close_traces()
+
+        run.ingest(AGENT[0])
+
+        assert names(run.sink.spans) == ["llm", "root"]
+
+
+def test_of_two_roots_both_are_held_and_the_earlier_gets_the_verdict() -> None:
+    with running(Forwarding.HOLD_ROOT, ON_SPAN) as run:
+        run.ingest(make_span("later", span=7, start=3), make_span("earlier", span=8))
+        [job] = run.close_traces()
+        assert run.sink.spans == []
+
+        run.backend.decide(job, a_decision(True))
+
+        later, earlier = run.sink.spans
+        assert (later.name, bool(keys(later))) == ("later", False)
+        assert (earlier.name, bool(keys(earlier))) == ("earlier", True)
+
+
+@pytest.mark.parametrize("forwarding", [Forwarding.HOLD_ROOT, Forwarding.HOLD_TRACE])
+def test_a_held_root_that_is_sent_again_leaves_once(forwarding: Forwarding) -> None:
+    with running(forwarding, ON_SPAN, answer=says_true) as run:
+        run.ingest(*AGENT)
+        run.ingest(*AGENT)
+        run.close_traces()
+        run.sink.wait_for(spans=3)
+
+        assert sorted(names(run.sink.spans)) == ["llm", "root", "tool"]
+
+
+def test_without_scorers_there_is_nothing_to_hold_a_root_for() -> None:
+    with running(Forwarding.HOLD_ROOT, scorers=()) as run:
+        run.ingest(*AGENT)
+
+        assert names(run.sink.spans) == ["root", "llm", "tool"]
+
+
+def test_holding_the_trace_nothing_leaves_before_the_verdicts_and_then_all_of_it_in_one_request() -> None:
+    with running(Forwarding.HOLD_TRACE, ON_SPAN) as run:
+        for span in reversed(AGENT):
+            run.ingest(span)
+        [job] = run.close_traces()
+        assert run.sink.requests == []
+
+        run.backend.decide(job, a_decision(True), a_decision(3, scorer="calls", span_id=AGENT[2].span_id.hex()))
+
+        [_] = run.sink.requests
+        by_name = {span.name: span for span in run.sink.spans}
+        assert "otel_scorer.check.value" in keys(by_name["root"])
+        assert "otel_scorer.calls.value" in keys(by_name["tool"])
+        assert by_name["llm"] == AGENT[1]
+        assert run.sink.scores == []
+
+
+def test_holding_the_trace_without_scorers_sends_whole_traces() -> None:
+    with running(Forwarding.HOLD_TRACE, scorers=()) as run:
+        run.ingest(AGENT[1], make_span("other", trace=2))
+        run.ingest(AGENT[0], AGENT[2])
+        assert run.sink.requests == []
+
+        run.clock.advance(2.0)
+        run.sink.wait_for(spans=4)
+
+        assert len({span.trace_id for span in run.sink.spans}) == 2
+        assert sorted(names(run.sink.spans)) == ["llm", "other", "root", "tool"]
+
+
+def test_holding_the_trace_late_spans_leave_at_once() -> None:
+    with running(Forwarding.HOLD_TRACE, scorers=()) as run:
+        run.ingest(*AGENT)
+        run.clock.advance(2.0)
+        run.sink.wait_for(spans=3)
+
+        run.ingest(make_span("late", span=9, parent=1))
+
+        assert names(run.sink.spans)[-1] == "late"
+
+
+def test_a_large_release_is_cut_between_traces() -> None:
+    with running(Forwarding.HOLD_TRACE, scorers=()) as run:
+        for trace in range(1, 6):
+            run.ingest(*(make_span("x" * 300_000, trace=trace, span=span + 1) for span in range(3)))
+        run.clock.advance(2.0)
+        run.sink.wait_for(spans=15)
+
+        assert len(run.sink.requests) > 1
+        seen: set[bytes] = set()
+        for request in run.sink.requests:
+            sink = CollectingSink()
+            sink.requests = [request]
+            here = {span.trace_id for span in sink.spans}
+            assert not here & seen
+            seen |= here
+
+
+def test_a_held_trace_over_its_deadline_leaves_as_it_is() -> None:
+    with running(Forwarding.HOLD_TRACE, ON_SPAN) as run:
+        counted = Counted()
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+
+        run.clock.advance(5.0)
+        run.sink.wait_for(spans=3)
+        run.backend.decide(job, a_decision(True))
+
+        assert run.sink.spans == AGENT
+        assert names(run.sink.scores) == ["evaluation check"]
+        assert counted("holding.released{reason=deadline}") == 1
+        assert counted("holding.released{reason=decided}") == 0
+
+
+@pytest.mark.parametrize("forwarding", list(Forwarding))
+@pytest.mark.parametrize("scorers", [(), (CHECK,)], ids=["without scorers", "with scorers"])
+@pytest.mark.parametrize("parent", [1, None], ids=["with a parent", "without a parent"])
+def test_evaluation_spans_of_another_sidecar_are_passed_on_at_once_and_once(
+    forwarding: Forwarding, scorers: tuple[ScorerProfile, ...], parent: int | None
+) -> None:
+    with running(forwarding, ON_SPAN, scorers=scorers, answer=says_true) as run:
+        run.ingest(AGENT[0])
+        run.ingest(make_span("evaluation other", span=50, parent=parent), scope="otel_scorer")
+        assert "evaluation other" in names(run.sink.spans)
+        run.clock.advance(2.0)
+        run.sink.wait_for(spans=2)
+        run.ingest(make_span("evaluation later", span=51, parent=parent), scope="otel_scorer")
+        run.engine.drain(1.0)
+
+        assert sorted(names(run.sink.spans)) == ["evaluation later", "evaluation other", "root"]
+
+
+def test_what_is_not_sampled_is_decided_without_a_job() -> None:
+    never = ScorerProfile("never", "1", 0.0)
+    with running(scorers=(never, CHECK)) as run:
+        counted = Counted()
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+
+        assert job.scorers == (1,)
+        assert counted("scoring.decisions{outcome=not_sampled,scorer=never}") == 1
+
+
+@pytest.mark.parametrize("forwarding", list(Forwarding))
+def test_a_trace_that_no_scorer_wants_leaves_without_waiting(forwarding: Forwarding) -> None:
+    with running(forwarding, scorers=(ScorerProfile("never", "1", 0.0),)) as run:
+        run.ingest(*AGENT)
+        run.clock.advance(2.0)
+        run.sink.wait_for(spans=3)
+        run.engine.drain(1.0)
+
+        assert sorted(names(run.sink.spans)) == ["llm", "root", "tool"]
+        assert run.backend.jobs == []
+
+
+@pytest.mark.parametrize("forwarding", list(Forwarding))
+def test_when_the_queue_to_the_scorers_is_full_the_decision_says_so_and_spans_go_on(forwarding: Forwarding) -> None:
+    with running(forwarding, ON_SPAN, capacity=0) as run:
+        counted = Counted()
+        run.ingest(*AGENT)
+        run.clock.advance(2.0)
+        run.sink.wait_for(spans=3)
+        assert run.engine.drain(1.0)
+
+        assert sorted(names(run.sink.spans)) == ["llm", "root", "tool"]
+        assert run.sink.scores == []
+        assert counted("scoring.decisions{outcome=shed,scorer=check}") == 1
+
+
+def test_decisions_are_counted_once_each() -> None:
+    with running(Forwarding.HOLD_ROOT) as run:
+        counted = Counted()
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+        run.backend.decide(job, a_decision(True), done=False)
+        run.clock.advance(5.0)
+        run.sink.wait_for(spans=3)
+        run.backend.decide(job, a_decision(outcome=Outcome.FAILED))
+
+        assert counted("scoring.decisions{outcome=scored,scorer=check}") == 1
+        assert counted("scoring.decisions{outcome=failed,scorer=check}") == 1
+
+
+@pytest.mark.parametrize("forwarding", list(Forwarding))
+def test_draining_scores_and_sends_what_is_open(forwarding: Forwarding) -> None:
+    with running(forwarding, answer=says_true) as run:
+        run.ingest(*AGENT)
+
+        assert run.engine.drain(5.0)
+
+        assert sorted(names(run.sink.spans)) == ["llm", "root", "tool"]
+        assert names(run.sink.scores) == ["evaluation check"]
+        assert run.backend.jobs[0].trace.reason is CloseReason.SHUTDOWN
+
+
+@pytest.mark.parametrize("forwarding", [Forwarding.HOLD_ROOT, Forwarding.HOLD_TRACE])
+def test_draining_lets_go_of_what_is_held_when_the_verdicts_take_too_long(forwarding: Forwarding) -> None:
+    with running(forwarding, ON_SPAN) as run:
+        run.ingest(*AGENT)
+
+        assert not run.engine.drain(0.0)
+        [job] = run.backend.jobs
+        run.backend.decide(job, a_decision(True))
+
+        assert sorted(names(run.sink.spans)) == ["llm", "root", "tool"]
+        assert names(run.sink.scores) == ["evaluation check"]
+
+
+def test_draining_twice_sends_nothing_twice() -> None:
+    with running(Forwarding.HOLD_TRACE, answer=says_true) as run:
+        run.ingest(*AGENT)
+
+        assert run.engine.drain(5.0)
+        assert run.engine.drain(5.0)
+
+        assert len(run.sink.spans) == 3
+        assert len(run.sink.scores) == 1
+
+
+def test_draining_waits_until_the_last_verdict_was_handed_on() -> None:
+    entered, leave = threading.Event(), threading.Event()
+    sink = CollectingSink()
+
+    def slow_scores(data: bytes, items: int) -> None:
+        entered.set()
+        assert leave.wait(20)
+        sink.on_scores(data, items)
+
+    engine = Engine(EngineOptions(), [CHECK], on_spans=sink.on_spans, on_scores=slow_scores)
+    backend = FakeBackend(engine.deliver)
+    engine.start(backend)
+    engine.ingest(make_request(*AGENT))
+    drained: list[int] = []
+
+    def drain() -> None:
+        engine.drain(20)
+        drained.append(len(sink.scores))
+
+    draining = threading.Thread(target=drain)
+    draining.start()
+    [job] = backend.wait_for_jobs(1)
+    delivering = threading.Thread(target=backend.decide, args=(job, a_decision(True)))
+    delivering.start()
+    assert entered.wait(20)
+    draining.join(0.1)
+    leave.set()
+    draining.join(20)
+    delivering.join(20)
+
+    assert drained == [1]
+
+
+def test_many_threads_may_send_at_once() -> None:
+    with running(Forwarding.HOLD_TRACE, ON_SPAN, answer=says_true) as run:
+
+        def send(thread: int) -> None:
+            for number in range(50):
+                trace = number * 10 + 1
+                run.ingest(make_span(f"{thread} {number}", trace=trace, span=thread + 1, parent=1 if thread else None))
+
+        threads = [threading.Thread(target=send, args=(thread,)) for thread in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(20)
+        run.engine.drain(20)
+
+        assert sorted(names(run.sink.spans)) == sorted(
+            f"{thread} {number}" for thread in range(4) for number in range(50)
+        )
+        assert len(run.backend.jobs) == 50
+        roots = [span for span in run.sink.spans if span.name.startswith("0 ")]
+        assert sum("otel_scorer.check.value" in keys(root) for root in roots) == 50

@@ -1,0 +1,334 @@
+"""Settings: what is read from YAML, flags and the environment, and what is said when it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_scorer.config import (
+    Config,
+    ConsoleExporter,
+    FileExporter,
+    OtlpExporter,
+    exporters_from_urls,
+    format_bytes,
+    format_duration,
+    generate_sample,
+    load_config,
+    parse_bytes,
+    parse_duration,
+)
+from otel_scorer.errors import ConfigError
+from otel_scorer.pipeline.assembler import AssemblyLimits, Trigger
+
+SAMPLE = Path(__file__).resolve().parent.parent / "config" / "otel-scorer.yaml"
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Any:
+    def load_text(text: str, environ: dict[str, str] | None = None, **overrides: object) -> Config:
+        path = tmp_path / "sidecar.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load_config(path, overrides=overrides, environ=environ or {})
+
+    return load_text
+
+
+def otlp(config: Config, key: str = "otlp") -> OtlpExporter:
+    exporter = config.exporters[key]
+    assert isinstance(exporter, OtlpExporter)
+    return exporter
+
+
+def test_the_sample_is_what_the_code_says() -> None:
+    assert SAMPLE.read_text(encoding="utf-8") == generate_sample()
+
+
+def test_the_sample_sets_every_setting_to_its_default() -> None:
+    assert load_config(SAMPLE, environ={}) == load_config(environ={})
+
+
+def test_the_sample_shows_every_key() -> None:
+    shown = yaml.safe_load(generate_sample())
+
+    assert shown.keys() == Config.model_fields.keys()
+    assert shown["exporters"]["otlp"].keys() == OtlpExporter.model_fields.keys()
+    assert shown["assembly"]["root_grace"] == "2s"
+
+
+def test_an_empty_file_means_the_defaults(load: Any) -> None:
+    assert load("") == load("# nothing\n") == load("assembly:\nscorers:\nexporters:\n") == load_config(environ={})
+
+
+def test_the_assembler_gets_its_own_defaults() -> None:
+    assert load_config(environ={}).assembly.limits == AssemblyLimits()
+
+
+def test_durations_and_sizes_have_units(load: Any) -> None:
+    config = load("assembly: {root_grace: 500ms, idle_timeout: 90, max_age: 1h30m, max_bytes_per_trace: 4MB}")
+
+    assert config.assembly.limits.root_grace == 0.5
+    assert config.assembly.limits.idle_timeout == 90.0
+    assert config.assembly.limits.max_age == 5400.0
+    assert config.assembly.limits.max_bytes_per_trace == 4_000_000
+
+
+@given(st.floats(0, 1e7, allow_nan=False).map(lambda seconds: round(seconds, 6)))
+def test_a_written_duration_is_read_back(seconds: float) -> None:
+    assert parse_duration(format_duration(seconds)) == pytest.approx(seconds, abs=1e-9)
+
+
+@given(st.integers(1, 1 << 45))
+def test_a_written_size_is_read_back(size: int) -> None:
+    assert parse_bytes(format_bytes(size)) == size
+
+
+@pytest.mark.parametrize("text", ["", "s", "2 s ago", "-1s", "1e3s", "nan", "2m3", True, None, [1]])
+def test_what_is_no_duration_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize("text", ["", "MB", "1.5.5MB", "1 parsec", 0, -5, True, None])
+def test_what_is_no_size_is_refused(text: object) -> None:
+    with pytest.raises(ValueError, match="size"):
+        parse_bytes(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("assembly: {root_grcae: 1s}", "sidecar.yaml, line 1: unknown key assembly.root_grcae; did you mean "),
+        ("\nroot_grace: 1s", "line 2: unknown key root_grace; did you mean assembly.root_grace?"),
+        ("exporters: {otlp/b: {endpont: http://h:1}}", "endpont; did you mean exporters.otlp/b.endpoint?"),
+        ("exporters: {zipkin: {}}", "unknown key exporters.zipkin; known here: otlp, console, file"),
+        ("scorers: [{use: latency, sampel_rate: 1}]", "did you mean scorers.0.sample_rate?"),
+        ("receivers: {otlp: {protocols: {grcp: {}}}}", "did you mean receivers.otlp.protocols.grpc?"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_names_the_nearest_known_one(load: Any, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("assembly: {max_traces: many}", "assembly.max_traces: must be a valid integer"),
+        ("assembly: {root_grace: soon}", "assembly.root_grace: write a duration"),
+        ("assembly: {trigger: whenever}", "assembly.trigger: must be auto, root, local_root or 'attribute = value'"),
+        ("forwarding: hold", "forwarding: must be 'passthrough', 'hold_root' or 'hold_trace', got 'hold'"),
+        ("receivers: {otlp: {protocols: {grpc: {endpoint: nowhere}}}}", "grpc.endpoint: write an address as HOST:PORT"),
+        ("receivers: {otlp: {protocols: {grpc: {endpoint: 'h:99999'}}}}", "grpc.endpoint: write an address"),
+        ("receivers: {otlp: {protocols: {grpc: {endpoint: off}, http: {endpoint: off}}}}", "both off"),
+        ("exporters: {otlp: {endpoint: 'ftp://h'}}", "exporters.otlp.endpoint: write a URL"),
+        ("exporters: {}", "exporters: needs at least one destination"),
+        ("exporters: {file: {}}", "exporters.file.path: is missing"),
+        ("exporters: {otlp: {endpoint: 'http://localhost:4317'}}", "it would send to itself"),
+        ("scorers: [{use: latency, sample_rate: 2}]", "scorers.0.sample_rate: must be less than or equal to 1, got 2"),
+        ("emit: [attributes]", "set forwarding to hold_root or hold_trace"),
+        ("emit: []", "emit: "),
+        ("assembly: 5", "assembly: must be a mapping"),
+        ("- a list", "must be a mapping of settings"),
+        ("a: b: c", "line 1, column 5: not usable as YAML"),
+        ("hold_deadline: 1s\nhold_deadline: 2s\n", "line 2, column 1: not usable as YAML: the key 'hold_deadline' is"),
+    ],
+)  # fmt: skip
+def test_a_setting_that_cannot_be_meant_is_named(load: Any, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(text)
+
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "spool: {directory: /var/spool}",
+        "spool: {max_size: 1GiB}",
+        "store: traces.db",
+        "preset: phoenix",
+        "telemetry: {metrics: {endpoint: 'http://h:1'}}",
+        "receivers: {otlp: {protocols: {http: {cors: {allowed_origins: ['*']}}}}}",
+        "receivers: {otlp: {protocols: {grpc: {tls: {cert_file: a}}}}}",
+        "emit: [logs]",
+        "assembly: {late_spans: rescore}",
+    ],
+)
+def test_a_setting_that_nothing_reads_yet_is_refused(load: Any, text: str) -> None:
+    with pytest.raises(ConfigError, match="is not available in this version yet"):
+        load(text)
+
+
+def test_all_problems_are_said_at_once_in_the_order_of_the_file(load: Any) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("forwarding: hold\nemitt: []\nassembly: {max_traces: 0}\n")
+
+    lines = str(caught.value).splitlines()
+    assert "3 settings cannot be used" in lines[0]
+    assert [line.split(":")[0].strip() for line in lines[1:]] == ["line 1", "line 2", "line 3"]
+
+
+def test_off_is_a_word_and_no_false(load: Any) -> None:
+    config = load("explanations: off\nexporters: {otlp: {endpoint: 'http://h:1', logs_endpoint: off}}")
+
+    assert config.explanations == "off"
+    assert otlp(config).logs_endpoint == "off"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"a: \xff\xfe")
+
+    with pytest.raises(ConfigError, match=r"missing\.yaml: No such file"):
+        load_config(tmp_path / "missing.yaml", environ={})
+    with pytest.raises(ConfigError, match="not text in UTF-8"):
+        load_config(tmp_path / "binary.yaml", environ={})
+
+
+def test_variables_and_files_are_filled_in(load: Any, tmp_path: Path) -> None:
+    secret = tmp_path / "key"
+    secret.write_text("s3cret\n", encoding="utf-8")
+
+    config = load(
+        "exporters: {otlp: {endpoint: '${env:HOST:-http://other}:1', timeout: '${env:TIMEOUT}',"
+        f" headers: {{authorization: 'Bearer ${{file:{secret}}}', literal: '$${{env:X}}'}}}}}}",
+        {"TIMEOUT": "3s", "HOST": "http://h"},
+    )
+
+    assert otlp(config).endpoint == "http://h:1"
+    assert otlp(config).timeout == 3.0
+    assert otlp(config).headers["authorization"].get_secret_value() == "Bearer s3cret"
+    assert otlp(config).headers["literal"].get_secret_value() == "${env:X}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("${env:NOT_THERE}", "exporters.otlp.endpoint: the environment variable NOT_THERE is not set"),
+        ("${file:/not/there}", "exporters.otlp.endpoint: cannot read the file /not/there: No such file"),
+        ("${HOME}", "is neither ${env:NAME} nor ${file:PATH}"),
+    ],
+)
+def test_what_cannot_be_filled_in_is_named(load: Any, text: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(f"exporters: {{otlp: {{endpoint: '{text}'}}}}")
+
+    assert message in str(caught.value)
+
+
+def test_a_variable_never_becomes_structure(load: Any) -> None:
+    with pytest.raises(ConfigError, match=r"forwarding: must be"):
+        load("forwarding: '${env:X}'", {"X": "hold_root\nstore: x"})
+
+
+def test_secrets_are_hidden_in_dumps_and_messages(load: Any) -> None:
+    config = load(
+        "exporters: {otlp: {endpoint: 'http://user:pass@h:1', headers: {a: s3cret}}}\n"
+        "scorers: [{use: latency, parameters: {key: '${env:KEY}'}}]",
+        {"KEY": "s3cret"},
+    )
+
+    with pytest.raises(ConfigError) as caught:
+        load("hold_deadline: '${env:KEY}'", {"KEY": "s3cret"})
+
+    shown = f"{config.dump()} {config!r} {config} {caught.value}"
+    assert config.scorers[0].parameters["key"] == "s3cret"
+    assert "s3cret" not in shown
+    assert "pass@" not in shown
+    assert "***" in shown
+
+
+def test_flags_win_over_the_file(load: Any) -> None:
+    config = load("assembly: {root_grace: 5s, idle_timeout: 7s}", **{"assembly.root_grace": 1.0, "scoring.workers": 3})
+
+    assert (config.assembly.root_grace, config.assembly.idle_timeout, config.scoring.workers) == (1.0, 7.0, 3)
+
+
+def test_a_scorer_may_be_a_plain_reference(load: Any) -> None:
+    first, second = load(
+        "scorers: [tool_errors, {use: a.py, timeout: 5s, span_types: [TOOL], pass_if: '>= 1'}]"
+    ).scorers
+
+    assert first.spec.use == "tool_errors"
+    assert first.spec.options == {}
+    assert second.spec.options == {"timeout": 5.0, "span_types": ["TOOL"], "pass_if": ">= 1"}
+
+
+def test_a_span_match_can_be_the_trigger(load: Any) -> None:
+    assembly = load("assembly: {trigger: gen_ai.operation.name = invoke_agent}").assembly
+
+    assert assembly.match == ("gen_ai.operation.name", "invoke_agent")
+    assert assembly.limits.trigger is Trigger.MATCH
+
+
+def test_destinations_are_told_apart_by_their_key(load: Any) -> None:
+    config = load(
+        "exporters: {otlp: {endpoint: 'h:1'}, otlp/b: {endpoint: 'http://b:2'}, console: , file/x: {path: out}}"
+    )
+
+    assert otlp(config).endpoint == "h:1"
+    assert isinstance(config.exporters["console"], ConsoleExporter)
+    assert config.exporters["file/x"] == FileExporter(path="out")
+
+
+def test_the_environment_says_where_to_export_to_if_nobody_else_does(load: Any) -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://env:4318",
+        "OTEL_EXPORTER_OTLP_HEADERS": "Authorization=Basic%20abc,x=1",
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "2500",
+        "OTEL_EXPORTER_OTLP_COMPRESSION": "gzip",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+        "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": "http://m:1/v1/metrics",
+    }
+
+    found = otlp(load("", environ))
+    ignored = otlp(load("exporters: {otlp: {endpoint: 'http://file:1'}}", environ))
+
+    assert (found.endpoint, found.timeout, found.compression, found.protocol) == (
+        "http://env:4318", 2.5, "gzip", "http/protobuf",
+    )  # fmt: skip
+    assert {key: value.get_secret_value() for key, value in found.headers.items()} == {
+        "authorization": "Basic abc",
+        "x": "1",
+    }
+    assert found.metrics_endpoint == "http://m:1/v1/metrics"
+    assert ignored.endpoint == "http://file:1"
+    assert ignored.headers == {}
+
+
+def test_an_endpoint_for_traces_alone_is_for_traces_alone(load: Any) -> None:
+    found = otlp(load("", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://h/otlp/v1/traces"}))
+
+    assert (found.endpoint, found.protocol) == ("http://h/otlp", "http/protobuf")
+    assert (found.logs_endpoint, found.metrics_endpoint) == ("off", "off")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("PROTOCOL", "smoke"), ("TIMEOUT", "soon"), ("HEADERS", "s3cret"), ("TRACES_ENDPOINT", "http://h/elsewhere")],
+)
+def test_a_variable_that_cannot_be_meant_is_named(load: Any, variable: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=f"OTEL_EXPORTER_OTLP_{variable}") as caught:
+        load("", {f"OTEL_EXPORTER_OTLP_{variable}": value})
+
+    assert "s3cret" not in str(caught.value)
+
+
+def test_export_flags_name_destinations() -> None:
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": "k=v", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://env:1"}
+
+    found = exporters_from_urls(["http://a:1", "http://b:2", "console", "file:out.jsonl"], "grpc", environ)
+
+    assert found == {
+        "otlp": {"headers": {"k": "v"}, "protocol": "grpc", "endpoint": "http://a:1"},
+        "otlp/2": {"headers": {"k": "v"}, "protocol": "grpc", "endpoint": "http://b:2"},
+        "console": {},
+        "file": {"path": "out.jsonl"},
+    }

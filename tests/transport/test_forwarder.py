@@ -1,0 +1,481 @@
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry import context
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTracePartialSuccess,
+    ExportTraceServiceResponse,
+)
+
+from otel_scorer.errors import PermanentError, QueueFullError, RetryableError, TooLargeError
+from otel_scorer.model.wire import Signal, count_items
+from otel_scorer.telemetry import snapshot
+from otel_scorer.transport.endpoints import Destination, Lane, connect
+from otel_scorer.transport.exchange import PartialSuccess
+from otel_scorer.transport.forwarder import Forwarder
+from otel_scorer.transport.retry import RetryPolicy
+
+WAIT = 10.0
+QUICK = RetryPolicy(initial_interval=0.01, max_interval=0.02)
+
+
+class Fake:
+    """A sender that remembers, and answers what it is told to."""
+
+    def __init__(self, answer: Callable[[bytes], PartialSuccess | None] = lambda data: None) -> None:
+        self.answer = answer
+        self.sent: list[tuple[Signal, bytes]] = []
+        self.contexts: list[object] = []
+        self.closed = False
+        self.gate = threading.Event()
+        self.gate.set()
+        self.arrived = threading.Semaphore(0)
+
+    def send(self, signal: Signal, data: bytes, timeout: float) -> PartialSuccess | None:
+        self.arrived.release()
+        assert self.gate.wait(WAIT)
+        self.contexts.append(context.get_value(SUPPRESS))
+        partial = self.answer(data)
+        self.sent.append((signal, data))
+        return partial
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def to(sender: Fake, name: str) -> Destination:
+    return Destination(name, dict.fromkeys(Lane, sender))
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """A destination's name that only this test counts under."""
+    return str(request.node.name)
+
+
+@pytest.fixture
+def counted(name: str) -> Callable[..., int]:
+    def counted(counter: str, **attributes: str) -> int:
+        attributes = {"destination": name, "lane": "spans"} | attributes
+        label = ",".join(f"{key}={value}" for key, value in sorted(attributes.items()))
+        return snapshot().get(f"forwarder.{counter}{{{label}}}", 0)
+
+    return counted
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Forwarder]]:
+    started: list[Forwarder] = []
+
+    def start(*destinations: Destination, **options: Any) -> Forwarder:
+        forwarder = Forwarder(destinations, **dict[str, Any](retry=QUICK) | options)
+        forwarder.start()
+        started.append(forwarder)
+        return forwarder
+
+    yield start
+    for forwarder in started:
+        forwarder.shutdown(0.0)
+
+
+def named(destination: Destination, name: str, lanes: Mapping[Lane, Any] | None = None) -> Destination:
+    return Destination(name, lanes or destination.senders)
+
+
+@pytest.mark.parametrize("kind", ["grpc_backend", "http_backend"])
+def test_everything_arrives_once_at_a_real_backend(
+    request: pytest.FixtureRequest, start: Callable[..., Forwarder], a_request: Callable[..., bytes], kind: str
+) -> None:
+    backend = request.getfixturevalue(kind)
+    protocol = "grpc" if kind == "grpc_backend" else "http/protobuf"
+    forwarder = start(connect(f"http://{backend.address}", protocol=protocol))
+
+    for number in range(1, 201):
+        forwarder.offer(Lane.SPANS, a_request(number), 1)
+    assert forwarder.shutdown(WAIT)
+
+    assert backend.span_ids == list(range(1, 201))
+
+
+def test_what_gathers_while_sending_goes_in_one_request(
+    start: Callable[..., Forwarder], a_request: Callable[..., bytes], name: str
+) -> None:
+    sender = Fake()
+    sender.gate.clear()
+    forwarder = start(to(sender, name))
+
+    forwarder.offer(Lane.SPANS, a_request(1), 1)
+    assert sender.arrived.acquire(timeout=WAIT)
+    for number in range(2, 100):
+        forwarder.offer(Lane.SPANS, a_request(number), 1)
+    sender.gate.set()
+    assert forwarder.shutdown(WAIT)
+
+    assert [count_items(*sent) for sent in sender.sent] == [1, 98]
+
+
+def test_requests_are_packed_up_to_the_request_size_and_larger_ones_are_cut(
+    start: Callable[..., Forwarder],
+    a_request: Callable[..., bytes],
+    span_ids: Callable[[bytes], list[int]],
+    name: str,
+) -> None:
+    sender = Fake()
+    sender.gate.clear()
+    forwarder = start(to(sender, name), request_size=10_000)
+
+    forwarder.offer(Lane.SPANS, a_request(1), 1)
+    assert sender.arrived.acquire(timeout=WAIT)
+    for number in range(2, 32):
+        forwarder.offer(Lane.SPANS, a_request(number, size=1000), 1)
+    forwarder.offer(Lane.SPANS, a_request(*range(32, 132), size=1000), 100)
+    sender.gate.set()
+    assert forwarder.shutdown(WAIT)
+
+    assert max(len(data) for _, data in sender.sent) <= 10_000
+    assert len(sender.sent) < 30
+    assert [number for _, data in sender.sent for number in span_ids(data)] == list(range(1, 132))
+
+
+def test_each_lane_sends_its_own_signal_and_does_not_wait_for_another(
+    start: Callable[..., Forwarder], name: str
+) -> None:
+    spans, others = Fake(), Fake()
+    spans.gate.clear()
+    forwarder = start(Destination(name, {lane: spans if lane is Lane.SPANS else others for lane in Lane}))
+
+    for lane in Lane:
+        forwarder.offer(lane, b"\x0a\x00", 1)
+    for _ in range(3):
+        assert others.arrived.acquire(timeout=WAIT)
+    spans.gate.set()
+    assert forwarder.shutdown(WAIT)
+
+    assert sorted(signal for signal, _ in others.sent) == [Signal.LOGS, Signal.METRICS, Signal.TRACES]
+    assert [signal for signal, _ in spans.sent] == [Signal.TRACES]
+    assert spans.closed
+    assert others.closed
+
+
+def test_a_dead_destination_does_not_delay_a_healthy_one(
+    start: Callable[..., Forwarder], grpc_backend: Any, a_request: Callable[..., bytes]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        dead = f"127.0.0.1:{free.getsockname()[1]}"
+    forwarder = start(connect(dead), connect(grpc_backend.address))
+
+    for number in range(1, 11):
+        forwarder.offer(Lane.SPANS, a_request(number), 1)
+    grpc_backend.wait_for(lambda: len(grpc_backend.span_ids) == 10)
+
+    assert not forwarder.shutdown(0.1)
+
+
+def test_a_lane_that_is_off_takes_nothing(start: Callable[..., Forwarder], name: str) -> None:
+    sender = Fake()
+    forwarder = start(Destination(name, {Lane.SPANS: sender}))
+
+    forwarder.offer(Lane.LOGS, b"\x0a\x00", 1)
+    assert forwarder.shutdown(WAIT)
+
+    assert [forwarder.takes(lane) for lane in Lane] == [True, False, False, False]
+    assert sender.sent == []
+
+
+def test_sending_is_not_traced(start: Callable[..., Forwarder], name: str) -> None:
+    sender = Fake()
+    forwarder = start(to(sender, name))
+
+    forwarder.offer(Lane.SPANS, b"\x0a\x00", 1)
+    assert forwarder.shutdown(WAIT)
+
+    assert sender.contexts == [True]
+    assert context.get_value(SUPPRESS) is None
+
+
+def test_a_full_queue_refuses_for_all_destinations_or_for_none(
+    start: Callable[..., Forwarder], name: str, counted: Callable[..., int]
+) -> None:
+    stuck, healthy = Fake(), Fake()
+    stuck.gate.clear()
+    forwarder = start(to(healthy, "healthy"), to(stuck, name), queue_size=10)
+
+    forwarder.offer(Lane.SPANS, b"\x0a\x00" * 5, 5)
+    assert stuck.arrived.acquire(timeout=WAIT)
+    with pytest.raises(QueueFullError, match="is full"):
+        forwarder.offer(Lane.SPANS, b"\x0a\x00", 1)
+    for _ in range(2):
+        forwarder.offer(Lane.SCORES, b"\x0a\x00" * 5, 5)
+    stuck.gate.set()
+    assert forwarder.shutdown(WAIT)
+
+    assert sum(len(data) for signal, data in healthy.sent) <= 30
+    assert counted("sent") == 5
+    assert counted("dropped", lane="scores", reason="queue_full") in {0, 5}
+    with pytest.raises(QueueFullError):
+        forwarder.offer(Lane.SPANS, b"\x0a\x00", 1)
+
+
+def test_scores_without_room_are_dropped_and_counted(
+    start: Callable[..., Forwarder], name: str, counted: Callable[..., int]
+) -> None:
+    sender = Fake()
+    sender.gate.clear()
+    forwarder = start(to(sender, name), queue_size=10)
+
+    forwarder.offer(Lane.SCORES, b"\x0a\x00" * 5, 5)
+    forwarder.offer(Lane.SCORES, b"\x0a\x00", 1)
+    sender.gate.set()
+    assert forwarder.shutdown(WAIT)
+
+    assert counted("sent", lane="scores") == 5
+    assert counted("dropped", lane="scores", reason="queue_full") == 1
+
+
+def test_there_is_room_again_once_requests_are_done(
+    start: Callable[..., Forwarder], name: str, counted: Callable[..., int]
+) -> None:
+    sender = Fake()
+    forwarder = start(to(sender, name), queue_size=100)
+
+    for _ in range(1000):
+        try:
+            forwarder.offer(Lane.SPANS, b"\x0a\x00" * 20, 20)
+        except QueueFullError:
+            assert sender.arrived.acquire(timeout=WAIT)
+    assert forwarder.shutdown(WAIT)
+
+    assert sum(len(data) // 2 for _, data in sender.sent) == counted("sent") > 100
+
+
+def test_an_outage_passes_and_everything_arrives_once(
+    start: Callable[..., Forwarder], grpc_backend: Any, a_request: Callable[..., bytes]
+) -> None:
+    reply = sys.modules[type(grpc_backend).__module__].Reply
+    grpc_backend.replies.extend([reply(code=grpc.StatusCode.UNAVAILABLE)] * 20)
+    forwarder = start(connect(grpc_backend.address))
+
+    for number in range(1, 101):
+        forwarder.offer(Lane.SPANS, a_request(number), 1)
+    grpc_backend.wait_for(lambda: len(grpc_backend.span_ids) == 100)
+
+    assert sorted(grpc_backend.span_ids) == list(range(1, 101))
+
+
+def test_a_backend_that_fails_seven_times_of_ten_gets_everything_once(
+    start: Callable[..., Forwarder], http_backend: Any, a_request: Callable[..., bytes]
+) -> None:
+    reply = sys.modules[type(http_backend).__module__].Reply
+    dice = random.Random(7)
+    http_backend.decide = lambda data: reply(status=503 if dice.random() < 0.7 else 200)
+    forwarder = start(connect(f"http://{http_backend.address}", protocol="http/protobuf"), request_size=100)
+
+    for number in range(1, 101):
+        forwarder.offer(Lane.SPANS, a_request(number), 1)
+    assert forwarder.shutdown(WAIT)
+
+    assert sorted(http_backend.span_ids) == list(range(1, 101))
+
+
+def test_only_the_item_that_is_too_large_is_lost(
+    *,
+    start: Callable[..., Forwarder],
+    http_backend: Any,
+    a_request: Callable[..., bytes],
+    name: str,
+    counted: Callable[..., int],
+) -> None:
+    reply = sys.modules[type(http_backend).__module__].Reply
+    http_backend.decide = lambda data: reply(status=413 if len(data) > 100_000 else 200)
+    destination = named(connect(f"http://{http_backend.address}", protocol="http/protobuf"), name)
+    forwarder = start(destination)
+    poison = a_request(250, size=200_000)
+
+    forwarder.offer(Lane.SPANS, a_request(*range(1, 250), size=10) + poison + a_request(*range(251, 501), size=10), 500)
+    assert forwarder.shutdown(WAIT)
+
+    assert sorted(http_backend.span_ids) == [number for number in range(1, 501) if number != 250]
+    assert counted("sent") == 499
+    assert counted("dropped", reason="too_large") == 1
+
+
+def test_a_partial_success_is_counted_and_not_retried(
+    *,
+    start: Callable[..., Forwarder],
+    grpc_backend: Any,
+    a_request: Callable[..., bytes],
+    name: str,
+    counted: Callable[..., int],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    partial = ExportTracePartialSuccess(rejected_spans=3, error_message="why")
+    reply = sys.modules[type(grpc_backend).__module__].Reply
+    body = ExportTraceServiceResponse(partial_success=partial).SerializeToString()
+    grpc_backend.decide = lambda data: reply(body=body)
+    forwarder = start(named(connect(grpc_backend.address), name), request_size=1)
+
+    for _ in range(5):
+        forwarder.offer(Lane.SPANS, a_request(1, 2, 3, 4), 4)
+    assert forwarder.shutdown(WAIT)
+
+    assert counted("sent") + counted("rejected") == 20
+    assert len([record for record in caplog.records if "why" in record.message]) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (PermanentError("why", code="HTTP 401"), "HTTP 401"),
+        (TooLargeError("why", code="HTTP 413"), "too_large"),
+        (ZeroDivisionError("why"), "internal"),
+    ],
+)
+def test_what_will_fail_again_is_dropped_counted_and_logged_once(
+    *,
+    start: Callable[..., Forwarder],
+    a_request: Callable[..., bytes],
+    name: str,
+    counted: Callable[..., int],
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    reason: str,
+) -> None:
+    def fail(data: bytes) -> None:
+        raise error
+
+    forwarder = start(to(Fake(fail), name), request_size=1)
+
+    for number in range(1, 6):
+        forwarder.offer(Lane.SPANS, a_request(number), 1)
+    assert forwarder.shutdown(WAIT)
+
+    assert counted("dropped", reason=reason) == 5
+    assert counted("sent") == 0
+    assert len([record for record in caplog.records if record.levelno == logging.WARNING]) == 1
+
+
+def test_what_cannot_be_sent_in_time_is_dropped_as_expired(
+    start: Callable[..., Forwarder], name: str, counted: Callable[..., int]
+) -> None:
+    now = [0.0]
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        now[0] += seconds
+
+    def fail(data: bytes) -> None:
+        raise RetryableError("down", code="UNAVAILABLE", retry_after=50.0)
+
+    forwarder = start(to(Fake(fail), name), retry=RetryPolicy(max_elapsed=120.0), clock=lambda: now[0], sleep=sleep)
+    forwarder.offer(Lane.SPANS, b"\x0a\x00", 7)
+    assert forwarder.shutdown(WAIT)
+
+    assert slept == [50.0, 50.0]
+    assert counted("dropped", reason="retry_expired") == 7
+    assert counted("retries", code="UNAVAILABLE") == 2
+
+
+def test_shutdown_sends_what_is_queued(start: Callable[..., Forwarder], name: str, counted: Callable[..., int]) -> None:
+    sender = Fake()
+    sender.gate.clear()
+    forwarder = start(to(sender, name))
+    for _ in range(50):
+        forwarder.offer(Lane.SPANS, b"\x0a\x00", 1)
+    threading.Timer(0.05, sender.gate.set).start()
+
+    assert forwarder.shutdown(WAIT)
+
+    assert counted("sent") == 50
+
+
+def test_shutdown_cuts_a_long_wait_for_a_retry_short(
+    start: Callable[..., Forwarder], name: str, counted: Callable[..., int]
+) -> None:
+    answers = iter([RetryableError("down", code="UNAVAILABLE", retry_after=3600.0)])
+
+    def fail_once(data: bytes) -> None:
+        if (error := next(answers, None)) is not None:
+            raise error
+
+    sender = Fake(fail_once)
+    forwarder = start(to(sender, name), retry=RetryPolicy(max_elapsed=0))
+    forwarder.offer(Lane.SPANS, b"\x0a\x00", 1)
+    assert sender.arrived.acquire(timeout=WAIT)
+
+    assert forwarder.shutdown(WAIT)
+
+    assert counted("sent") == 1
+
+
+def test_what_is_left_at_the_end_of_shutdown_is_counted_once(
+    start: Callable[..., Forwarder], name: str, counted: Callable[..., int]
+) -> None:
+    sender = Fake()
+    sender.gate.clear()
+    forwarder = start(to(sender, name))
+    forwarder.offer(Lane.SPANS, b"\x0a\x00", 3)
+    assert sender.arrived.acquire(timeout=WAIT)
+    forwarder.offer(Lane.SPANS, b"\x0a\x00", 4)
+
+    assert not forwarder.shutdown(0.05)
+    sender.gate.set()
+
+    assert counted("dropped", reason="shutdown") == 7
+    assert counted("sent") == 0
+    forwarder.shutdown(0.0)
+    assert counted("dropped", reason="shutdown") == 7
+
+
+def test_scores_that_come_after_shutdown_are_counted_as_dropped(
+    start: Callable[..., Forwarder], name: str, counted: Callable[..., int]
+) -> None:
+    forwarder = start(to(Fake(), name))
+    assert forwarder.shutdown(WAIT)
+
+    forwarder.offer(Lane.SCORES, b"\x0a\x00", 2)
+
+    assert counted("dropped", lane="scores", reason="shutdown") == 2
+
+
+def test_room_can_be_asked_for_before_and_what_was_admitted_is_never_refused(
+    start: Callable[..., Forwarder], name: str, counted: Callable[..., int]
+) -> None:
+    sender = Fake()
+    sender.gate.clear()
+    forwarder = start(to(sender, name), queue_size=10)
+
+    forwarder.check_room(Lane.SPANS, 10)
+    forwarder.offer(Lane.SPANS, b"\x0a\x00" * 5, 5)
+    with pytest.raises(QueueFullError):
+        forwarder.check_room(Lane.SPANS, 1)
+    forwarder.offer(Lane.SPANS, b"\x0a\x00" * 5, 5, admitted=True)
+    sender.gate.set()
+    assert forwarder.shutdown(WAIT)
+
+    assert counted("sent") == 10
+
+
+def test_a_backend_that_is_down_at_shutdown_gets_the_time_there_is(
+    start: Callable[..., Forwarder], name: str, counted: Callable[..., int]
+) -> None:
+    def fail(data: bytes) -> None:
+        raise RetryableError("down", code="UNAVAILABLE")
+
+    forwarder = start(to(Fake(fail), name))
+    forwarder.offer(Lane.SPANS, b"\x0a\x00", 3)
+
+    assert not forwarder.shutdown(0.1)
+
+    assert counted("dropped", reason="shutdown") == 3
+    assert counted("retries", code="UNAVAILABLE") >= 1
