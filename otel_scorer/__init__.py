@@ -1,0 +1,86 @@
+"""
+Score live traces with plain Python, wherever OpenTelemetry flows.
+
+Every public name is here. A name's module is imported when the name is first used, so that `import otel_scorer` costs
+next to nothing and needs no server library.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from otel_scorer.errors import (
+        AssessmentValueError,
+        ConfigError,
+        OtelScorerError,
+        ScorerError,
+    )
+    from otel_scorer.evaluation import load_traces
+    from otel_scorer.model.feedback import (
+        AssessmentError,
+        AssessmentSource,
+        AssessmentSourceType,
+        Expectation,
+        Feedback,
+    )
+    from otel_scorer.model.trace import Span, SpanStatusCode, SpanType, Trace, TraceInfo
+    from otel_scorer.processor import ScoringSpanProcessor
+    from otel_scorer.scorers.base import Scorer, scorer
+
+__version__: Final = "0.1.0"
+
+__all__ = [
+    "AssessmentError",
+    "AssessmentSource",
+    "AssessmentSourceType",
+    "AssessmentValueError",
+    "ConfigError",
+    "Expectation",
+    "Feedback",
+    "OtelScorerError",
+    "Scorer",
+    "ScorerError",
+    "ScoringSpanProcessor",
+    "Span",
+    "SpanStatusCode",
+    "SpanType",
+    "Trace",
+    "TraceInfo",
+    "__version__",
+    "load_traces",
+    "scorer",
+]
+
+_HOMES: Final = {
+    "otel_scorer.errors": ("AssessmentValueError", "ConfigError", "OtelScorerError", "ScorerError"),
+    "otel_scorer.evaluation": ("load_traces",),
+    "otel_scorer.model.feedback": (
+        "AssessmentError",
+        "AssessmentSource",
+        "AssessmentSourceType",
+        "Expectation",
+        "Feedback",
+    ),
+    "otel_scorer.model.trace": ("Span", "SpanStatusCode", "SpanType", "Trace", "TraceInfo"),
+    "otel_scorer.processor": ("ScoringSpanProcessor",),
+    "otel_scorer.scorers.base": ("Scorer", "scorer"),
+}
+_HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    module = _HOME_OF.get(name)
+    if module is None:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    if name == "Trace":
+        # `Trace.from_json` asks the dialects what attributes mean; they register themselves.
+        import_module("otel_scorer.dialects")
+    value = globals()[name] = getattr(import_module(module), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

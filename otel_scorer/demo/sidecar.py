@@ -148,7 +148,7 @@ class Sidecar:
         deadline = time.monotonic() + self._start_timeout
         while True:
             try:
-                line = lines.get(timeout=max(0.0, 9.0))
+                line = lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 raise SidecarError(self._failure(f"was not ready after {self._start_timeout:g} s")) from None
             if line is None:

@@ -118,6 +118,8 @@ class DialectReader:
         )
         self._names = tuple((name, dialect.name) for dialect in dialects for name in dialect.names)
         self._events = {event: dialect.name for dialect in dialects for event in dialect.events}
+        self._key_names = frozenset(key for key, _ in self._keys)
+        self._detected: dict[tuple[str, frozenset[str], tuple[str, ...]], tuple[str, ...]] = {}
         self._answers: dict[tuple[str, object], tuple[str | None, str | None]] = {}
         self._scopes: dict[str, tuple[frozenset[str], tuple[NameRule, ...]]] = {}
         self._plans: dict[tuple[tuple[str, ...], str], tuple[tuple[str, Source], ...]] = {}
@@ -210,17 +212,25 @@ class DialectReader:
 
     def _detect(self, span: Span) -> tuple[str, ...]:
         """Return the names of the span's dialects in order of precedence, those that they build on included."""
-        by_scope, _ = self._scope(span.scope.name)
-        present, resource = span.attributes, span.resource
-        found = {name for key, name in self._keys if key in present} | by_scope
-        found.update(name for key, value, name in self._values if key in present and matches(value, present[key]))
-        found.update(name for key, value, name in self._resources if matches(value, resource.get(key)))
-        found.update(name for value, name in self._names if matches(value, span.name))
-        found.update(self._events[event.name] for event in span.events if event.name in self._events)
-        for name in tuple(found):
-            base = self._by_name[name].base
-            if base is not None:
-                found.add(base)
+        attributes, resource, scope = span.attributes, span.resource, span.scope.name
+        said = [name for key, value, name in self._values if key in attributes and matches(value, attributes[key])]
+        said += [name for key, value, name in self._resources if matches(value, resource.get(key))]
+        said += [name for value, name in self._names if matches(value, span.name)]
+        if self._events and span.has_events:
+            said += [self._events[event.name] for event in span.events if event.name in self._events]
+        # Spans of one kind prove the same: what is left to do for the thousandth of them is one look-up.
+        proof = (scope, self._key_names.intersection(attributes), tuple(said))
+        known = self._detected.get(proof)
+        if known is None:
+            known = self._in_order({name for key, name in self._keys if key in attributes} | set(said), scope)
+            if len(scope) < _LONG and len(self._detected) < _MANY:
+                self._detected[proof] = known
+        return known
+
+    def _in_order(self, found: set[str], scope: str) -> tuple[str, ...]:
+        by_scope, _ = self._scope(scope)
+        found |= by_scope
+        found |= {base for name in found if (base := self._by_name[name].base) is not None}
         return tuple(dialect.name for dialect in self.dialects if dialect.name in found)
 
     def _scope(self, scope: str) -> tuple[frozenset[str], tuple[NameRule, ...]]:

@@ -361,6 +361,11 @@ class Span(ABC):
         """Return the status as it was sent: code and message."""
 
     @property
+    def has_events(self) -> bool:
+        """Whether there are span events; cheaper than reading them."""
+        return bool(self.events)
+
+    @property
     def duration_ns(self) -> int:
         """Nanoseconds from start to end; never negative, whatever the clocks said."""
         return max(0, self.end_time_ns - self.start_time_ns)

@@ -4,7 +4,7 @@ What the sidecar and its scorer workers say to each other over a pipe: framed JS
     sidecar -> worker   SETUP    {"scorers": [...], "concurrency": n, ...}
     worker  -> sidecar  READY    {"scorers": [{"name": ..., "version": ..., ...}]}   or {"error": "..."}
     sidecar -> worker   JOBS     [{"id": n, "scorers": [i, ...], "size": bytes, ...}] + the traces as OTLP requests
-    worker  -> sidecar  RESULTS  [{"id": n, "done": bool, "decisions": [...]}]
+    worker  -> sidecar  RESULTS  [[job id, [[scorer, [decision, ...]], ...]], ...]     see `pack_decision`
 
 A page of memory shared by both says which scorer is running since when, so that the sidecar can tell a hung scorer from
 a long queue and a crash's culprit from a bystander.
@@ -13,14 +13,20 @@ a long queue and a crash's culprit from a bystander.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import pydantic_core
 
+from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
+
 if TYPE_CHECKING:
     import mmap
+    from collections.abc import Sequence
 
-__all__ = ["HEARTBEAT_BYTES", "Heartbeat", "pack", "unpack"]
+__all__ = ["HEARTBEAT_BYTES", "Heartbeat", "pack", "pack_decision", "unpack", "unpack_decision"]
 
 _HEADER: Final = struct.Struct("<I")
 _BEAT: Final = struct.Struct("<qqd")
@@ -30,7 +36,11 @@ _NOBODY: Final = -1
 
 def pack(header: Any, *payloads: bytes) -> bytes:
     """Frame a header (plain JSON data) and payloads."""
-    encoded = pydantic_core.to_json(header, inf_nan_mode="constants")
+    try:
+        encoded = pydantic_core.to_json(header, inf_nan_mode="constants")
+    except ValueError:
+        # Lone surrogates, which no UTF-8 text can carry, and whatever else a scorer may have smuggled in.
+        encoded = pydantic_core.to_json(_sendable(header), inf_nan_mode="constants")
     return b"".join((_HEADER.pack(len(encoded)), encoded, *payloads))
 
 
@@ -39,6 +49,70 @@ def unpack(message: bytes) -> tuple[Any, memoryview]:
     (size,) = _HEADER.unpack_from(message)
     end = _HEADER.size + size
     return pydantic_core.from_json(message[_HEADER.size : end]), memoryview(message)[end:]
+
+
+def pack_decision(decision: Decision) -> list[Any]:
+    """Return what of a decision its reader does not know already, as plain JSON data; `unpack_decision` reads it back."""
+    return [
+        decision.span_id,
+        decision.outcome.value,
+        decision.reason,
+        decision.passed,
+        [_pack_feedback(feedback) for feedback in decision.feedbacks],
+    ]
+
+
+def unpack_decision(packed: Sequence[Any], trace_id: str, scorer: str, version: str, revision: int) -> Decision:
+    """Return a decision from what `pack_decision` returned and what belongs to the job and the scorer."""
+    span_id, outcome, reason, passed, feedbacks = packed
+    given = tuple([_unpack_feedback(feedback) for feedback in feedbacks])
+    return Decision(trace_id, span_id, scorer, version, Outcome(outcome), reason, revision, given, tuple(passed))
+
+
+def _pack_feedback(feedback: Feedback) -> list[Any]:
+    source, error = feedback.source, feedback.error
+    return [
+        feedback.name,
+        feedback.value,
+        feedback.rationale,
+        None if source is None else source.source_type,
+        None if source is None else source.source_id,
+        None if error is None else (error.error_code, error.error_message, error.stack_trace),
+        feedback.metadata,
+        feedback.span_id,
+        feedback.create_time_ms,
+    ]
+
+
+def _unpack_feedback(packed: Sequence[Any]) -> Feedback:
+    name, value, rationale, source_type, source_id, error, metadata, span_id, created = packed
+    return Feedback(
+        name,
+        value,
+        None if error is None else AssessmentError(*error),
+        None if source_type is None else _source(source_type, source_id),
+        None,
+        metadata,
+        span_id,
+        created,
+        rationale=rationale,
+    )
+
+
+@lru_cache(maxsize=256)
+def _source(source_type: str, source_id: str) -> AssessmentSource:
+    return AssessmentSource(source_type, source_id)
+
+
+def _sendable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {_sendable(str(key)): _sendable(item) for key, item in items}
+    if isinstance(value, list | tuple):
+        return [_sendable(item) for item in cast("Sequence[Any]", value)]
+    return value if value is None or isinstance(value, bool | int | float) else _sendable(str(value))
 
 
 class Heartbeat:

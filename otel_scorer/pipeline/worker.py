@@ -24,7 +24,7 @@ from otel_scorer.errors import OtelScorerError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.decode import spans_from_request
 from otel_scorer.model.trace import Trace
-from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Heartbeat, pack, unpack
+from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Heartbeat, pack, pack_decision, unpack
 from otel_scorer.pipeline.selection import Selection
 from otel_scorer.scorers.loading import ScorerSpec, load_scorers
 
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-Answer = dict[str, Any]
+Answer = tuple[int, list[tuple[int, list[list[Any]]]]]
+"""A job, and for each scorer that has decided its decisions."""
 
 
 class Worker:
@@ -79,7 +80,7 @@ class Worker:
             for job in header:
                 end = offset + job["size"]
                 answer = self._score(job, payloads[offset:end].tobytes())
-                if answer["decisions"]:
+                if answer[1]:
                     answers.append(answer)
                 offset = end
             self._answer(answers)
@@ -95,7 +96,7 @@ class Worker:
             revision=revision,
         )
         trace_id = trace.trace_id
-        decided: list[tuple[int, list[dict[str, Any]]]] = []
+        decided: list[tuple[int, list[list[Any]]]] = []
         for index in job["scorers"]:
             selection = self._selections[index]
             try:
@@ -106,17 +107,17 @@ class Worker:
             if selection.prepared.is_async and self._loop is not None:
                 asyncio.run_coroutine_threadsafe(self._score_async(job["id"], index, choices), self._loop)
                 continue
-            decisions: list[dict[str, Any]] = []
+            decisions: list[list[Any]] = []
             for choice in choices:
                 if isinstance(choice, Decision):
-                    decisions.append(choice.to_dict())
+                    decisions.append(pack_decision(choice))
                     continue
                 self._heartbeat.begin(job["id"], index, time.monotonic())
                 decision = choice.run()
                 self._heartbeat.end()
-                decisions.append(decision.to_dict())
+                decisions.append(pack_decision(decision))
             decided.append((index, decisions))
-        return {"id": job["id"], "decisions": decided}
+        return job["id"], decided
 
     async def _score_async(self, job_id: int, index: int, choices: Sequence[Invocation | Decision]) -> None:
         async def run(choice: Invocation | Decision) -> Decision:
@@ -126,7 +127,7 @@ class Worker:
                 return await choice.run_async()
 
         decisions = await asyncio.gather(*map(run, choices))
-        answer = {"id": job_id, "decisions": [(index, [decision.to_dict() for decision in decisions])]}
+        answer = job_id, [(index, [pack_decision(decision) for decision in decisions])]
         await asyncio.to_thread(self._answer, [answer])
 
     def _answer(self, answers: Sequence[Answer]) -> None:

@@ -29,7 +29,7 @@ from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentError
 from otel_scorer.model.wire import join_spans
 from otel_scorer.pipeline.engine import Job, Result, ScorerProfile
-from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Heartbeat, pack, unpack
+from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Heartbeat, pack, unpack, unpack_decision
 from otel_scorer.scorers.results import error_feedback
 from otel_scorer.telemetry import count
 
@@ -279,26 +279,31 @@ class WorkerPool:
             except (EOFError, OSError, ValueError):
                 if self._stopping:
                     return
-                worker.process.wait()
+                worker.kill()  # it has ended, unless it only said what nobody can read
                 culprit = worker.heartbeat.read()
                 cause = f"the scorer's process ended ({_cause(worker.process)})"
                 self._replace(index, worker, culprit, Outcome.FAILED, "WorkerDied", cause)
 
-    def _answered(self, worker: _Worker, answers: list[dict[str, Any]]) -> None:
+    def _answered(self, worker: _Worker, answers: list[Any]) -> None:
         results: list[Result] = []
         with self._changed:
-            for answer in answers:
-                entry = worker.open.get(answer["id"])
+            for job_id, decided in answers:
+                entry = worker.open.get(job_id)
                 if entry is None:
                     continue
+                trace = entry.job.trace
+                trace_id = trace.trace_id.hex()
                 decisions: list[Decision] = []
-                for scorer, answered in answer["decisions"]:
+                for scorer, packed in decided:
                     if scorer in entry.left:
                         entry.left.discard(scorer)
-                        decisions += map(Decision.from_dict, answered)
+                        known = self.scorers[scorer]
+                        decisions += [
+                            unpack_decision(each, trace_id, known.name, known.version, trace.revision) for each in packed
+                        ]
                 if not entry.left:
                     self._settle(worker, entry)
-                results.append(Result(entry.job.id, tuple(decisions), done=not entry.left))
+                results.append(Result(job_id, tuple(decisions), done=not entry.left))
             self._changed.notify_all()
         self._deliver(results)
 
@@ -319,7 +324,7 @@ class WorkerPool:
             return
         worker.kill()
         cause = f"Scorer {self.scorers[scorer].name!r} did not return within {timeout:g} seconds"
-        self._replace(index, worker, running, Outcome.TIMED_OUT, "Timeout", cause)
+        self._replace(index, worker, running, Outcome.TIMED_OUT, "TimeoutError", cause)
 
     def _replace(  # noqa: PLR0913, PLR0917 - what is known of the end of a worker
         self,

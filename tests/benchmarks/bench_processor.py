@@ -1,8 +1,8 @@
 """
 What the processor costs the application's thread, side by side with the SDK's BatchSpanProcessor in one run.
 
-CPU time of the thread that starts and ends the spans: what exporters and scorers use elsewhere does not count. Rounds of
-all variants alternate, so that a busy machine is unfair to all of them alike. `python bench_processor.py` prints a table.
+CPU time of the thread that starts and ends the spans: what exporters and scorers use elsewhere does not count. Rounds
+of all variants alternate, so that a busy machine is unfair to all of them alike. Run it as a program to see a table.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace as trace_api
-from opentelemetry.context import attach, detach, get_value
+from opentelemetry.context import attach, detach
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.trace import NonRecordingSpan, SpanContext, set_span_in_context
 
@@ -18,7 +18,7 @@ from otel_scorer.model.trace import Trace
 from otel_scorer.pipeline.local import LocalScoring
 from otel_scorer.pipeline.runner import Invocation, PreparedScorer
 from otel_scorer.pipeline.selection import Choice, Selector
-from otel_scorer.pipeline.suppression import SUPPRESS, suppressed
+from otel_scorer.pipeline.suppression import is_suppressed, suppressed
 from otel_scorer.scorers.base import as_scorers, scorer
 from otel_scorer.testing import make_span, make_trace
 
@@ -234,7 +234,7 @@ def test_a_scorer_sees_nothing_of_the_callers_trace_and_leaves_none(released: Re
     def look(trace: Trace) -> bool:
         span = TracerProvider().get_tracer("scorer").start_span("manual")
         parent = getattr(span, "parent", "unknown")
-        seen.append((bool(get_value(SUPPRESS)), parent))
+        seen.append((is_suppressed(), parent))
         return trace_api.get_current_span().get_span_context().is_valid
 
     async def look_later(trace: Trace) -> bool:
@@ -255,7 +255,7 @@ def test_a_scorer_sees_nothing_of_the_callers_trace_and_leaves_none(released: Re
 def test_shutting_down_finishes_what_is_there(scoring: LocalScoring) -> None:
     listeners = [Listener() for _ in range(20)]
     for number, listener in enumerate(listeners):
-        scoring.submit(lambda number=number: choices(fine, fine_later, trace=number + 1), listener)  # type: ignore[misc]
+        scoring.submit(lambda number=number: choices(fine, fine_later, trace=number + 1), listener)
 
     assert scoring.shutdown(WAIT)
 
