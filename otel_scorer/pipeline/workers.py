@@ -270,19 +270,25 @@ class WorkerPool:
             return worker, batch
 
     def _read(self, index: int) -> None:
-        while True:
+        while not self._stopping:
             worker = self._workers[index]
             try:
                 if worker.connection.poll(_WATCH_INTERVAL):
                     self._answered(worker, unpack(worker.connection.recv_bytes())[0])
                 self._watch(index, worker)
-            except (EOFError, OSError, ValueError):
+            except (EOFError, OSError, ValueError) as error:
+                # The pipe has ended, or says what nobody can read: either way this worker is of no more use.
                 if self._stopping:
                     return
-                worker.kill()  # it has ended, unless it only said what nobody can read
+                worker.kill()
                 culprit = worker.heartbeat.read()
                 cause = f"the scorer's process ended ({_cause(worker.process)})"
+                if isinstance(error, ValueError):
+                    cause = f"the scorer's process said what cannot be read: {error}"
                 self._replace(index, worker, culprit, Outcome.FAILED, "WorkerDied", cause)
+            except Exception:
+                # Whatever went wrong with these verdicts, the next ones must still be read.
+                logger.exception("Cannot handle the answer of a scorer worker")
 
     def _answered(self, worker: _Worker, answers: list[Any]) -> None:
         results: list[Result] = []

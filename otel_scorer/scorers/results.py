@@ -156,6 +156,11 @@ def _scalar(value: object) -> bool | int | float | str:
     if isinstance(value, str):
         return value if type(value) is str else str.__str__(value)
     if isinstance(value, int):
+        try:
+            float(value)
+        except OverflowError:
+            msg = f"An integer of {value.bit_length()} bits"
+            raise _NotFiniteError(msg) from None
         return value if type(value) is int else int(value)
     if isinstance(value, float):
         if not math.isfinite(value):

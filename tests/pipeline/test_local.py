@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -255,7 +256,7 @@ def test_a_scorer_sees_nothing_of_the_callers_trace_and_leaves_none(released: Re
 def test_shutting_down_finishes_what_is_there(scoring: LocalScoring) -> None:
     listeners = [Listener() for _ in range(20)]
     for number, listener in enumerate(listeners):
-        scoring.submit(lambda number=number: choices(fine, fine_later, trace=number + 1), listener)
+        scoring.submit(partial(choices, fine, fine_later, trace=number + 1), listener)
 
     assert scoring.shutdown(WAIT)
 
