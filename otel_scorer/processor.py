@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_scorer.dialects import READER
 from otel_scorer.encoders.verdict import Explanations
-from otel_scorer.pipeline.app_engine import QUEUE_SIZE, AppEngine, AppOptions
+from otel_scorer.pipeline.app_engine import AppEngine
+from otel_scorer.pipeline.app_options import QUEUE_SIZE, AppOptions
 from otel_scorer.pipeline.assembler import AssemblyLimits
 from otel_scorer.pipeline.emission import Emission, Emit
 from otel_scorer.pipeline.engine import Forwarding
@@ -48,6 +49,8 @@ ForwardingKind: TypeAlias = Literal["hold_root", "hold_trace", "passthrough"]
 
 _ON_SPAN: Final = frozenset({Emit.EVENTS, Emit.ATTRIBUTES})
 _LATER: Final = frozenset({"logs", "metrics", "native"})
+# A SpanContext is a tuple, and its properties cost as much as everything else that is done for a span.
+_TRACE_FLAGS: Final = 3
 _SAMPLED: Final = 1
 _LIMITS: Final = AssemblyLimits()
 # Of the time for a shutdown, what scorers may use up; the rest is for the export of what they said.
@@ -169,7 +172,7 @@ class ScoringSpanProcessor(SpanProcessor):
             return
         try:
             context = span.context
-            if context is None or not context.trace_flags & _SAMPLED:
+            if context is None or not context[_TRACE_FLAGS] & _SAMPLED:
                 return
             if not self._has_looked_around:
                 self._look_around(span)
@@ -183,7 +186,7 @@ class ScoringSpanProcessor(SpanProcessor):
             return
         try:
             context = span.context
-            if context is None or not context.trace_flags & _SAMPLED:
+            if context is None or not context[_TRACE_FLAGS] & _SAMPLED:
                 return
             if self._inherited and context.span_id in self._inherited:
                 count("processor.dropped", reason="inherited")

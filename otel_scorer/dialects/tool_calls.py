@@ -22,21 +22,6 @@ _DECIDERS: Final = frozenset({SpanType.AGENT, SpanType.WORKFLOW, SpanType.LLM, S
 
 
 @dataclass(slots=True)
-class _Group:
-    """The TOOL spans of one call, the outermost first, and what they say together."""
-
-    name: str
-    spans: list[Span]
-    args: object = MISSING
-    call_id: str | None = None
-
-    def read(self, field: str) -> object:
-        """Return what the outermost span says that says anything."""
-        said = (span.read(field) for span in self.spans)
-        return next((value for value in said if value is not MISSING), MISSING)
-
-
-@dataclass(slots=True)
 class _Asked:
     """A tool call in a model's answer."""
 
@@ -46,26 +31,78 @@ class _Asked:
     used: bool = False
 
 
+@dataclass(slots=True, eq=False)
+class _Group:
+    """The TOOL spans of one call, the outermost first, and what they say together."""
+
+    name: str
+    spans: list[Span]
+
+    def read(self, field: str) -> object:
+        """Return what the outermost span says that says anything."""
+        said = (span.read(field) for span in self.spans)
+        return next((value for value in said if value is not MISSING), MISSING)
+
+    @property
+    def args(self) -> object:
+        """The arguments, or MISSING."""
+        return self.read("tool_args")
+
+    @property
+    def call_id(self) -> str | None:
+        """The model's id of the call, if the spans say it."""
+        call_id = self.read("tool_call_id")
+        return call_id if is_text(call_id) else None
+
+
+class _Answers:
+    """What the models' answers say about all calls of a trace, joined when a call first asks for it."""
+
+    __slots__ = ("_groups", "_llm_spans", "_matches")
+
+    def __init__(self, groups: Sequence[_Group], llm_spans: Sequence[Span]) -> None:
+        self._groups = groups
+        self._llm_spans = llm_spans
+        self._matches: dict[_Group, _Asked] | None = None
+
+    def about(self, group: _Group) -> _Asked | None:
+        """Return what a model said when it asked for the call, if that can be told."""
+        matches = self._matches
+        if matches is None:
+            matches = self._matches = _join(self._groups, self._llm_spans)
+        return matches.get(group)
+
+
+@dataclass(frozen=True, slots=True)
+class _Details:
+    """The details of one call: from its spans, else from the models' answers. Implements `CallSource`."""
+
+    group: _Group
+    answers: _Answers
+
+    def find_arguments(self) -> object:
+        args = self.group.args
+        if args is not MISSING:
+            return args
+        asked = self.answers.about(self.group)
+        return None if asked is None else asked.args
+
+    def find_result(self) -> object:
+        return tool_result(self.group.read("tool_result"))
+
+    def find_call_id(self) -> str | None:
+        call_id = self.group.call_id
+        if call_id is not None:
+            return call_id
+        asked = self.answers.about(self.group)
+        return None if asked is None else asked.call_id
+
+
 def find_tool_calls(trace: Trace, llm_spans: Sequence[Span]) -> list[ToolCall]:
-    """Return the trace's calls of tools, by start of their outermost span."""
+    """Return the trace's calls of tools, by start of their outermost span; the model's answers are read on demand."""
     groups = _merge(trace)
-    for group in groups:
-        group.args = group.read("tool_args")
-        call_id = group.read("tool_call_id")
-        group.call_id = call_id if is_text(call_id) else None
-    if any(group.args is MISSING or group.call_id is None for group in groups):
-        _join(groups, llm_spans)
-    return [
-        ToolCall(
-            group.name,
-            None if group.args is MISSING else group.args,
-            tool_result(group.read("tool_result")),
-            group.spans[0].failed,
-            group.call_id,
-            group.spans[0],
-        )
-        for group in groups
-    ]
+    answers = _Answers(groups, llm_spans)
+    return [ToolCall(group.name, group.spans[0], _Details(group, answers)) for group in groups]
 
 
 def tool_result(value: object) -> object:
@@ -107,30 +144,26 @@ def _name(span: Span) -> str:
     return name if is_text(name) else span.name
 
 
-def _join(groups: Sequence[_Group], llm_spans: Sequence[Span]) -> None:
-    """Fill in arguments and call ids from the models' answers: by id, else the next unused call of the same name."""
+def _join(groups: Sequence[_Group], llm_spans: Sequence[Span]) -> dict[_Group, _Asked]:
+    """Find each call in the models' answers: by id, else the next unused call of the same name."""
     asked = _asked(llm_spans)
     by_id = {call.call_id: call for call in asked if call.call_id is not None}
-    if any(group.call_id not in by_id for group in groups if group.call_id is not None and group.args is MISSING):
+    ids = {group: group.call_id for group in groups}
+    if any(call_id not in by_id and group.args is MISSING for group, call_id in ids.items() if call_id is not None):
         by_id = {call.call_id: call for call in _history(llm_spans) if call.call_id is not None} | by_id
-    for group in groups:
-        call = None if group.call_id is None else by_id.get(group.call_id)
-        if call is not None:
-            call.used = True
-            _fill(group, call)
+    matches: dict[_Group, _Asked] = {}
+    for group, call_id in ids.items():
+        if call_id in by_id:
+            matches[group] = by_id[call_id]
+            by_id[call_id].used = True
     unused: dict[str, deque[_Asked]] = {}
     for call in asked:
         if not call.used:
             unused.setdefault(call.name, deque()).append(call)
-    for group in groups:
-        if group.call_id is None and unused.get(group.name):
-            _fill(group, unused[group.name].popleft())
-
-
-def _fill(group: _Group, call: _Asked) -> None:
-    group.call_id = group.call_id or call.call_id
-    if group.args is MISSING and call.args is not None:
-        group.args = call.args
+    for group, call_id in ids.items():
+        if call_id is None and unused.get(group.name):
+            matches[group] = unused[group.name].popleft()
+    return matches
 
 
 def _asked(llm_spans: Sequence[Span]) -> list[_Asked]:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["SCOPE_VERSION", "encode_evaluation_span", "evaluation_attributes", "own_scope"]
 
 _KIND_INTERNAL: Final = 1
-_FLAGS_SAMPLED: Final = 0x101  # sampled, and SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK: the parent is known not to be remote
+# Sampled, and SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK: the parent is known not to be remote.
+_FLAGS_SAMPLED: Final = 0x101
 
 _SHORT: Final = 120
 _CACHED_TEXT: Final = 512

@@ -36,7 +36,7 @@ _VERDICT_WORDS: Final = {"yes": 1.0, "no": 0.0}
 
 
 class Explanations(StrEnum):
-    """How much of a rationale is sent: it may quote user data. `FULL` is cut at 32,768 characters, `CAPPED` at 2,048."""
+    """How much of a rationale is sent, which may quote user data: `FULL` up to 32,768 characters, `CAPPED` up to 2,048."""
 
     FULL = "full"
     CAPPED = "capped"
@@ -143,7 +143,7 @@ def _prefixed(part: bytes) -> bytes:
     return len(part).to_bytes(4, "big") + part
 
 
-def _verdict(  # noqa: PLR0913, PLR0917 - the parts of one verdict, called from one place
+def _verdict(  # noqa: PLR0917 - the parts of one verdict, called from one place
     decision: Decision,
     feedback: Feedback,
     passed: bool | None,  # noqa: FBT001

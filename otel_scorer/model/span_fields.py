@@ -10,16 +10,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from opentelemetry.proto.common.v1 import common_pb2
+from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from google.protobuf.descriptor import Descriptor
     from google.protobuf.message import Message
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue
     from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-__all__ = ["SpanFields", "parse_span"]
+__all__ = [
+    "OriginFields",
+    "SpanFields",
+    "parse_request",
+    "parse_resource_spans",
+    "parse_scope_spans",
+    "parse_span",
+]
 
 
 class SpanFields(Protocol):
@@ -39,35 +49,102 @@ class SpanFields(Protocol):
     flags: int
 
 
-def _build() -> type[Message]:
-    kind = descriptor_pb2.FieldDescriptorProto
+class OriginFields(Protocol):
+    """What a view reads of a resource (attributes only) or a scope."""
+
+    name: str
+    version: str
+    attributes: Mapping[str, AnyValue]
+
+
+class ScopeSpansFields(Protocol):
+    """A ScopeSpans."""
+
+    scope: OriginFields
+    spans: Sequence[SpanFields]
+
+
+class ResourceSpansFields(Protocol):
+    """A ResourceSpans."""
+
+    resource: OriginFields
+    scope_spans: Sequence[ScopeSpansFields]
+
+
+class RequestFields(Protocol):
+    """An ExportTraceServiceRequest."""
+
+    resource_spans: Sequence[ResourceSpansFields]
+
+
+_PACKAGE: Final = "otel_scorer.fields"
+_KIND: Final = descriptor_pb2.FieldDescriptorProto
+
+
+def _build() -> dict[str, type[Message]]:
+    """Copy the messages of trace.proto that carry attributes, each with a map in their place, and what encloses them."""
     file = descriptor_pb2.FileDescriptorProto(
         name="otel_scorer/span_fields.proto",
-        package="otel_scorer",
+        package=_PACKAGE,
         syntax="proto3",
         dependency=["opentelemetry/proto/common/v1/common.proto", "opentelemetry/proto/trace/v1/trace.proto"],
     )
-    span = file.message_type.add(name="SpanFields")
-    entry = span.nested_type.add(name="AttributesEntry")
+    _copy_with_map(file, "Span", trace_pb2.Span.DESCRIPTOR)
+    _copy_with_map(file, "Resource", resource_pb2.Resource.DESCRIPTOR)
+    _copy_with_map(file, "Scope", common_pb2.InstrumentationScope.DESCRIPTOR)
+    for name, parts in (
+        ("ScopeSpans", (("scope", 1, "Scope", _KIND.LABEL_OPTIONAL), ("spans", 2, "Span", _KIND.LABEL_REPEATED))),
+        (
+            "ResourceSpans",
+            (
+                ("resource", 1, "Resource", _KIND.LABEL_OPTIONAL),
+                ("scope_spans", 2, "ScopeSpans", _KIND.LABEL_REPEATED),
+            ),
+        ),
+        ("Request", (("resource_spans", 1, "ResourceSpans", _KIND.LABEL_REPEATED),)),
+    ):
+        message = file.message_type.add(name=name)
+        for part, number, type_name, label in parts:
+            message.field.add(
+                name=part,
+                number=number,
+                type=_KIND.TYPE_MESSAGE,
+                type_name=f".{_PACKAGE}.{type_name}",
+                label=label,
+            )
+    pool = descriptor_pool.Default()
+    pool.AddSerializedFile(file.SerializeToString())
+    found = (pool.FindMessageTypeByName(f"{_PACKAGE}.{message.name}") for message in file.message_type)
+    return {descriptor.name: message_factory.GetMessageClass(descriptor) for descriptor in found}
+
+
+def _copy_with_map(file: descriptor_pb2.FileDescriptorProto, name: str, descriptor: Descriptor) -> None:
+    copy = file.message_type.add(name=name)
+    entry = copy.nested_type.add(name="AttributesEntry")
     entry.options.map_entry = True
-    entry.field.add(name="key", number=1, type=kind.TYPE_STRING, label=kind.LABEL_OPTIONAL)
+    entry.field.add(name="key", number=1, type=_KIND.TYPE_STRING, label=_KIND.LABEL_OPTIONAL)
     entry.field.add(
         name="value",
         number=2,
-        type=kind.TYPE_MESSAGE,
+        type=_KIND.TYPE_MESSAGE,
         type_name=".opentelemetry.proto.common.v1.AnyValue",
-        label=kind.LABEL_OPTIONAL,
+        label=_KIND.LABEL_OPTIONAL,
     )
     original = descriptor_pb2.DescriptorProto()
-    trace_pb2.Span.DESCRIPTOR.CopyToProto(original)
-    span.field.extend(original.field)
-    for field in span.field:
+    descriptor.CopyToProto(original)
+    copy.field.extend(original.field)
+    for field in copy.field:
         if field.name == "attributes":
-            field.type_name = ".otel_scorer.SpanFields.AttributesEntry"
-    pool = descriptor_pool.Default()
-    pool.AddSerializedFile(file.SerializeToString())
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("otel_scorer.SpanFields"))
+            field.type_name = f".{_PACKAGE}.{name}.AttributesEntry"
 
 
-parse_span: Final = cast("Callable[[bytes], SpanFields]", _build().FromString)
-"""Decode an encoded `opentelemetry.proto.trace.v1.Span`; raises `google.protobuf.message.DecodeError` if it is none."""
+_MESSAGES: Final = _build()
+
+parse_span: Final = cast("Callable[[bytes], SpanFields]", _MESSAGES["Span"].FromString)
+"""Decode an encoded `trace.v1.Span`; raises `google.protobuf.message.DecodeError` if it is none."""
+parse_scope_spans: Final = cast("Callable[[bytes], ScopeSpansFields]", _MESSAGES["ScopeSpans"].FromString)
+"""Likewise a `trace.v1.ScopeSpans`."""
+parse_resource_spans: Final = cast("Callable[[bytes], ResourceSpansFields]", _MESSAGES["ResourceSpans"].FromString)
+"""Likewise a `trace.v1.ResourceSpans`."""
+parse_request: Final = cast("Callable[[bytes], RequestFields]", _MESSAGES["Request"].FromString)
+"""Likewise an `ExportTraceServiceRequest`."""

@@ -26,7 +26,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans as ScopeSpansMessa
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from otel_scorer.errors import InvalidRequestError
-from otel_scorer.model.trace import OWN_SCOPE
+from otel_scorer.model.facts import OWN_SCOPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections import OrderedDict, deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -20,8 +21,7 @@ from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.decode import spans_from_sdk
 from otel_scorer.model.trace import OWN_SCOPE, Reader, Trace
 from otel_scorer.pipeline.app_emission import AppEmitter
-from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason
-from otel_scorer.pipeline.emission import Emission
+from otel_scorer.pipeline.assembler import CloseReason
 from otel_scorer.pipeline.engine import Forwarding
 from otel_scorer.pipeline.local import LocalScoring
 from otel_scorer.pipeline.suppression import is_suppressed, suppressed
@@ -34,15 +34,13 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
     from opentelemetry.trace import SpanContext
 
+    from otel_scorer.pipeline.app_options import AppOptions
     from otel_scorer.pipeline.selection import Choice, Selector
     from otel_scorer.pipeline.units import ClosedUnit
 
-__all__ = ["QUEUE_SIZE", "AppEngine", "AppOptions"]
+__all__ = ["AppEngine"]
 
 logger = logging.getLogger(__name__)
-
-QUEUE_SIZE: Final = 2048
-"""Closed units that may be in scoring, if nobody says; as many as the SDK's queue takes spans."""
 
 # Traces whose decisions `wait` still knows.
 _REMEMBERED: Final = 1024
@@ -51,34 +49,14 @@ _SPAN_SIZE: Final = 1024
 _ATTRIBUTE_SIZE: Final = 256
 # The timer looks at least this often (seconds), so that nobody has to wake it for a new deadline.
 _LONGEST_TICK: Final = 1.0
-_SHORTEST_TICK: Final = 0.01
-# Members of an enumeration are slow to look up.
+_SHORTEST_TICK: Final = 0.05
+# A SpanContext is a tuple, and its properties cost as much as everything else that is done for a span.
+_TRACE_ID: Final = 0
+_SPAN_ID: Final = 1
+_IS_REMOTE: Final = 2
+# Members of an enumeration are slow to look up, too.
 _CHILD: Final = Place.CHILD
 _NONE: Final = Place.NONE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AppOptions:
-    """
-    How the engine treats units. Times in seconds.
-
-    Attributes:
-        limits: When units close; see `UnitAssembler`.
-        forwarding: What waits for verdicts.
-        emission: How verdicts are written.
-        hold_deadline: The longest that spans wait once their unit is closed.
-        exports_spans: Whether spans are sent at all, or verdicts only.
-        queue_size: Closed units that may be in scoring.
-        concurrency: Coroutine scorers that run at the same time.
-    """
-
-    limits: AssemblyLimits = field(default_factory=AssemblyLimits)
-    forwarding: Forwarding = Forwarding.HOLD_ROOT
-    emission: Emission = field(default_factory=Emission)
-    hold_deadline: float = 5.0
-    exports_spans: bool = True
-    queue_size: int = QUEUE_SIZE
-    concurrency: int = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -155,12 +133,12 @@ class AppEngine:
     def started(self, span: Span, context: SpanContext) -> None:
         """Note that a sampled span has started."""
         parent = span.parent
-        if parent is not None and not parent.is_remote:
+        if parent is not None and not parent[_IS_REMOTE]:
             # Most spans, so this way is short.
             if self._is_off:
                 return
             with self._lock:
-                if self._units.join(context.trace_id, context.span_id, parent.span_id):
+                if self._units.join(context[_TRACE_ID], context[_SPAN_ID], parent[_SPAN_ID]):
                     return
         self._begun(span, context, parent)
 
@@ -171,7 +149,7 @@ class AppEngine:
                 self._send(span)
             return
         with self._lock:
-            place, closed = self._units.ended(context.trace_id, context.span_id, span, self._clock())
+            place, closed = self._units.ended(context[_TRACE_ID], context[_SPAN_ID], span, self._clock())
             jobs = self._admit(closed) if closed else None
         if place is _CHILD:
             if self._sends_children:
@@ -192,14 +170,11 @@ class AppEngine:
             return
         if not self._is_started:
             self._start()
+        parent_id = None if parent is None else parent.span_id
+        is_remote = parent is not None and parent.is_remote
         with self._lock:
-            closed = self._units.started(
-                context.trace_id,
-                context.span_id,
-                None if parent is None else parent.span_id,
-                self._clock(),
-                is_remote_parent=parent is not None and parent.is_remote,
-            )
+            now = self._clock()
+            closed = self._units.started(context.trace_id, context.span_id, parent_id, now, is_remote_parent=is_remote)
             jobs = self._admit(closed)
         self._submit(jobs)
 
@@ -292,7 +267,8 @@ class AppEngine:
                 return
             self._is_started = True
         self._scoring.start()
-        threading.Thread(target=self._run_timer, name="otel-scorer-timer", daemon=True).start()
+        with suppress(RuntimeError):  # no new threads once the interpreter exits; the shutdown sees to the rest
+            threading.Thread(target=self._run_timer, name="otel-scorer-timer", daemon=True).start()
 
     # Closed units.
 
@@ -379,8 +355,6 @@ class AppEngine:
         for waiting, held, decisions in gone:
             self._emitter.release(waiting.unit, held, decisions)
         count("holding.released", len(gone), reason=reason)
-
-    # The timer.
 
     def _run_timer(self) -> None:
         limits = self._options.limits

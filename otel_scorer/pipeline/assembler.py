@@ -1,25 +1,34 @@
 """
 Group spans into traces and say when each trace is as complete as it will get.
 
-The assembler starts no thread, takes no lock and reads no clock: the caller passes `now` (monotonic seconds at which the
-spans were received) and asks what is due. Span timestamps never drive a timer. That makes every rule testable without
-waiting. One owner per assembler; it is not thread-safe.
+The assembler starts no thread, takes no lock and reads no clock: the caller passes `now` (monotonic seconds at which
+the spans were received) and asks what is due. Span timestamps never drive a timer. That makes every rule testable
+without waiting. One owner per assembler; it is not thread-safe.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections import Counter
-from dataclasses import dataclass, field
-from enum import StrEnum
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final
 
-from otel_scorer.model.wire import SPAN_OVERHEAD, RawSpan
+from otel_scorer.model.wire import SPAN_OVERHEAD
+from otel_scorer.pipeline.closing import (
+    CUT_SHORT,
+    Added,
+    AssemblyLimits,
+    ClosedTrace,
+    CloseReason,
+    LatePolicy,
+    Trigger,
+)
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
+
+    from otel_scorer.model.wire import RawSpan
 
 __all__ = [
     "Added",
@@ -36,124 +45,6 @@ _LOCAL_ROOT: Final = 0x300  # SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS
 # When a trace must go to make room, the heaviest among this many oldest ones goes.
 _EVICTION_CANDIDATES: Final = 16
 _REMEMBERED_PER_OPEN_TRACE: Final = 10
-
-
-S = TypeVar("S")
-
-
-class CloseReason(StrEnum):
-    """Why no more spans of a trace were waited for. Also the value of the attribute `otel_scorer.close_reason`."""
-
-    ALL_CLOSED = "all_closed"
-    ROOT_QUIET = "root_quiet"
-    LOCAL_ROOT_QUIET = "local_root_quiet"
-    IDLE = "idle"
-    MAX_AGE = "max_age"
-    SPAN_LIMIT = "span_limit"
-    BYTE_LIMIT = "byte_limit"
-    EVICTED = "evicted"
-    SHUTDOWN = "shutdown"
-    END_OF_FILE = "end_of_file"
-
-
-# These say that somebody stopped waiting, so even a trace without gaps cannot be called complete.
-_CUT_SHORT: Final = frozenset({
-    CloseReason.MAX_AGE,
-    CloseReason.SPAN_LIMIT,
-    CloseReason.BYTE_LIMIT,
-    CloseReason.EVICTED,
-    CloseReason.SHUTDOWN,
-})  # fmt: skip
-
-
-class Trigger(StrEnum):
-    """
-    Which span starts the countdown to closing.
-
-    `AUTO`: a root, else a local root (with a longer grace). `ROOT`: a root only. `LOCAL_ROOT`: a local root counts as
-    much as a root, which scores one service's part of a trace. `MATCH`: only spans that the predicate accepts.
-    """
-
-    AUTO = "auto"
-    ROOT = "root"
-    LOCAL_ROOT = "local_root"
-    MATCH = "match"
-
-
-class LatePolicy(StrEnum):
-    """What a span that comes after its trace was closed leads to: nothing but being forwarded and counted."""
-
-    IGNORE = "ignore"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AssemblyLimits:
-    """
-    When traces close. Times in seconds, sizes in bytes.
-
-    Attributes:
-        trigger: Which span starts the countdown.
-        root_grace: Quiet time after a root; arrivals extend it.
-        root_cap: The longest that arrivals can extend it, counted from the root.
-        local_root_grace: Quiet time after a local root, when no root is there.
-        idle_timeout: Quiet time when neither is there.
-        max_age: The longest a trace stays open, from its first span.
-        max_traces: Open traces; one more closes an old one early.
-        max_spans_per_trace: Closes the trace when reached.
-        max_bytes_per_trace: Closes the trace when reached.
-        late_spans: What happens to spans of a closed trace.
-    """
-
-    trigger: Trigger = Trigger.AUTO
-    root_grace: float = 2.0
-    root_cap: float = 30.0
-    local_root_grace: float = 10.0
-    idle_timeout: float = 180.0
-    max_age: float = 3600.0
-    max_traces: int = 50_000
-    max_spans_per_trace: int = 10_000
-    max_bytes_per_trace: int = 32 * 1024 * 1024
-    late_spans: LatePolicy = LatePolicy.IGNORE
-
-
-@dataclass(frozen=True, slots=True)
-class ClosedTrace(Generic[S]):
-    """
-    A trace that is as complete as it will get.
-
-    Attributes:
-        trace_id: 16 bytes.
-        spans: Every span once, in order of arrival, otel_scorer's own evaluation spans after the others.
-        reason: Why it was closed.
-        complete: A root is there, no parent is missing, and nobody cut the waiting short.
-        revision: 1; scoring again after late spans counts up.
-        size: Bytes that its spans are worth in memory.
-    """
-
-    trace_id: bytes
-    spans: list[S]
-    reason: CloseReason
-    complete: bool
-    revision: int = 1
-    size: int = 0
-
-
-@dataclass(slots=True)
-class Added:
-    """
-    What became of a batch of spans; the spans that are in no list were buffered.
-
-    Attributes:
-        closed: Traces that had to close because of the batch.
-        late: Spans of traces that were closed before.
-        duplicates: Spans that the open trace has already; the first copy counts.
-        own: Evaluation spans of otel_scorer.
-    """
-
-    closed: list[ClosedTrace[RawSpan]] = field(default_factory=list["ClosedTrace[RawSpan]"])
-    late: list[RawSpan] = field(default_factory=list[RawSpan])
-    duplicates: list[RawSpan] = field(default_factory=list[RawSpan])
-    own: list[RawSpan] = field(default_factory=list[RawSpan])
 
 
 class _OpenTrace:
@@ -177,6 +68,8 @@ class TraceAssembler:
         self, limits: AssemblyLimits, matches: Callable[[RawSpan], bool] | None = None, *, judges: bool = True
     ) -> None:
         """
+        Start with nothing buffered.
+
         Args:
             limits: When traces close.
             matches: With `Trigger.MATCH`: whether a span starts the countdown.
@@ -208,7 +101,7 @@ class TraceAssembler:
         """Number of closed traces whose late spans would be recognised."""
         return len(self._closed)
 
-    def add(self, spans: Iterable[RawSpan], now: float) -> Added:
+    def add(self, spans: Iterable[RawSpan], now: float) -> Added:  # noqa: C901 - every span comes by here: no calls
         """Buffer spans. The caller must look at every list of the answer: nothing else remembers those spans."""
         added = Added()
         touched: set[bytes] = set()
@@ -233,7 +126,7 @@ class TraceAssembler:
                 continue
             known = trace.spans
             if span_id in known:
-                span_id = _twin_key(known, span)  # noqa: PLW2901 - the key under which this span is kept
+                span_id = _twin_key(known, span)
                 if span_id in known:
                     _count_repeat(known[span_id], span)
                     added.duplicates.append(span)
@@ -365,7 +258,7 @@ class TraceAssembler:
         if len(self._closed) > _REMEMBERED_PER_OPEN_TRACE * self._limits.max_traces:
             del self._closed[next(iter(self._closed))]
         spans = list(trace.spans.values())
-        complete = self._judges and reason not in _CUT_SHORT and not has_gaps(
+        complete = self._judges and reason not in CUT_SHORT and not has_gaps(
             spans, trace.spans, local=self._limits.trigger is Trigger.LOCAL_ROOT
         )  # fmt: skip
         if trace.own:

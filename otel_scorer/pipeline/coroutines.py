@@ -60,8 +60,17 @@ class CoroutineLane:
         self._thread = threading.Thread(target=self._run, name="otel-scorer-coroutines", daemon=True)
 
     def start(self) -> None:
-        """Start the loop."""
-        self._thread.start()
+        """
+        Start the loop.
+
+        Raises:
+            RuntimeError: The interpreter exits and allows no new threads.
+        """
+        try:
+            self._thread.start()
+        except RuntimeError:
+            self._loop.close()
+            raise
 
     def submit(self, invocation: Invocation, settle: Callable[[Decision], None]) -> None:
         """Have a coroutine scorer called; `settle` gets the decision, on the loop's thread."""

@@ -49,7 +49,7 @@ class Forwarding(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How the engine treats traces; see `AssemblyLimits` and `Emission`. `hold_deadline` is in seconds after closing."""
+    """How traces are treated; see `AssemblyLimits` and `Emission`. `hold_deadline` is in seconds after closing."""
 
     limits: AssemblyLimits = field(default_factory=AssemblyLimits)
     forwarding: Forwarding = Forwarding.PASSTHROUGH
@@ -107,7 +107,7 @@ class _Waiting:
 
 
 class Engine:
-    """Assembles, has scored, and sends on. `start` before the first request; `shutdown` scores and sends what is open."""
+    """Assembles, has scored, and sends on. `start` before the first request; `drain` scores and sends what is open."""
 
     def __init__(
         self,
@@ -120,6 +120,8 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
+        Put the engine together; nothing runs before `start`.
+
         Args:
             options: How traces are treated.
             scorers: The scorers that the backend runs, in its order.
@@ -318,7 +320,8 @@ class Engine:
         """Let held spans go with the verdicts that are in."""
         _count_decisions(decision for waiting, _ in ready for decision in waiting.decisions)
         traces = [
-            (self._emitter.enrich(waiting.trace, held, waiting.decisions), waiting.trace.size) for waiting, held in ready
+            (self._emitter.enrich(waiting.trace, held, waiting.decisions), waiting.trace.size)
+            for waiting, held in ready
         ]
         count("holding.released", len(traces), reason=reason)
         self._forward_traces(traces)
@@ -349,7 +352,7 @@ class Engine:
                 logger.exception("Cannot handle closed traces")
 
     def tick(self) -> None:
-        """Close what is due and let go what was held long enough. The timer thread calls it; tests may do so themselves."""
+        """Close what is due and let go what was held long enough; the timer thread calls it."""
         now = self._clock()
         with self._lock:
             closed = self._assembler.due(now)

@@ -103,8 +103,11 @@ class LocalScoring:
             if self._is_running:
                 return
             self._is_running = True
-            threading.Thread(target=self._watch, name="otel-scorer-watch", daemon=True).start()
-            self._sit_down(None)
+            try:
+                self._sit_down(None)
+                threading.Thread(target=self._watch, name="otel-scorer-watch", daemon=True).start()
+            except RuntimeError:  # no new threads once the interpreter exits: then everything is refused
+                self._is_running = False
 
     @property
     def jobs(self) -> int:
@@ -237,8 +240,8 @@ class LocalScoring:
                 self._settle(job, index, choice)
             elif choice.prepared in self._hung:
                 self._settle(job, index, choice.timed_out(_HUNG))
-            elif choice.prepared.is_async:
-                self._hand_over(job, index, choice)
+            elif choice.prepared.is_async and self._hand_over(job, index, choice):
+                pass
             elif not self._call(seat, job, index, choice):
                 return False
         seat.job = None
@@ -272,12 +275,19 @@ class LocalScoring:
         self._settle(job, index, decision)
         return True
 
-    def _hand_over(self, job: _Job, index: int, call: Invocation) -> None:
+    def _hand_over(self, job: _Job, index: int, call: Invocation) -> bool:
+        """Have a coroutine scorer called on the event loop; False if there is none: then this thread has to do it."""
         with self._lock:
-            if self._lane is None:
-                self._lane = CoroutineLane(self._concurrency)
-                self._lane.start()
-            self._lane.submit(call, lambda decision: self._settle(job, index, decision))
+            lane = self._lane
+            if lane is None:
+                lane = CoroutineLane(self._concurrency)
+                try:
+                    lane.start()
+                except RuntimeError:  # no new threads once the interpreter exits
+                    return False
+                self._lane = lane
+        lane.submit(call, lambda decision: self._settle(job, index, decision))
+        return True
 
     def _settle(self, job: _Job, index: int, decision: Decision) -> None:
         """Hand on a decision, unless there is one already."""

@@ -1,13 +1,14 @@
 """
-What the sidecar and its scorer workers say to each other over a pipe: framed JSON headers and span bytes, never pickles.
+What sidecar and scorer workers say to each other over a pipe: framed JSON headers and span bytes, never pickles.
 
     sidecar -> worker   SETUP    {"scorers": [...], "concurrency": n, ...}
     worker  -> sidecar  READY    {"scorers": [{"name": ..., "version": ..., ...}]}   or {"error": "..."}
     sidecar -> worker   JOBS     [{"id": n, "scorers": [i, ...], "size": bytes, ...}] + the traces as OTLP requests
     worker  -> sidecar  RESULTS  [[job id, [[scorer, [decision, ...]], ...]], ...]     see `pack_decision`
 
-A page of memory shared by both says which scorer is running since when, so that the sidecar can tell a hung scorer from
-a long queue and a crash's culprit from a bystander.
+A page of memory shared by both says which scorer is running since when, on the worker's main thread (slot 0) and on
+its event loop (slot 1), so that the sidecar can tell a hung scorer from a long queue and a crash's culprit from a
+bystander.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import pydantic_core
 
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Sequence
 
-__all__ = ["HEARTBEAT_BYTES", "Heartbeat", "pack", "pack_decision", "unpack", "unpack_decision"]
+__all__ = ["HEARTBEAT_BYTES", "Beat", "Heartbeat", "pack", "pack_decision", "unpack", "unpack_decision"]
 
 _HEADER: Final = struct.Struct("<I")
-_BEAT: Final = struct.Struct("<qqd")
+_SEQUENCE: Final = struct.Struct("<Q")
+_BEAT: Final = struct.Struct("<qqqd")
+_SLOT_BYTES: Final = 64
 HEARTBEAT_BYTES: Final = 4096
-_NOBODY: Final = -1
+_NOBODY: Final = _BEAT.pack(-1, -1, -1, 0.0)
 
 
 def pack(header: Any, *payloads: bytes) -> bytes:
@@ -52,7 +55,7 @@ def unpack(message: bytes) -> tuple[Any, memoryview]:
 
 
 def pack_decision(decision: Decision) -> list[Any]:
-    """Return what of a decision its reader does not know already, as plain JSON data; `unpack_decision` reads it back."""
+    """Return what of a decision its reader does not know yet, as plain JSON data; `unpack_decision` reads it back."""
     return [
         decision.span_id,
         decision.outcome.value,
@@ -115,21 +118,47 @@ def _sendable(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float) else _sendable(str(value))
 
 
+class Beat(NamedTuple):
+    """What runs in a worker: the job, the scorer and which of its targets, by number, and since when."""
+
+    job: int
+    scorer: int
+    target: int
+    since: float
+
+
 class Heartbeat:
-    """Which scorer runs in a worker, and since when (monotonic seconds, comparable across processes)."""
+    """
+    What one thread of a worker runs, written there and read by the sidecar (monotonic seconds are comparable).
 
-    def __init__(self, page: mmap.mmap) -> None:
+    A sequence number, odd while something is being written, keeps the reader from taking half of one beat and half of
+    the next for a scorer that has run for ever.
+    """
+
+    def __init__(self, page: mmap.mmap, slot: int = 0) -> None:
         self._page = page
+        self._sequence = slice(slot * _SLOT_BYTES, slot * _SLOT_BYTES + _SEQUENCE.size)
+        self._beat = slice(self._sequence.stop, self._sequence.stop + _BEAT.size)
+        self._number = 0
 
-    def begin(self, job_id: int, scorer: int, now: float) -> None:
+    def begin(self, job: int, scorer: int, target: int, now: float) -> None:
         """Note that a scorer starts."""
-        _BEAT.pack_into(self._page, 0, job_id, scorer, now)
+        self._write(_BEAT.pack(job, scorer, target, now))
 
     def end(self) -> None:
         """Note that no scorer runs."""
-        _BEAT.pack_into(self._page, 0, _NOBODY, _NOBODY, 0.0)
+        self._write(_NOBODY)
 
-    def read(self) -> tuple[int, int, float] | None:
-        """Return job id, scorer index and start of what runs, or None."""
-        job_id, scorer, since = _BEAT.unpack_from(self._page, 0)
-        return None if scorer == _NOBODY else (job_id, scorer, since)
+    def read(self) -> Beat | None:
+        """Return what runs; None if nothing does, or if it changes just now."""
+        before = self._page[self._sequence]
+        beat = self._page[self._beat]
+        if beat == _NOBODY or before[0] & 1 or self._page[self._sequence] != before:
+            return None
+        return Beat._make(_BEAT.unpack(beat))
+
+    def _write(self, beat: bytes) -> None:
+        self._number = number = self._number + 2
+        self._page[self._sequence] = _SEQUENCE.pack(number - 1)
+        self._page[self._beat] = beat
+        self._page[self._sequence] = _SEQUENCE.pack(number)

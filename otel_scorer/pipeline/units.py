@@ -314,7 +314,8 @@ class UnitAssembler(Generic[S]):
         if len(self._closed) > self._remembered:
             self._closed.popitem(last=False)
         complete = reason is CloseReason.ALL_CLOSED and unit.has_whole_root
-        return ClosedUnit(trace_id.to_bytes(16, "big"), unit.spans, reason, complete, root=unit.root)
+        key = trace_id.to_bytes(16, "big")
+        return ClosedUnit(key, unit.spans, reason, complete, size=unit.size, root=unit.root)
 
 
 def _root_ended(unit: _Unit[S]) -> float:

@@ -6,15 +6,17 @@ It ends when the pipe does. What scorers print goes to standard error: standard 
 
 from __future__ import annotations
 
-import asyncio
+import gc
+import io
 import mmap
 import os
+import select
 import signal
 import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS  # pyright: ignore[reportPrivateUsage]
@@ -23,37 +25,48 @@ from otel_scorer.dialects import READER
 from otel_scorer.errors import OtelScorerError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.decode import spans_from_request
+from otel_scorer.model.feedback import AssessmentError
 from otel_scorer.model.trace import Trace
 from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Heartbeat, pack, pack_decision, unpack
 from otel_scorer.pipeline.selection import Selection
+from otel_scorer.pipeline.worker_loop import WorkerLoop
 from otel_scorer.scorers.loading import ScorerSpec, load_scorers
+from otel_scorer.scorers.results import error_feedback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from otel_scorer.pipeline.runner import Invocation
+    from otel_scorer.pipeline.selection import Choice
 
 __all__ = ["main"]
 
 Answer = tuple[int, list[tuple[int, list[list[Any]]]]]
 """A job, and for each scorer that has decided its decisions."""
 
+# Verdicts wait this long for company (seconds); then they leave, even while the next scorer is still at work.
+_ANSWER_INTERVAL: Final = 0.05
+# Seconds that a scorer gets to finish after the sidecar has gone.
+_LAST_WORDS: Final = 5.0
+
 
 class Worker:
     """Runs jobs: function scorers one after the other on this thread, coroutine scorers together on a loop."""
 
-    def __init__(self, connection: Connection, heartbeat: Heartbeat, setup: Mapping[str, Any]) -> None:
+    def __init__(self, connection: Connection, page: mmap.mmap, setup: Mapping[str, Any]) -> None:
         self._connection = connection
-        self._heartbeat = heartbeat
-        self._send_lock = threading.Lock()  # guards the pipe: this thread and the loop both answer
+        self._heartbeat = Heartbeat(page, 0)
+        self._send_lock = threading.Lock()  # guards the pipe: three threads answer
         specs = [ScorerSpec(**{**spec, "span_types": tuple(spec.get("span_types") or ())}) for spec in setup["scorers"]]
         scorers = load_scorers(specs)
         self._selections = [Selection(scorer, default_timeout=setup["timeout"]) for scorer in scorers]
-        self._concurrency: int = setup["concurrency"]
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._slots: asyncio.Semaphore | None = None
+        self._loop: WorkerLoop | None = None
         if any(selection.prepared.is_async for selection in self._selections):
-            self._start_loop()
+            self._loop = WorkerLoop(Heartbeat(page, 1), self._answer_one, setup["concurrency"])
+        # Guards what is decided and not answered yet: whole jobs, and what there is of the current one.
+        self._lock = threading.Lock()
+        self._decided: list[Answer] = []
+        self._current: Answer | None = None
+        self._is_busy = threading.Event()
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what the sidecar must know of each scorer."""
@@ -64,30 +77,34 @@ class Worker:
                 "sample_rate": selection.prepared.scorer.sample_rate,
                 "timeout": selection.prepared.timeout,
                 "is_async": selection.prepared.is_async,
+                "is_per_span": bool(selection.prepared.scorer.span_types),
             }
             for selection in self._selections
         ]
 
     def run(self) -> None:
         """Answer jobs until the pipe ends."""
+        if self._loop is not None:
+            self._loop.start()
+        for role in (self._hurry, self._watch_pipe):
+            threading.Thread(target=role, name=f"otel-scorer{role.__name__}", daemon=True).start()
         while True:
             try:
                 header, payloads = unpack(self._connection.recv_bytes())
             except (EOFError, OSError):
                 return
-            answers: list[Answer] = []
+            self._is_busy.set()
             offset = 0
             for job in header:
                 end = offset + job["size"]
-                answer = self._score(job, payloads[offset:end].tobytes())
-                if answer[1]:
-                    answers.append(answer)
+                self._score(job, payloads[offset:end].tobytes())
                 offset = end
-            self._answer(answers)
+            self._is_busy.clear()
+            self._answer_decided()
 
-    def _score(self, job: Mapping[str, Any], data: bytes) -> Answer:
+    def _score(self, job: Mapping[str, Any], data: bytes) -> None:
         """Run a job's function scorers, and put its coroutine scorers on the loop."""
-        revision = job["revision"]
+        job_id, revision = job["id"], job["revision"]
         trace = Trace(
             spans_from_request(data),
             READER,
@@ -97,38 +114,67 @@ class Worker:
         )
         trace_id = trace.trace_id
         decided: list[tuple[int, list[list[Any]]]] = []
+        with self._lock:
+            self._current = job_id, decided
         for index in job["scorers"]:
             selection = self._selections[index]
+            # Choosing reads spans and runs filters: that may hang as well.
+            self._heartbeat.begin(job_id, index, 0, time.monotonic())
+            choices: Sequence[Choice]
             try:
                 choices = selection.choose(trace, revision=revision, trace_id=trace_id)
             except Exception as error:  # noqa: BLE001 - a trace that cannot be read costs one decision
                 reason = f"{type(error).__name__}: {error}"
                 choices = [selection.decide(Outcome.UNPROCESSABLE, trace_id, revision, reason=reason)]
+            if faults := job["faults"].get(str(index)):
+                choices = _without_faulty(choices, faults)
             if selection.prepared.is_async and self._loop is not None:
-                asyncio.run_coroutine_threadsafe(self._score_async(job["id"], index, choices), self._loop)
-                continue
-            decisions: list[list[Any]] = []
-            for choice in choices:
-                if isinstance(choice, Decision):
-                    decisions.append(pack_decision(choice))
-                    continue
-                self._heartbeat.begin(job["id"], index, time.monotonic())
-                decision = choice.run()
                 self._heartbeat.end()
-                decisions.append(pack_decision(decision))
-            decided.append((index, decisions))
-        return job["id"], decided
+                self._loop.submit(job_id, index, choices)
+            else:
+                decided.append((index, self._decide(job_id, index, choices)))
+        with self._lock:
+            self._current = None
+            if decided:
+                self._decided.append((job_id, decided))
 
-    async def _score_async(self, job_id: int, index: int, choices: Sequence[Invocation | Decision]) -> None:
-        async def run(choice: Invocation | Decision) -> Decision:
-            if isinstance(choice, Decision) or self._slots is None:
-                return choice if isinstance(choice, Decision) else await choice.run_async()
-            async with self._slots:
-                return await choice.run_async()
+    def _decide(self, job_id: int, index: int, choices: Sequence[Choice]) -> list[list[Any]]:
+        decisions: list[list[Any]] = []
+        for target, choice in enumerate(choices):
+            if isinstance(choice, Decision):
+                decisions.append(pack_decision(choice))
+                continue
+            self._heartbeat.begin(job_id, index, target, time.monotonic())
+            try:
+                decision = choice.run()
+            except BaseException as error:  # noqa: BLE001 - Ctrl-C is ignored here: a KeyboardInterrupt is the scorer's
+                feedback = error_feedback(choice.prepared.name, error)
+                decision = choice.decide(Outcome.FAILED, type(error).__name__, feedback)
+            decisions.append(pack_decision(decision))
+        self._heartbeat.end()
+        return decisions
 
-        decisions = await asyncio.gather(*map(run, choices))
-        answer = job_id, [(index, [pack_decision(decision) for decision in decisions])]
-        await asyncio.to_thread(self._answer, [answer])
+    def _hurry(self) -> None:
+        """Answer what is decided while a slow scorer keeps the main thread; the body of a thread."""
+        pause = threading.Event()
+        while self._is_busy.wait():
+            pause.wait(_ANSWER_INTERVAL)
+            self._answer_decided()
+
+    def _answer_decided(self) -> None:
+        with self._lock:
+            answers, self._decided = self._decided, []
+            if self._current is not None:
+                job_id, decided = self._current
+                # The main thread may append meanwhile: only what was copied is taken away.
+                taken = decided[:]
+                del decided[: len(taken)]
+                if taken:
+                    answers.append((job_id, taken))
+        self._answer(answers)
+
+    def _answer_one(self, job_id: int, index: int, decisions: Sequence[Decision]) -> None:
+        self._answer([(job_id, [(index, [pack_decision(decision) for decision in decisions])])])
 
     def _answer(self, answers: Sequence[Answer]) -> None:
         if not answers:
@@ -140,16 +186,27 @@ class Worker:
                 # The sidecar is gone, and with it everybody who would want to know.
                 os._exit(0)
 
-    def _start_loop(self) -> None:
-        loop = self._loop = asyncio.new_event_loop()
-        self._slots = asyncio.Semaphore(self._concurrency)
+    def _watch_pipe(self) -> None:
+        """End the process soon after the sidecar's end of the pipe is gone, whatever scorers do; a thread's body."""
+        poller = select.poll()
+        poller.register(self._connection.fileno(), 0)
+        poller.poll()
+        threading.Event().wait(_LAST_WORDS)
+        os._exit(1)
 
-        def run() -> None:
-            context.attach(context.set_value(SUPPRESS, True))  # noqa: FBT003 - the value instrumentations look for
-            asyncio.set_event_loop(loop)
-            loop.run_forever()
 
-        threading.Thread(target=run, name="otel-scorer-loop", daemon=True).start()
+def _without_faulty(choices: Sequence[Choice], faults: Mapping[str, Sequence[str]]) -> list[Choice]:
+    """Return the choices, with a decision for each target that an earlier worker ended or hung at."""
+    found: list[Choice] = []
+    for target, choice in enumerate(choices):
+        fault = faults.get(str(target))
+        if fault is None or isinstance(choice, Decision):
+            found.append(choice)
+        else:
+            outcome, code, cause = fault
+            feedback = error_feedback(choice.prepared.name, AssessmentError(code, cause))
+            found.append(choice.decide(Outcome(outcome), cause, feedback))
+    return found
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -158,18 +215,24 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.dup2(2, 1)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a scorer prints is of use when it prints it, and lost with a worker that is killed.
+        sys.stdout.reconfigure(line_buffering=True)
     connection = Connection(int(arguments[0]))
-    heartbeat = Heartbeat(mmap.mmap(int(arguments[1]), HEARTBEAT_BYTES))
+    page = mmap.mmap(int(arguments[1]), HEARTBEAT_BYTES)
     context.attach(context.set_value(SUPPRESS, True))  # noqa: FBT003 - the value instrumentations look for
     setup, _ = unpack(connection.recv_bytes())
     # References may name modules beside where the sidecar was started; last, so that they shadow nothing.
     sys.path.append(setup["folder"])
     try:
-        worker = Worker(connection, heartbeat, setup)
+        worker = Worker(connection, page, setup)
     except OtelScorerError as error:
         connection.send_bytes(pack({"error": str(error)}))
         return 1
     connection.send_bytes(pack({"scorers": worker.describe()}))
+    # A trace and its spans point at each other, so the collector has to find them; it need not go through all the
+    # modules each time, nor come by every 700 objects.
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
     worker.run()
     return 0
-

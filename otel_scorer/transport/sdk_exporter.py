@@ -171,7 +171,7 @@ def destination_of(exporter: object) -> tuple[str, str] | None:
     endpoint = getattr(exporter, "_endpoint", None)
     if not isinstance(endpoint, str):
         return None
-    is_otlp = type(exporter).__name__.startswith("OTLP")
+    is_otlp = any(base.__name__.startswith("OTLP") for base in type(exporter).__mro__)
     host = urlsplit(endpoint if "://" in endpoint else f"//{endpoint}").hostname
     return ("otlp", host or endpoint) if is_otlp else (type(exporter).__name__, endpoint)
 

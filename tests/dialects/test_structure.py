@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import permutations
 from typing import Any
 
 import pytest
 from tests.dialects.made import made, trace_of
 
-from otel_scorer.model.trace import MISSING, Document, Message, Usage
+from otel_scorer.dialects import READER
+from otel_scorer.dialects.tool_calls import find_tool_calls
+from otel_scorer.model.trace import MISSING, Document, Message, Span, Trace, Usage
 
 
 def llm(tokens: tuple[int, int] | None = None, **facts: Any) -> dict[str, Any]:
@@ -193,6 +197,97 @@ def test_an_answer_that_was_not_recorded_is_found_in_what_the_model_was_told_nex
     [call] = trace_of(tool("get", attributes={"tool.id": "a"}), llm(attributes=told)).tool_calls
 
     assert call.arguments == {"n": 1}
+
+
+class Watched:
+    """Reads as all dialects do, and remembers what was read of which span."""
+
+    def __init__(self) -> None:
+        self.read_of: list[tuple[str, str]] = []
+
+    def span_type(self, span: Span) -> str:
+        return READER.span_type(span)
+
+    def read(self, span: Span, field: str) -> Any:
+        self.read_of.append((span.span_type, field))
+        return READER.read(span, field)
+
+    def derive(self, trace: Trace, field: str) -> Any:
+        return READER.derive(trace, field)
+
+    def answers_read(self) -> int:
+        return self.read_of.count(("LLM", "chat_outputs"))
+
+
+def watched(*spans: dict[str, Any]) -> tuple[Trace, Watched]:
+    reader = Watched()
+    return Trace.from_dict({"info": {}, "data": {"spans": list(spans)}}, reader), reader
+
+
+def test_what_a_tool_span_says_itself_is_read_without_a_look_at_the_models() -> None:
+    spans = [tool("get", attributes={"input.value": '{"n": 9}', "output.value": "fine"}, status="ERROR"), tool("put")]
+    trace, reader = watched(llm(attributes=asking(("a", "get", '{"n": 1}'))), *spans)
+
+    get, put = trace.tool_calls
+
+    assert (get.name, get.failed, get.span.name, get.arguments, get.result) == ("get", True, "get", {"n": 9}, "fine")
+    assert (put.name, put.failed, put.result) == ("put", False, None)
+    assert {kind for kind, _ in reader.read_of} == {"TOOL"}
+
+
+@pytest.mark.parametrize("field", ["arguments", "call_id"])
+def test_the_models_are_looked_at_once_when_a_call_is_asked_for_what_it_does_not_say(field: str) -> None:
+    answer = llm(attributes=asking(("a", "get", '{"n": 1}'), ("b", "get", '{"n": 2}')))
+    trace, reader = watched(answer, tool("get"), tool("get"))
+    first, second = trace.tool_calls
+    assert reader.answers_read() == 0
+
+    getattr(second, field)
+
+    assert reader.answers_read() == 1
+    reader.read_of.clear()
+    assert [(call.call_id, call.arguments) for call in (first, second)] == [("a", {"n": 1}), ("b", {"n": 2})]
+    assert {kind for kind, _ in reader.read_of} <= {"TOOL"}
+
+
+class Walked(list[Span]):
+    """A list that counts how often somebody walked through it."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Span]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_the_answers_are_joined_once_for_all_calls_of_a_trace() -> None:
+    answer = llm(attributes=asking(("a", "get", '{"n": 1}')))
+    trace = trace_of(answer, tool("get"), tool("get"), tool("put"))
+    models = Walked(trace.search_spans(span_type="LLM"))
+
+    calls = find_tool_calls(trace, models)
+
+    assert models.times == 0
+    assert [(call.call_id, call.arguments) for call in calls] == [("a", {"n": 1}), (None, None), (None, None)]
+    assert models.times == 1
+
+
+def test_what_a_call_says_does_not_depend_on_what_is_asked_first() -> None:
+    answer = llm(attributes=asking(("a", "get", '{"n": 1}'), ("b", "get", '{"n": 2}'), (None, "get", '{"n": 3}')))
+    spans = [answer, tool("get"), tool("get", attributes={"tool.id": "a"}), tool("get"), tool("get")]
+    expected = [("b", {"n": 2}), ("a", {"n": 1}), (None, {"n": 3}), (None, None)]
+
+    for order in permutations(range(4)):
+        calls = trace_of(*spans).tool_calls
+        for index in order:
+            assert (calls[index].call_id, calls[index].arguments) == expected[index]
+
+
+def test_the_calls_of_a_trace_equal_themselves_when_they_are_asked_for_again() -> None:
+    trace = trace_of(llm(attributes=asking(("a", "get", '{"n": 1}'))), tool("get"), tool("get"))
+
+    assert trace.tool_calls == trace.tool_calls
+    assert trace.tool_calls[0] != trace.tool_calls[1]
 
 
 def test_inputs_come_from_the_first_and_outputs_from_the_last_of_the_highest_steps() -> None:

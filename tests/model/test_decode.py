@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -271,7 +273,7 @@ def test_a_view_keeps_the_slice_that_it_was_made_from() -> None:
 
     assert isinstance(span, OtlpSpan)
     assert span.raw is raw
-    assert span.message == SpanMessage.FromString(raw.data)
+    assert span.name == SpanMessage.FromString(raw.data).name
 
 
 def test_an_integer_that_otlp_cannot_hold_is_a_value_error() -> None:
@@ -299,3 +301,11 @@ def test_log_records_about_spans_are_found_by_trace_and_span() -> None:
     assert message.attributes["n"] == 1
     with pytest.raises(DecodeError):
         logs_from_request(b"no logs")
+
+
+def test_the_view_over_the_sdk_knows_nothing_of_protobuf() -> None:
+    code = "import sys, otel_scorer.model.sdk_span; print(*[name for name in sys.modules if 'protobuf' in name])"
+
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+
+    assert done.stdout.split() == []

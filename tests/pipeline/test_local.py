@@ -171,7 +171,7 @@ def test_a_hung_scorer_is_not_called_again_before_it_has_come_back(scoring: Loca
 
 
 def test_a_hung_scorer_costs_one_thread_and_no_more(scoring: LocalScoring, released: Released) -> None:
-    made = choices(scorer(released.hang, timeout=0.05))
+    made = choices(scorer(released.hang, timeout=0.05, concurrent=True))
 
     for _ in range(5):
         scoring.run(made)

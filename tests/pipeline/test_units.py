@@ -177,6 +177,22 @@ def test_a_span_that_was_open_when_its_unit_closed_is_late() -> None:
     assert late_spans() == before + 1
 
 
+def test_a_closed_trace_is_remembered_as_long_as_late_spans_keep_coming() -> None:
+    spans = tracer(AssemblyLimits(max_traces=1))
+    spans.start(1, trace=99)
+    spans.end(1, trace=99)
+
+    for trace in range(1, 30):
+        spans.start(1, trace=trace)
+        spans.end(1, trace=trace)
+        spans.start(2, parent=1, trace=99)
+        spans.end(2, trace=99)
+
+    assert not spans.units.is_open(99)
+    assert spans.start(3, parent=1, trace=99) == []
+    assert spans.end(3, trace=99) == (Place.NONE, [])
+
+
 def test_a_new_root_in_a_trace_that_was_closed_opens_a_new_unit() -> None:
     spans = tracer()
     spans.start(1)

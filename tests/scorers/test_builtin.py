@@ -53,6 +53,19 @@ def test_tool_errors_says_what_failed(calls: list[Any], value: bool, rationale: 
     assert judge(tool_errors, ROOT, *calls) == (value, rationale)
 
 
+def test_tool_errors_sees_a_failure_inside_a_call_that_went_well() -> None:
+    inner = call(3, status="ERROR", message="no route")
+    inner.parent_span_id = call(2).span_id
+
+    assert judge(tool_errors, ROOT, call(2), inner) == (False, "1 of 2 tool calls failed: search (no route)")
+
+
+def test_tool_errors_names_a_tool_that_has_no_name_after_its_span() -> None:
+    nameless = make_span("work", span=2, status="ERROR", attributes={"openinference.span.kind": "TOOL"})
+
+    assert judge(tool_errors, nameless) == (False, "1 of 1 tool call failed: work")
+
+
 @pytest.mark.parametrize(
     ("calls", "value", "rationale"),
     [

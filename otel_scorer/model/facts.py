@@ -1,0 +1,263 @@
+"""Plain values that views of spans and traces are made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from otel_scorer.model.feedback import Expectation, Feedback
+    from otel_scorer.model.span import Span
+
+__all__ = [
+    "MISSING",
+    "OWN_SCOPE",
+    "AttributeValue",
+    "Document",
+    "EvaluationResult",
+    "LlmCall",
+    "LogRecord",
+    "Message",
+    "Missing",
+    "Scope",
+    "SpanEvent",
+    "SpanKind",
+    "SpanLink",
+    "SpanStatus",
+    "SpanStatusCode",
+    "SpanType",
+    "TraceData",
+    "TraceInfo",
+    "Usage",
+]
+
+AttributeValue: TypeAlias = "str | bool | int | float | bytes | list[AttributeValue] | dict[str, AttributeValue] | None"
+
+OWN_SCOPE: Final = "otel_scorer"
+"""Instrumentation scope of the spans that otel_scorer itself emits: forwarded, never scored."""
+
+
+class Missing(Enum):
+    """The type of `MISSING`: nobody said. Not the same as None, which an application may well have returned."""
+
+    MISSING = "missing"
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = Missing.MISSING
+
+
+class SpanType:
+    """What a span does, in MLflow's words (`mlflow.entities.SpanType`). Any other string is allowed too."""
+
+    LLM: Final = "LLM"
+    CHAIN: Final = "CHAIN"
+    AGENT: Final = "AGENT"
+    TOOL: Final = "TOOL"
+    CHAT_MODEL: Final = "CHAT_MODEL"
+    RETRIEVER: Final = "RETRIEVER"
+    PARSER: Final = "PARSER"
+    EMBEDDING: Final = "EMBEDDING"
+    RERANKER: Final = "RERANKER"
+    MEMORY: Final = "MEMORY"
+    UNKNOWN: Final = "UNKNOWN"
+    WORKFLOW: Final = "WORKFLOW"
+    TASK: Final = "TASK"
+    GUARDRAIL: Final = "GUARDRAIL"
+    EVALUATOR: Final = "EVALUATOR"
+
+
+class SpanStatusCode(StrEnum):
+    """OpenTelemetry's status codes. Members equal their names: `SpanStatusCode.OK == "OK"`."""
+
+    UNSET = "UNSET"
+    OK = "OK"
+    ERROR = "ERROR"
+
+
+class SpanKind(StrEnum):
+    """OpenTelemetry's span kinds. Not to be mixed up with the span type."""
+
+    UNSPECIFIED = "UNSPECIFIED"
+    INTERNAL = "INTERNAL"
+    SERVER = "SERVER"
+    CLIENT = "CLIENT"
+    PRODUCER = "PRODUCER"
+    CONSUMER = "CONSUMER"
+
+
+@dataclass(frozen=True, slots=True)
+class SpanStatus:
+    """
+    How a span ended.
+
+    Attributes:
+        status_code: OK or ERROR. A span that ended UNSET reads ERROR if it carries `error.type`, else OK: OpenTelemetry
+            leaves a successful span unset, MLflow sets OK, and a scorer that tests `!= "OK"` must be right on both.
+        otel_status_code: The code as it was sent.
+        description: The status message.
+    """
+
+    status_code: SpanStatusCode
+    otel_status_code: SpanStatusCode
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SpanEvent:
+    """A span event. `timestamp` is in nanoseconds since the epoch."""
+
+    name: str
+    timestamp: int
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict[str, AttributeValue])
+
+
+@dataclass(frozen=True, slots=True)
+class SpanLink:
+    """A link to another span. Ids are lower-case hex."""
+
+    trace_id: str
+    span_id: str
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict[str, AttributeValue])
+
+
+@dataclass(frozen=True, slots=True)
+class LogRecord:
+    """
+    An event that was sent as an OTLP log record about a span: message content and evaluation results come that way too.
+
+    Attributes:
+        event_name: `LogRecord.event_name`, or the attribute `event.name` that older senders use.
+        body: The decoded body; None if there is none.
+        attributes: The attributes.
+        timestamp: Nanoseconds since the epoch; when it was observed, if nobody said when it happened.
+    """
+
+    event_name: str
+    body: AttributeValue = None
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict[str, AttributeValue])
+    timestamp: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The instrumentation scope that recorded a span."""
+
+    name: str = ""
+    version: str = ""
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict[str, AttributeValue])
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens that the model reported."""
+
+    input_tokens: int
+    output_tokens: int
+    total_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class LlmCall:
+    """One logical call of a model: an LLM span without another one below it."""
+
+    model: str | None
+    inputs: Any
+    outputs: Any
+    usage: Usage | None
+    failed: bool
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One retrieved document. What the retriever did not record is None."""
+
+    content: str | None = None
+    id: str | None = None
+    score: float | None = None
+    metadata: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message in plain form."""
+
+    role: str
+    content: str
+    tool_calls: tuple[Mapping[str, Any], ...] = ()
+    tool_call_id: str | None = None
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationResult:
+    """A verdict that somebody (an instrumentation, another evaluator, an earlier run of ours) left in the trace."""
+
+    name: str
+    value: float | str | bool | None
+    label: str | None
+    explanation: str | None
+    error_type: str | None
+    span_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceInfo:
+    """
+    Facts about a trace as a whole; names as in `mlflow.entities.TraceInfo`.
+
+    Attributes:
+        trace_id: 32 lower-case hex digits.
+        request_time: Start of the root, milliseconds since the epoch.
+        execution_duration: Duration of the root in milliseconds.
+        state: `OK` or `ERROR`, from the root by the rule of `SpanStatus`; `IN_PROGRESS` while no root is there.
+        tags: `mlflow.traceTag.*` of the root, and whatever the instrumentation calls tags (with value "true").
+        assessments: Feedback and expectations that came with the trace.
+    """
+
+    trace_id: str
+    request_time: int
+    execution_duration: int
+    state: str
+    tags: Mapping[str, str]
+    assessments: tuple[Feedback | Expectation, ...] = ()
+
+    @property
+    def status(self) -> str:
+        """Another name of `state`."""
+        return self.state
+
+    @property
+    def timestamp_ms(self) -> int:
+        """Another name of `request_time`."""
+        return self.request_time
+
+    @property
+    def execution_time_ms(self) -> int:
+        """Another name of `execution_duration`."""
+        return self.execution_duration
+
+
+@dataclass(frozen=True, slots=True)
+class TraceData:
+    """
+    The spans of a trace.
+
+    Attributes:
+        spans: All of them, the root first, then by start time.
+        request: What the root says it was given, as JSON text; None if it does not say.
+        response: What the root says it returned, as JSON text; None if it does not say.
+    """
+
+    spans: list[Span]
+    request: str | None
+    response: str | None

@@ -1,0 +1,102 @@
+"""Attributes of OTLP messages, read when somebody looks at them, and written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from otel_scorer.model.facts import AttributeValue
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+
+__all__ = ["Attributes", "decode_value", "encode_attributes"]
+
+
+def decode_value(value: AnyValue) -> AttributeValue:
+    """Return an OTLP AnyValue as a plain Python value. Empty values are None."""
+    kind = value.WhichOneof("value")
+    if kind == "string_value":
+        return value.string_value
+    if kind is None:
+        return None
+    if kind == "array_value":
+        return [decode_value(item) for item in value.array_value.values]
+    if kind == "kvlist_value":
+        return {pair.key: decode_value(pair.value) for pair in value.kvlist_value.values}
+    return cast("AttributeValue", getattr(value, kind))
+
+
+class Attributes(Mapping[str, AttributeValue]):
+    """
+    Attributes of an OTLP message, by key and in order of the keys; a value is converted when it is read.
+
+    Of a repeated key the last one counts.
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, values: Mapping[str, AnyValue]) -> None:
+        self._values = values
+
+    @classmethod
+    def of(cls, pairs: Iterable[KeyValue]) -> Attributes:
+        """Return the attributes of a message that holds them as a list."""
+        return cls({pair.key: pair.value for pair in pairs})
+
+    def __getitem__(self, key: str) -> AttributeValue:
+        # No plain look-up: a protobuf map adds the keys that it is asked for.
+        value = self._values.get(key)
+        if value is None:
+            raise KeyError(key)
+        return decode_value(value)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, or `default`."""
+        value = self._values.get(key)
+        return default if value is None else decode_value(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._values))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def encode_attributes(pairs: Any, values: Mapping[str, Any]) -> None:
+    """
+    Add plain Python values to a repeated field of KeyValue messages.
+
+    Raises:
+        ValueError: An integer does not fit 64 bits.
+    """
+    for key, value in values.items():
+        _encode_value(pairs.add(key=key).value, value)
+
+
+def _encode_value(target: AnyValue, value: Any) -> None:
+    if isinstance(value, bool):
+        target.bool_value = value
+    elif isinstance(value, str):
+        target.string_value = value
+    elif isinstance(value, int):
+        target.int_value = value
+    elif isinstance(value, float):
+        target.double_value = value
+    elif isinstance(value, bytes):
+        target.bytes_value = value
+    elif isinstance(value, list):
+        target.array_value.SetInParent()
+        for item in cast("list[Any]", value):
+            _encode_value(target.array_value.values.add(), item)
+    elif isinstance(value, dict):
+        target.kvlist_value.SetInParent()
+        encode_attributes(target.kvlist_value.values, cast("dict[str, Any]", value))

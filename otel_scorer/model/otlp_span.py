@@ -1,0 +1,211 @@
+"""Views over OTLP: spans and log records, converted when somebody looks at them and not before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+
+from otel_scorer.model.facts import LogRecord, Scope, SpanEvent, SpanKind, SpanLink, SpanStatusCode
+from otel_scorer.model.otlp_attributes import Attributes, decode_value
+from otel_scorer.model.span import Span
+from otel_scorer.model.span_fields import parse_request, parse_resource_spans, parse_scope_spans, parse_span
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from otel_scorer.model.facts import AttributeValue
+    from otel_scorer.model.span_fields import OriginFields, SpanFields
+    from otel_scorer.model.wire import RawSpan, ScopeRef
+
+__all__ = ["LOCAL_ROOT_FLAGS", "Origin", "OtlpSpan", "logs_from_request", "spans_from_raw", "spans_from_request"]
+
+LOCAL_ROOT_FLAGS: Final = 0x300
+"""SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK of OTLP's trace.proto."""
+
+_KINDS: Final = tuple(SpanKind)
+_STATUS_CODES: Final = tuple(SpanStatusCode)
+
+
+class Origin:
+    """Resource and scope of the spans of one ScopeSpans, decoded once for all of them."""
+
+    __slots__ = ("attributes", "scope")
+
+    def __init__(self, resource: OriginFields, scope: OriginFields) -> None:
+        self.attributes = Attributes(resource.attributes)
+        self.scope = Scope(scope.name, scope.version, Attributes(scope.attributes))
+
+    @classmethod
+    def of(cls, ref: ScopeRef) -> Origin:
+        """Decode what a span slice refers to."""
+        return cls(parse_resource_spans(ref.resource).resource, parse_scope_spans(ref.scope).scope)
+
+
+class OtlpSpan(Span):
+    """A span view over OTLP: the message, or its bytes until somebody looks."""
+
+    __slots__ = ("_attributes", "_events", "_fields", "_origin", "raw")
+
+    def __init__(self, origin: Origin, *, fields: SpanFields | None = None, raw: RawSpan | None = None) -> None:
+        # What Span.__init__ does, without the call: every span that is typed, scored or shown comes by here.
+        self._trace = None
+        self._cache = {}
+        self.logs = ()
+        self._origin = origin
+        self._fields = fields
+        self._attributes: Attributes | None = None
+        self._events: list[SpanEvent] | None = None
+        self.raw = raw
+        """The slice that the view was made from, if it was."""
+
+    @property
+    def fields(self) -> SpanFields:
+        """The message with its attributes as a map: what the view reads."""
+        fields = self._fields
+        if fields is None:
+            if self.raw is None:
+                msg = "A span view needs a message or its bytes"
+                raise RuntimeError(msg)
+            fields = self._fields = parse_span(self.raw.data)
+        return fields
+
+    @property
+    def trace_id(self) -> str:
+        return self.fields.trace_id.hex()
+
+    @property
+    def span_id(self) -> str:
+        return self.fields.span_id.hex()
+
+    @property
+    def parent_id(self) -> str | None:
+        parent_id = self.fields.parent_span_id
+        return parent_id.hex() if parent_id and any(parent_id) else None
+
+    @property
+    def name(self) -> str:
+        return self.fields.name
+
+    @property
+    def kind(self) -> SpanKind:
+        kind = self.fields.kind
+        return _KINDS[kind] if 0 <= kind < len(_KINDS) else SpanKind.UNSPECIFIED
+
+    @property
+    def start_time_ns(self) -> int:
+        return self.fields.start_time_unix_nano
+
+    @property
+    def end_time_ns(self) -> int:
+        return self.fields.end_time_unix_nano
+
+    @property
+    def is_local_root(self) -> bool:
+        return self.fields.flags & LOCAL_ROOT_FLAGS == LOCAL_ROOT_FLAGS
+
+    @property
+    def attributes(self) -> Attributes:
+        attributes = self._attributes
+        if attributes is None:
+            attributes = self._attributes = Attributes(self.fields.attributes)
+        return attributes
+
+    def which_of(self, keys: frozenset[str]) -> frozenset[str]:
+        # Not an intersection: a protobuf map is quick to ask and slow to go through.
+        attributes = self.fields.attributes
+        return frozenset([key for key in keys if key in attributes])
+
+    def first_of(self, keys: Iterable[str]) -> tuple[str, AttributeValue] | None:
+        # As in the base class, but on the protobuf map: typing a span is this and parsing it.
+        fields = self._fields
+        values = (self.fields if fields is None else fields).attributes
+        for key in keys:
+            if key in values:
+                value = values[key]
+                return key, value.string_value or decode_value(value)
+        return None
+
+    @property
+    def has_events(self) -> bool:
+        return bool(self.fields.events)
+
+    @property
+    def events(self) -> Sequence[SpanEvent]:
+        events = self._events
+        if events is None:
+            events = self._events = [
+                SpanEvent(event.name, event.time_unix_nano, Attributes.of(event.attributes))
+                for event in self.fields.events
+            ]
+        return events
+
+    @property
+    def links(self) -> Sequence[SpanLink]:
+        return [
+            SpanLink(link.trace_id.hex(), link.span_id.hex(), Attributes.of(link.attributes))
+            for link in self.fields.links
+        ]
+
+    @property
+    def resource(self) -> Attributes:
+        return self._origin.attributes
+
+    @property
+    def scope(self) -> Scope:
+        return self._origin.scope
+
+    def _raw_status(self) -> tuple[SpanStatusCode, str]:
+        status = self.fields.status
+        code = status.code
+        return (_STATUS_CODES[code] if 0 <= code < len(_STATUS_CODES) else SpanStatusCode.UNSET), status.message
+
+
+def spans_from_request(data: bytes) -> list[Span]:
+    """
+    Return views of all spans of an encoded ExportTraceServiceRequest.
+
+    Raises:
+        google.protobuf.message.DecodeError: It is none.
+    """
+    spans: list[Span] = []
+    for resource_spans in parse_request(data).resource_spans:
+        for scope_spans in resource_spans.scope_spans:
+            origin = Origin(resource_spans.resource, scope_spans.scope)
+            spans += [OtlpSpan(origin, fields=span) for span in scope_spans.spans]
+    return spans
+
+
+def spans_from_raw(spans: Iterable[RawSpan]) -> list[Span]:
+    """Return views of span slices; a slice is decoded when somebody looks at it."""
+    origins: dict[ScopeRef, Origin] = {}
+    views: list[Span] = []
+    for raw in spans:
+        origin = origins.get(raw.scope)
+        if origin is None:
+            origin = origins[raw.scope] = Origin.of(raw.scope)
+        views.append(OtlpSpan(origin, raw=raw))
+    return views
+
+
+def logs_from_request(data: bytes) -> dict[tuple[str, str], list[LogRecord]]:
+    """
+    Return the events of an encoded ExportLogsServiceRequest by trace id and span id, both lower-case hex.
+
+    Log records without a span or without an event name are left out: they are lines of a log, nothing reads them.
+
+    Raises:
+        google.protobuf.message.DecodeError: It is no such request.
+    """
+    found: dict[tuple[str, str], list[LogRecord]] = {}
+    for resource_logs in ExportLogsServiceRequest.FromString(data).resource_logs:
+        for scope_logs in resource_logs.scope_logs:
+            for record in scope_logs.log_records:
+                attributes = Attributes.of(record.attributes)
+                name = record.event_name or attributes.get("event.name")
+                if not record.span_id or not isinstance(name, str) or not name:
+                    continue
+                timestamp = record.time_unix_nano or record.observed_time_unix_nano
+                event = LogRecord(name, decode_value(record.body), attributes, timestamp)
+                found.setdefault((record.trace_id.hex(), record.span_id.hex()), []).append(event)
+    return found
