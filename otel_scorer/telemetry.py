@@ -25,10 +25,14 @@ class Counter:
 
 
 COUNTERS: Final[dict[str, Counter]] = {
-    "receiver.requests": Counter("{request}", "Requests answered, by signal, protocol and outcome", ("signal", "protocol", "outcome")),
+    "receiver.requests": Counter(
+        "{request}", "Requests answered, by signal, protocol and outcome", ("signal", "protocol", "outcome")
+    ),
     "receiver.spans_accepted": Counter("{span}", "Spans admitted"),
     "receiver.spans_rejected": Counter("{span}", "Spans refused as unusable (partial success)", ("reason",)),
-    "json.snake_case_keys": Counter("{key}", "OTLP/JSON keys written in snake_case, accepted against the letter of OTLP"),
+    "json.snake_case_keys": Counter(
+        "{key}", "OTLP/JSON keys written in snake_case, accepted against the letter of OTLP"
+    ),
     "assembler.spans": Counter("{span}", "Spans buffered for scoring"),
     "assembler.duplicates": Counter("{span}", "Spans received again, byte for byte the same"),
     "assembler.conflicts": Counter("{span}", "Spans received again with other contents; the first one was kept"),
@@ -41,13 +45,19 @@ COUNTERS: Final[dict[str, Counter]] = {
     "encoder.truncated": Counter("{value}", "Texts cut to their size limit", ("field",)),
     "encoder.verdicts_dropped": Counter("{verdict}", "Verdicts without a span to ride on", ("reason",)),
     "holding.released": Counter("{trace}", "Held traces let go, by reason", ("reason",)),
-    "forwarder.sent": Counter("{item}", "Spans, scores, log records and metrics that a backend took", ("lane", "destination")),
+    "forwarder.sent": Counter(
+        "{item}", "Spans, scores, log records and metrics that a backend took", ("lane", "destination")
+    ),
     "forwarder.retries": Counter("{request}", "Requests that will be sent again", ("lane", "destination", "code")),
     "forwarder.dropped": Counter("{item}", "Items lost on the way to a backend", ("lane", "destination", "reason")),
-    "forwarder.rejected": Counter("{item}", "Items that a backend refused in a partial success", ("lane", "destination")),
+    "forwarder.rejected": Counter(
+        "{item}", "Items that a backend refused in a partial success", ("lane", "destination")
+    ),
     "processor.exported": Counter("{span}", "Spans and verdicts that the in-app processor's exporter took"),
     "processor.dropped": Counter("{span}", "Spans that the in-app processor did not export", ("reason",)),
-    "processor.errors": Counter("{error}", "Failures of the in-app processor that the application was spared", ("where",)),
+    "processor.errors": Counter(
+        "{error}", "Failures of the in-app processor that the application was spared", ("where",)
+    ),
     "processor.warnings": Counter("{warning}", "What the in-app processor warned of", ("reason",)),
 }
 

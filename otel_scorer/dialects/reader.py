@@ -118,8 +118,7 @@ class DialectReader:
         )
         self._names = tuple((name, dialect.name) for dialect in dialects for name in dialect.names)
         self._events = {event: dialect.name for dialect in dialects for event in dialect.events}
-        self._key_names = frozenset(key for key, _ in self._keys)
-        self._value_names = frozenset(key for key, _, _ in self._values)
+        self._marks = frozenset((*(key for key, _ in self._keys), *(key for key, _, _ in self._values)))
         self._detected: dict[tuple[str, frozenset[str], tuple[str, ...]], tuple[str, ...]] = {}
         self._answers: dict[tuple[str, object], tuple[str | None, str | None]] = {}
         self._scopes: dict[str, tuple[frozenset[str], tuple[NameRule, ...]]] = {}
@@ -213,18 +212,18 @@ class DialectReader:
 
     def _detect(self, span: Span) -> tuple[str, ...]:
         """Return the names of the span's dialects in order of precedence, those that they build on included."""
-        attributes, resource, scope = span.attributes, span.resource, span.scope.name
-        present = span.which_of(self._value_names)
-        said = [name for key, value, name in self._values if key in present and matches(value, attributes[key])]
-        said += [name for key, value, name in self._resources if matches(value, resource.get(key))]
+        resource, scope = span.resource, span.scope.name
+        present = span.which_of(self._marks)
+        said = [name for key, value, name in self._values if key in present and matches(value, span.attributes[key])]
+        said += [name for key, value, name in self._resources if key in resource and matches(value, resource[key])]
         said += [name for value, name in self._names if matches(value, span.name)]
-        if self._events and span.has_events:
+        if span.has_events:
             said += [self._events[event.name] for event in span.events if event.name in self._events]
         # Spans of one kind prove the same: what is left to do for the thousandth of them is one look-up.
-        proof = (scope, span.which_of(self._key_names), tuple(said))
+        proof = (scope, present, tuple(said))
         known = self._detected.get(proof)
         if known is None:
-            known = self._in_order({name for key, name in self._keys if key in attributes} | set(said), scope)
+            known = self._in_order({name for key, name in self._keys if key in present} | set(said), scope)
             if len(scope) < _LONG and len(self._detected) < _MANY:
                 self._detected[proof] = known
         return known

@@ -168,9 +168,7 @@ def _explanation(explanation: str | None, *, is_on_trace: bool) -> dict[str, Att
 def _metadata(verdict: Verdict) -> dict[str, AttributeScalar]:
     if not verdict.metadata:
         return {}
-    attributes: dict[str, AttributeScalar] = {
-        f"otel_scorer.metadata.{key}": text for key, text in verdict.metadata
-    }
+    attributes: dict[str, AttributeScalar] = {f"otel_scorer.metadata.{key}": text for key, text in verdict.metadata}
     attributes[_prefix(is_on_trace=verdict.span_id is None) + "metadata"] = json.dumps(
         dict(verdict.metadata), ensure_ascii=False
     )

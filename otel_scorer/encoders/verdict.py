@@ -36,7 +36,7 @@ _VERDICT_WORDS: Final = {"yes": 1.0, "no": 0.0}
 
 
 class Explanations(StrEnum):
-    """How much of a rationale is sent, which may quote user data: `FULL` up to 32,768 characters, `CAPPED` up to 2,048."""
+    """How much of a rationale is sent, as it may quote user data: `FULL` is 32,768 characters, `CAPPED` 2,048."""
 
     FULL = "full"
     CAPPED = "capped"

@@ -82,7 +82,7 @@ _KIND: Final = descriptor_pb2.FieldDescriptorProto
 
 
 def _build() -> dict[str, type[Message]]:
-    """Copy the messages of trace.proto that carry attributes, each with a map in their place, and what encloses them."""
+    """Copy the messages that carry attributes, each with a map in their place, and what encloses them."""
     file = descriptor_pb2.FileDescriptorProto(
         name="otel_scorer/span_fields.proto",
         package=_PACKAGE,

@@ -82,7 +82,9 @@ def _slicing_request() -> type[Any]:
     again in its original order.
     """
     kind = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="otel_scorer/slicing.proto", package="otel_scorer.slicing", syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(
+        name="otel_scorer/slicing.proto", package="otel_scorer.slicing", syntax="proto3"
+    )
     for name, field_name, number, type_, type_name in (
         ("Scope", "items", 2, kind.TYPE_BYTES, None),
         ("Resource", "scopes", 2, kind.TYPE_MESSAGE, ".otel_scorer.slicing.Scope"),
@@ -117,7 +119,7 @@ class ScopeRef:
 
     @classmethod
     def of(cls, resource: bytes, scope: bytes) -> ScopeRef:
-        """Return the one reference for these bytes: thousands of buffered spans share it, and it goes with the last of them."""
+        """Return the one reference for these bytes: all buffered spans share it, and it goes with the last of them."""
         ref = _scopes.get((resource, scope))
         if ref is None:
             ref = _scopes[resource, scope] = cls(resource, scope)
@@ -348,7 +350,7 @@ def fixed32_field(number: int, value: int) -> bytes:
     return _varint(number << 3 | 5) + value.to_bytes(4, "little")
 
 
-def key_value(key: str, value: str | bool | int | float) -> bytes:  # noqa: FBT001 - bool is one of the value types
+def key_value(key: str, value: str | float) -> bytes:
     """
     Encode a `common.v1.KeyValue` with a scalar value.
 
@@ -366,7 +368,7 @@ def key_value(key: str, value: str | bool | int | float) -> bytes:  # noqa: FBT0
     return _key(key) + field(2, encoded)
 
 
-def attribute(key: str, value: str | bool | int | float) -> bytes:  # noqa: FBT001 - bool is one of the value types
+def attribute(key: str, value: str | float) -> bytes:
     """Encode one span attribute, ready to be appended to an encoded span (Span.attributes, field 9)."""
     return field(9, key_value(key, value))
 
@@ -439,9 +441,7 @@ def _join_scopes(groups: Iterable[tuple[ScopeRef, Sequence[bytes]]]) -> bytes:
     sizes: dict[bytes, int] = {}
     for ref, items in groups:
         lengths = [len(item) for item in items]
-        prefixes = [
-            _ITEM_PREFIXES[length] if length < _PREFIXED else b"\x12" + _varint(length) for length in lengths
-        ]
+        prefixes = [_ITEM_PREFIXES[length] if length < _PREFIXED else b"\x12" + _varint(length) for length in lengths]
         size = len(ref.scope) + sum(lengths) + sum(map(len, prefixes))
         header = b"\x12" + _varint(size)
         parts = by_resource.setdefault(ref.resource, [])

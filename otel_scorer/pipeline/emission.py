@@ -84,9 +84,7 @@ class Emitter:
     def _by_target(
         self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision]
     ) -> list[tuple[RawSpan, list[Verdict]]]:
-        verdicts = [
-            verdict for decision in decisions for verdict in verdicts_of(decision, self._emission.explanations)
-        ]
+        verdicts = [verdict for decision in decisions for verdict in verdicts_of(decision, self._emission.explanations)]
         if not verdicts:
             return []
         main = target_of(trace.spans)

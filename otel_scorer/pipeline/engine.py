@@ -372,9 +372,7 @@ class Engine:
         return overdue
 
 
-def _decision(
-    trace: ClosedTrace[RawSpan], scorer: ScorerProfile, outcome: Outcome, reason: str | None
-) -> Decision:
+def _decision(trace: ClosedTrace[RawSpan], scorer: ScorerProfile, outcome: Outcome, reason: str | None) -> Decision:
     return Decision(trace.trace_id.hex(), None, scorer.name, scorer.version, outcome, reason, trace.revision)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_scorer import telemetry
 from otel_scorer.transport.addresses import listen, split_address, with_port
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 __all__ = ["HealthServer"]
+
+_OK: Final = 200
 
 
 class HealthServer:
@@ -58,8 +60,8 @@ async def _answer(
     del receive
     path, method = scope["path"], scope["method"]
     known = {"/health": {"status": "ok"}, "/": {"status": "ok", "counters": telemetry.snapshot()}}
-    status = 404 if path not in known else 200 if method in {"GET", "HEAD"} else 405
-    body = json.dumps(known[path] if status == 200 else {"status": "error"}, indent=2).encode()
+    status = 404 if path not in known else _OK if method in {"GET", "HEAD"} else 405
+    body = json.dumps(known[path] if status == _OK else {"status": "error"}, indent=2).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else body})

@@ -50,6 +50,7 @@ class AppServer(uvicorn.Server):
             self.ready.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Note the loop, and tell who waits that connections are accepted."""
         await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
         self.ready.set()
