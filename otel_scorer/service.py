@@ -300,7 +300,7 @@ def _tune_memory() -> None:
     that every one costs page faults: a third of all CPU, measured. Spans are freed by reference count; the collector
     only has cycles to find.
     """
-    gc.set_threshold(50_000, 50, 100)
+    gc.set_threshold(250_000, 50, 100)
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         m_trim_threshold, m_mmap_threshold = -1, -3

@@ -1,25 +1,14 @@
-"""What the application must never notice: failures, hangs, threads, forks, signals and the end of the interpreter."""
+"""What the application must never notice: failures, hangs, full queues and the end."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import grpc
 import pytest
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import set_span_in_context
@@ -29,56 +18,6 @@ from otel_scorer.model.decision import Outcome
 from otel_scorer.model.trace import Trace
 from otel_scorer.scorers.base import scorer
 from otel_scorer.telemetry import snapshot
-from otel_scorer.testing import read_spans
-
-
-class Sink:
-    """A backend on loopback that takes OTLP over HTTP and gRPC."""
-
-    def __init__(self) -> None:
-        self._requests: list[bytes] = []
-        sink = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                sink._requests.append(self.rfile.read(int(self.headers["Content-Length"])))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
-        self._thread.start()
-        self._grpc = grpc.server(futures.ThreadPoolExecutor(2))
-        handler = grpc.unary_unary_rpc_method_handler(self._export)
-        service = "opentelemetry.proto.collector.trace.v1.TraceService"
-        self._grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": handler}),))
-        self.grpc_address = f"127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}"
-        self._grpc.start()
-        self.http_address = f"http://127.0.0.1:{self._http.server_port}/v1/traces"
-
-    def _export(self, request: bytes, context: object) -> bytes:
-        self._requests.append(request)
-        return b""
-
-    @property
-    def spans(self) -> list[SpanMessage]:
-        return read_spans(b"".join(self._requests))
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-        self._thread.join()
-        self._grpc.stop(None).wait()
-
-
-@pytest.fixture
-def sink() -> Iterator[Sink]:
-    made = Sink()
-    yield made
-    made.close()
 
 
 @pytest.fixture
@@ -86,27 +25,6 @@ def gate() -> Iterator[Gate]:
     made = Gate()
     yield made
     made.opened.set()
-
-
-def keys(span: SpanMessage) -> set[str]:
-    return {pair.key for pair in span.attributes}
-
-
-@pytest.mark.parametrize("protocol", ["grpc", "http"])
-def test_a_real_backend_gets_every_span_once_and_the_verdict_on_the_root(sink: Sink, protocol: str) -> None:
-    exporter: SpanExporter = (
-        GrpcExporter(sink.grpc_address, insecure=True) if protocol == "grpc" else HttpExporter(sink.http_address)
-    )
-    app = App(span_count, exporter=exporter)
-
-    trace_ids = [app.trace() for _ in range(20)]
-    app.provider.shutdown()
-
-    assert len({span.span_id for span in sink.spans}) == len(sink.spans) == 60
-    assert {int.from_bytes(span.trace_id) for span in sink.spans} == set(trace_ids)
-    roots = [span for span in sink.spans if span.name == "root"]
-    assert all("otel_scorer.span_count.value" in keys(root) for root in roots)
-    assert all([event.name for event in root.events] == ["gen_ai.evaluation.result"] for root in roots)
 
 
 def test_a_scorer_that_raises_is_not_seen_by_the_application_or_by_other_processors() -> None:
@@ -306,168 +224,3 @@ def test_a_scorer_that_hangs_does_not_keep_the_root_at_the_end(gate: Gate) -> No
     app.provider.shutdown()
 
     assert [span.name for span in app.exporter.get_finished_spans()] == ["root"]
-
-
-PROGRAM = """
-import os, signal, sys, threading
-from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.trace import TracerProvider
-from otel_scorer.processor import ScoringSpanProcessor
-
-def span_count(trace):
-    return len(trace.spans)
-
-async def later(trace):
-    return True
-
-provider = TracerProvider()
-processor = ScoringSpanProcessor(OTLPSpanExporter(sys.argv[1]), [span_count, later])
-provider.add_span_processor(processor)
-tracer = provider.get_tracer("app")
-"""
-
-
-def run(program: str, sink: Sink, *, expected: int = 0) -> list[SpanMessage]:
-    arguments = [sys.executable, "-W", "ignore", "-c", PROGRAM + program, sink.http_address]
-    done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=50)
-
-    assert (done.returncode, done.stderr) == (expected, "")
-    return sink.spans
-
-
-def names(spans: Sequence[SpanMessage]) -> Counter[str]:
-    return Counter(span.name for span in spans)
-
-
-def test_the_end_of_the_program_scores_and_exports_the_last_trace(sink: Sink) -> None:
-    spans = run(
-        """
-with tracer.start_as_current_span("root"):
-    with tracer.start_as_current_span("child"):
-        pass
-""",
-        sink,
-    )
-
-    assert names(spans) == {"root": 1, "child": 1}
-    [root] = [span for span in spans if span.name == "root"]
-    assert {"otel_scorer.span_count.value", "otel_scorer.later.value"} <= keys(root)
-
-
-def test_the_end_of_the_program_scores_a_trace_whose_root_never_ended(sink: Sink) -> None:
-    spans = run(
-        """
-root = tracer.start_span("root")
-with tracer.start_as_current_span("child", context=trace.set_span_in_context(root)):
-    pass
-""",
-        sink,
-    )
-
-    assert names(spans) == {"child": 1, "evaluation span_count": 1, "evaluation later": 1}
-
-
-def test_a_signal_that_ends_the_program_in_an_orderly_way_flushes(sink: Sink) -> None:
-    spans = run(
-        """
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-with tracer.start_as_current_span("root"):
-    pass
-os.kill(os.getpid(), signal.SIGTERM)
-threading.Event().wait(20)
-""",
-        sink,
-    )
-
-    assert names(spans) == {"root": 1}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_forked_child_scores_its_own_traces_and_none_of_its_parents(sink: Sink) -> None:
-    spans = run(
-        """
-with tracer.start_as_current_span("warm up"):
-    pass
-processor.force_flush()
-with tracer.start_as_current_span("parent's root") as root:
-    with tracer.start_as_current_span("parent's child"):
-        pass
-    child = os.fork()
-    with tracer.start_as_current_span("child's part" if child == 0 else "parent's part"):
-        pass
-    if child == 0:
-        with tracer.start_as_current_span("child's root", context=trace.set_span_in_context(trace.INVALID_SPAN)):
-            pass
-provider.shutdown()
-if child == 0:
-    os._exit(0)
-_, status = os.waitpid(child, 0)
-sys.exit(os.waitstatus_to_exitcode(status))
-""",
-        sink,
-    )
-
-    assert names(spans) == {
-        "warm up": 1,
-        "parent's root": 1,
-        "parent's child": 1,
-        "parent's part": 1,
-        "child's part": 1,
-        "child's root": 1,
-    }
-    scored = {span.name for span in spans if "otel_scorer.later.value" in keys(span)}
-    assert scored == {"warm up", "parent's root", "child's part", "child's root"}
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_in_a_thread_while_others_trace_does_not_hang_the_child(sink: Sink) -> None:
-    spans = run(
-        """
-stop = threading.Event()
-def work():
-    while not stop.is_set():
-        with tracer.start_as_current_span("busy"):
-            pass
-threads = [threading.Thread(target=work) for _ in range(4)]
-for thread in threads:
-    thread.start()
-statuses = []
-def forks():
-    for number in range(5):
-        child = os.fork()
-        if child == 0:
-            with tracer.start_as_current_span(f"forked {number}"):
-                pass
-            provider.shutdown()
-            os._exit(0)
-        statuses.append(os.waitpid(child, 0)[1])
-forking = threading.Thread(target=forks)
-forking.start()
-forking.join()
-stop.set()
-for thread in threads:
-    thread.join()
-sys.exit(any(statuses))
-""",
-        sink,
-    )
-
-    forked = [span for span in spans if span.name.startswith("forked")]
-    assert len(forked) == 5
-    assert all("otel_scorer.later.value" in keys(span) for span in forked)
-
-
-def test_importing_the_processor_loads_no_server() -> None:
-    code = "import sys, json, otel_scorer.processor; print(json.dumps([*sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-
-    assert {"grpc", "uvicorn", "yaml", "sqlite3", "click", "rich"}.isdisjoint(json.loads(done.stdout))
-
-
-def test_sigterm_is_left_to_the_application() -> None:
-    before = signal.getsignal(signal.SIGTERM)
-
-    App(span_count).provider.shutdown()
-
-    assert signal.getsignal(signal.SIGTERM) is before

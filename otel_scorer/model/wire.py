@@ -205,16 +205,14 @@ def _read_spans(items: list[bytes], scope: ScopeRef, messages: Sequence[SpanMess
     """Return the usable spans of a scope, and why the last unusable one is. Column by column: that is the hot path."""
     trace_ids = [message.trace_id for message in messages]
     span_ids = [message.span_id for message in messages]
-    parent_ids: list[bytes | None] = [message.parent_span_id or None for message in messages]
+    parent_ids = [message.parent_span_id for message in messages]
     kinds = [message.kind for message in messages]
     flags = [message.flags for message in messages]
-    columns = zip(items, repeat(scope), trace_ids, span_ids, parent_ids, kinds, flags, strict=False)
+    parents = [parent_id or None for parent_id in parent_ids]
+    columns = zip(items, repeat(scope), trace_ids, span_ids, parents, kinds, flags, strict=False)
     spans = list(map(RawSpan._make, columns))
-    sizes = set(map(len, trace_ids)), set(map(len, span_ids)), {len(parent) for parent in parent_ids if parent}
-    if sizes[0] <= {16} and sizes[1] <= {8} and sizes[2] <= {8}:
-        zeros = _NO_TRACE_ID in trace_ids or _NO_SPAN_ID in span_ids or _NO_SPAN_ID in parent_ids
-        if not zeros:
-            return spans, ""
+    if _are_usable(trace_ids, span_ids, parent_ids) and _NO_SPAN_ID not in parent_ids:
+        return spans, ""
     usable: list[RawSpan] = []
     reason = ""
     for span in spans:
@@ -242,18 +240,22 @@ def check_request(signal: Signal, data: bytes) -> int:
     items = 0
     for resource_spans in _parse_traces(data).resource_spans:
         for scope_spans in resource_spans.scope_spans:
-            spans = scope_spans.spans
+            spans = list(scope_spans.spans)
             items += len(spans)
-            for span in spans:
-                trace_id = span.trace_id
-                span_id = span.span_id
-                parent_id = span.parent_span_id
-                if (
-                    len(trace_id) != 16 or len(span_id) != 8 or trace_id == _NO_TRACE_ID or span_id == _NO_SPAN_ID
-                    or (parent_id and len(parent_id) != 8)
-                ):  # fmt: skip
-                    raise InvalidRequestError(_why_invalid(trace_id, span_id, parent_id))
+            trace_ids = [span.trace_id for span in spans]
+            span_ids = [span.span_id for span in spans]
+            parent_ids = [span.parent_span_id for span in spans]
+            if not _are_usable(trace_ids, span_ids, parent_ids):
+                raise InvalidRequestError(next(filter(None, map(_why_invalid, trace_ids, span_ids, parent_ids))))
     return items
+
+
+def _are_usable(trace_ids: list[bytes], span_ids: list[bytes], parent_ids: list[bytes]) -> bool:
+    """Tell whether all ids are valid; in C as far as that goes, for this is done for every request."""
+    sizes = (set(map(len, trace_ids)), set(map(len, span_ids)), set(map(len, parent_ids)))
+    if not (sizes[0] <= {16} and sizes[1] <= {8} and sizes[2] <= {0, 8}):
+        return False
+    return _NO_TRACE_ID not in trace_ids and _NO_SPAN_ID not in span_ids
 
 
 def count_items(signal: Signal, data: bytes) -> int:

@@ -7,7 +7,6 @@ It ends when the pipe does. What scorers print goes to standard error: standard 
 from __future__ import annotations
 
 import gc
-import io
 import mmap
 import os
 import select
@@ -56,7 +55,7 @@ class Worker:
         self._connection = connection
         self._heartbeat = Heartbeat(page, 0)
         self._send_lock = threading.Lock()  # guards the pipe: three threads answer
-        specs = [ScorerSpec(**{**spec, "span_types": tuple(spec.get("span_types") or ())}) for spec in setup["scorers"]]
+        specs = [_spec(spec) for spec in setup["scorers"]]
         scorers = load_scorers(specs)
         self._selections = [Selection(scorer, default_timeout=setup["timeout"]) for scorer in scorers]
         self._loop: WorkerLoop | None = None
@@ -116,7 +115,8 @@ class Worker:
         decided: list[tuple[int, list[list[Any]]]] = []
         with self._lock:
             self._current = job_id, decided
-        for index in job["scorers"]:
+        scorers: list[int] = job["scorers"]
+        for index in scorers:
             selection = self._selections[index]
             # Choosing reads spans and runs filters: that may hang as well.
             self._heartbeat.begin(job_id, index, 0, time.monotonic())
@@ -195,6 +195,11 @@ class Worker:
         os._exit(1)
 
 
+def _spec(given: dict[str, Any]) -> ScorerSpec:
+    settings: dict[str, Any] = {**given, "span_types": tuple(given.get("span_types") or ())}
+    return ScorerSpec(**settings)
+
+
 def _without_faulty(choices: Sequence[Choice], faults: Mapping[str, Sequence[str]]) -> list[Choice]:
     """Return the choices, with a decision for each target that an earlier worker ended or hung at."""
     found: list[Choice] = []
@@ -215,9 +220,8 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     os.dup2(2, 1)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a scorer prints is of use when it prints it, and lost with a worker that is killed.
-        sys.stdout.reconfigure(line_buffering=True)
+    # What a scorer prints is of use when it prints it, and would be lost with a worker that is killed.
+    sys.stdout = open(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
     connection = Connection(int(arguments[0]))
     page = mmap.mmap(int(arguments[1]), HEARTBEAT_BYTES)
     context.attach(context.set_value(SUPPRESS, True))  # noqa: FBT003 - the value instrumentations look for

@@ -107,6 +107,8 @@ class WorkerPool:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
+        Say how many, and what they load.
+
         Args:
             setup: What the workers load (see `worker.Setup`): plain JSON data.
             workers: How many processes.
@@ -154,11 +156,6 @@ class WorkerPool:
                 thread = threading.Thread(target=role, args=(index,), name=name, daemon=True)
                 self._threads.append(thread)
                 thread.start()
-
-    @property
-    def process_ids(self) -> list[int]:
-        """The process ids of the workers as they are now."""
-        return [worker.process.process.pid for worker in self._workers]
 
     def submit(self, jobs: Sequence[Job]) -> list[Job]:
         """Queue jobs without blocking and return those there is no room for."""
@@ -268,7 +265,7 @@ class WorkerPool:
             if end is not None:
                 self._replace(index, worker, end)
 
-    def _answered(self, worker: _Worker, answers: list[Any]) -> None:
+    def _answered(self, worker: _Worker, answers: Sequence[tuple[int, Sequence[tuple[int, Sequence[Any]]]]]) -> None:
         results: list[Result] = []
         with self._changed:
             for job_id, decided in answers:

@@ -32,6 +32,10 @@ _QUEUE_SIZE: Final = 256 << 20
 # The default limit of gRPC servers, before decompression.
 _REQUEST_SIZE: Final = 4 << 20
 _TIMEOUT: Final = 10.0
+# More bytes than this in a queue make receivers wait, this long (seconds), unless nothing has been sent for so long.
+_COMFORT: Final = 12 << 20
+_PATIENCE: Final = 0.05
+_STALLED: Final = 0.5
 # For requests that were interrupted by closing their connection.
 _LAST_WORDS: Final = 0.5
 
@@ -62,6 +66,7 @@ class Forwarder:
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._lock = threading.Lock()  # guards all queues: an offer goes to all of them or to none
+        self._room = threading.Condition(self._lock)
         self._stopping = Stopping(clock)
         self._senders: list[Sender] = []
         queues: dict[Lane, list[_Queue]] = {lane: [] for lane in Lane}
@@ -86,6 +91,8 @@ class Forwarder:
                     request_size=request_size,
                     stopping=self._stopping,
                     lock=self._lock,
+                    room=self._room,
+                    clock=clock,
                 )
                 queues[lane].append(queue)
                 if sender not in self._senders:
@@ -110,6 +117,9 @@ class Forwarder:
         """
         with self._lock:
             self._refuse_if_full(lane, size)
+            # A backend that keeps taking gets the time to: memory that is used again costs less than memory that is
+            # new, and the client that waits a moment now will not be refused later.
+            self._room.wait_for(lambda: not any(queue.is_behind() for queue in self._queues[lane]), _PATIENCE)
 
     def offer(self, lane: Lane, data: bytes, items: int, *, admitted: bool = False) -> None:
         """
@@ -185,10 +195,15 @@ class _Queue:
         request_size: int,
         stopping: Stopping,
         lock: threading.Lock,
+        room: threading.Condition,
+        clock: Callable[[], float],
     ) -> None:
         self.name = name
         self.delivery = delivery
         self.ready = threading.Condition(lock)
+        self._room = room
+        self._clock = clock
+        self._progress = 0.0
         self._limit = limit
         self._request_size = request_size
         self._stopping = stopping
@@ -202,6 +217,10 @@ class _Queue:
     def has_room(self, size: int) -> bool:
         """Return whether `size` bytes more fit; one request always does, however large. Under the lock."""
         return not self._size or self._size + size <= self._limit
+
+    def is_behind(self) -> bool:
+        """Return whether more waits than keeps the thread busy, while it does get rid of it. Under the lock."""
+        return self._size > _COMFORT and self._clock() - self._progress < _STALLED
 
     def put(self, data: bytes, items: int) -> None:
         """Append a request. Under the lock."""
@@ -232,6 +251,8 @@ class _Queue:
             self.delivery.deliver(data, items)
             with self.ready:
                 self._size -= len(data)
+                self._progress = self._clock()
+                self._room.notify_all()
 
     def _take(self) -> tuple[bytes, int] | None:
         """Wait for requests and return as many as fit in one; None when there will be no more."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -11,15 +10,16 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from otel_scorer.testing import make_request, make_span
+import grpc
 from tests.e2e.sink import WAIT
 
+from otel_scorer.testing import make_request, make_span
+
 SCORERS = Path(__file__).parent / "scorers"
-LOGS = "telemetry: {status_page: off}"
 
 
 class Answer(NamedTuple):
@@ -67,7 +67,6 @@ class Sidecar:
         bound = dict(part.split("=", 1) for part in ready.split()[1:])
         self.grpc = bound["grpc"]
         self.http = f"http://{bound['http']}"
-        self.health = f"http://{bound['health']}" if "health" in bound else None
 
     @property
     def log(self) -> str:
@@ -100,12 +99,6 @@ class Sidecar:
         answer = self.post(data)
         assert answer.status == 200, answer
         assert answer.body == b"", answer
-
-    def counters(self) -> dict[str, int]:
-        assert self.health is not None
-        with urllib.request.urlopen(self.health, timeout=WAIT) as answer:  # noqa: S310
-            found: dict[str, int] = json.loads(answer.read())["counters"]
-            return found
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -140,6 +133,13 @@ class Sidecar:
             with self._changed:
                 self._lines.append(line)
                 self._changed.notify_all()
+
+
+def method_of(channel: grpc.Channel) -> Callable[..., bytes]:
+    """Return the call that sends an encoded traces request."""
+    bare: Any = channel.unary_unary
+    method: Callable[..., bytes] = bare("/opentelemetry.proto.collector.trace.v1.TraceService/Export")
+    return method
 
 
 class Gate:

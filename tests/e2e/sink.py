@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from tests.e2e.sink_process import FRAME, SIGNALS
 
@@ -135,9 +135,3 @@ def plain(value: AnyValue) -> object:
     kind = value.WhichOneof("value")
     found: object = None if kind is None else getattr(value, kind)
     return found
-
-
-def scope_of(encoded: bytes) -> InstrumentationScope:
-    from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans
-
-    return ScopeSpans.FromString(encoded).scope

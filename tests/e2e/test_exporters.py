@@ -151,7 +151,7 @@ def test_values_labels_and_errors_are_written_as_the_design_says(sidecar: Sideca
 
 
 def test_a_backend_that_speaks_http_gets_the_same(own_sink: Sink, start: Callable[..., Sidecar]) -> None:
-    sidecar = start("--export", own_sink.http + "/", "--scorers", "tool_errors", "latency", "--root-grace", "0.2")
+    sidecar = start("--export", f"{own_sink.http}/otlp", "--scorers", "tool_errors", "latency", "--root-grace", "0.2")
 
     traces = run_agent(GrpcExporter(endpoint=sidecar.grpc, insecure=True), runs=3)
 

@@ -112,11 +112,20 @@ async def async_raises(trace):
     if told(trace, "async interrupt"):
         raise KeyboardInterrupt
     if told(trace, "cancel"):
-        asyncio.current_task().cancel()
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
         await asyncio.sleep(1)
     return True
 
 
 @scorer
 def last(trace):
+    return True
+
+
+@scorer(span_types=["TOOL"])
+def per_tool(span):
+    if span.get_attribute("do") == "exit":
+        os._exit(5)
     return True

@@ -1,0 +1,211 @@
+"""Scorers that misbehave cost one decision each; all other verdicts arrive, once."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.sidecar import SCORERS, Gate, Sidecar, Traces, id_of, small_trace
+from tests.e2e.sink import Score, Sink
+
+from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Beat, Heartbeat
+from otel_scorer.testing import make_request, make_span
+
+NASTY = str(SCORERS / "nasty.py")
+TOOL = {"gen_ai.operation.name": "execute_tool"}
+SCORER_NAMES = [
+    *("first", "hangs", "exits", "crashes", "raises", "quits", "prints", "surrogates", "huge"),
+    *("waits", "blocks", "async_exits", "async_raises", "last"),
+]
+# What the root says, the scorer that does it, and the error type of its verdict; None: it is a verdict like any other.
+CASES = [
+    ("hang", "hangs", "TimeoutError"),
+    ("exit", "exits", "WorkerDied"),
+    ("crash", "crashes", "WorkerDied"),
+    ("raise", "raises", "ValueError"),
+    ("quit", "quits", "SystemExit"),
+    ("interrupt", "quits", "KeyboardInterrupt"),
+    ("print", "prints", None),
+    ("huge", "huge", "NOT_FINITE"),
+    ("await", "waits", "TimeoutError"),
+    ("block", "blocks", "TimeoutError"),
+    ("async exit", "async_exits", "WorkerDied"),
+    ("async raise", "async_raises", "ValueError"),
+    ("async interrupt", "async_raises", "KeyboardInterrupt"),
+    ("cancel", "async_raises", "CancelledError"),
+]
+
+
+@pytest.fixture(scope="module")
+def sidecar(sink: Sink) -> Iterator[Sidecar]:
+    sidecar = Sidecar("--export", sink.grpc, "--scorers", NASTY, "--root-grace", "0.1")
+    yield sidecar
+    sidecar.close()
+
+
+def told(trace: int, what: str) -> bytes:
+    return make_request(make_span("agent", trace=trace, span=1, attributes={"do": what}))
+
+
+def verdicts(scores: list[Score]) -> Counter[tuple[bytes, str]]:
+    return Counter((score.raw.trace_id, score.name) for score in scores)
+
+
+@pytest.mark.parametrize(("what", "culprit", "error"), CASES, ids=[what for what, _, _ in CASES])
+def test_one_decision_is_lost_and_no_other(
+    what: str, culprit: str, error: str | None, sidecar: Sidecar, sink: Sink
+) -> None:
+    traces = Traces(CASES.index((what, culprit, error)) + 1)
+    before, bad, after = ([traces.new() for _ in range(number)] for number in (3, 1, 3))
+    ids = [id_of(trace) for trace in (*before, *bad, *after)]
+
+    for trace in before:
+        sidecar.send(small_trace(trace, children=0))
+    sidecar.send(told(bad[0], what))
+    for trace in after:
+        sidecar.send(small_trace(trace, children=0))
+
+    scores = sink.wait_for_scores(len(ids) * len(SCORER_NAMES), *ids)
+    assert verdicts(scores) == Counter((trace, name) for trace in ids for name in SCORER_NAMES)
+    odd = {score.name: score.error for score in scores if score.value is not True}
+    assert odd == ({} if error is None else {culprit: error})
+    assert all(score.raw.trace_id == id_of(bad[0]) for score in scores if score.value is not True)
+
+
+def test_several_at_once_cost_one_decision_each(own_sink: Sink, start: Callable[..., Sidecar]) -> None:
+    sidecar = start("--export", own_sink.grpc, "--scorers", NASTY, "--root-grace", "0.3", "--workers", "2")
+    bad = {trace: case for trace, case in enumerate(CASES, 1) if case[2] is not None}
+    fine = [trace * 100 + number for trace in bad for number in range(3)]
+
+    for trace, (what, _, _) in bad.items():
+        sidecar.send(told(trace, what))
+        for number in range(3):
+            sidecar.send(small_trace(trace * 100 + number, children=0))
+    sent = [id_of(trace) for trace in (*bad, *fine)]
+
+    scores = own_sink.wait_for_scores(len(sent) * len(SCORER_NAMES), *sent, timeout=50)
+    assert sidecar.stop() == 0
+    assert verdicts(own_sink.scores_of(*sent)) == Counter((trace, name) for trace in sent for name in SCORER_NAMES)
+    odd = {(score.raw.trace_id, score.name, score.error) for score in scores if score.value is not True}
+    assert odd == {(id_of(trace), culprit, error) for trace, (_, culprit, error) in bad.items()}
+
+
+def test_text_that_utf8_cannot_carry_is_sent_with_question_marks(sidecar: Sidecar, sink: Sink) -> None:
+    trace = Traces(50).new()
+
+    sidecar.send(told(trace, "surrogates"))
+
+    scores = sink.wait_for_scores(len(SCORER_NAMES), id_of(trace))
+    (odd,) = [score for score in scores if score.value is not True]
+    assert (odd.name, odd.value, odd.explanation) == ("odd?", "?", "a lone ?")
+
+
+def test_a_scorer_of_spans_loses_one_span(sidecar: Sidecar, sink: Sink) -> None:
+    trace = Traces(60).new()
+    tools = [
+        make_span("tool", trace=trace, span=span, parent=1, attributes={**TOOL, "do": "exit" if span in {3, 5} else ""})
+        for span in range(2, 7)
+    ]
+
+    sidecar.send(make_request(*tools, make_span("agent", trace=trace, span=1)))
+
+    scores = sink.wait_for_scores(len(SCORER_NAMES) + 5, id_of(trace))
+    of_tools = {score.span.parent_span_id[-1]: score.error for score in scores if score.name == "per_tool"}
+    assert of_tools == {2: None, 3: "WorkerDied", 4: None, 5: "WorkerDied", 6: None}
+    assert len(scores) == len(SCORER_NAMES) + 5
+
+
+def test_verdicts_do_not_wait_for_a_slow_scorer_behind_them(
+    own_sink: Sink, start: Callable[..., Sidecar], gate: Gate
+) -> None:
+    sidecar = start(
+        *("--export", own_sink.grpc, "--scorers", str(SCORERS / "gated.py"), "--root-grace", "0.1"),
+        environment=gate.environment,
+    )
+
+    sidecar.send(small_trace(1))
+    gate.wait_for_scorer()
+
+    (quick,) = own_sink.wait_for_scores(1, id_of(1))
+    assert quick.name == "quick"
+    gate.open()
+    assert len(own_sink.wait_for_scores(2, id_of(1))) == 2
+
+
+LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
+
+
+def children_of(process: int) -> list[int]:
+    """Return the processes that any thread of a process has started."""
+    threads = Path(f"/proc/{process}/task").glob("*/children")
+    return [int(child) for thread in threads for child in thread.read_text(encoding="ascii").split()]
+
+
+@LINUX
+def test_killed_workers_cost_nothing(own_sink: Sink, start: Callable[..., Sidecar]) -> None:
+    sidecar = start(
+        *("--export", own_sink.grpc, "--scorers", "tool_errors", "latency", "--root-grace", "0.05", "--workers", "2")
+    )
+    ids = [id_of(trace) for trace in range(1, 601)]
+
+    for part in range(3):
+        for trace in range(part * 200 + 1, part * 200 + 201):
+            sidecar.send(small_trace(trace))
+        for child in children_of(sidecar.process.pid):
+            os.kill(child, signal.SIGKILL)
+        # A trace that was in two workers that were killed is blamed for it.
+        own_sink.wait_for_scores(2 * 200 * (part + 1), *ids)
+
+    assert sidecar.stop() == 0
+    assert sidecar.log.count("Replacing scorer worker") == 6
+    scores = own_sink.scores_of(*ids)
+    assert verdicts(scores) == Counter((trace, name) for trace in ids for name in ("tool_errors", "latency"))
+    assert {score.error for score in scores} == {None}
+    assert len(own_sink.spans_of(*ids)) == 1800
+
+
+def test_a_beat_is_never_read_half_written() -> None:
+    """Half of one beat and half of the next would be a scorer that has run since the machine was started."""
+    with mmap.mmap(-1, HEARTBEAT_BYTES) as page:
+        heartbeat = Heartbeat(page)
+        heartbeat.end()
+        writer = os.fork()
+        if writer == 0:
+            for number in range(100_000):
+                heartbeat.begin(number, number % 3, number % 2, float(number))
+                heartbeat.end()
+            os._exit(0)
+
+        seen: list[Beat] = []
+        while os.waitpid(writer, os.WNOHANG) == (0, 0):
+            if (beat := heartbeat.read()) is not None:
+                seen.append(beat)
+
+    assert seen
+    assert all((beat.scorer, beat.target, beat.since) == (beat.job % 3, beat.job % 2, beat.job) for beat in seen)
+
+
+@LINUX
+def test_other_scorers_in_a_file_that_was_edited_are_not_taken_for_the_old_ones(
+    own_sink: Sink, start: Callable[..., Sidecar], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("from otel_scorer import scorer\n\n@scorer\ndef one(trace):\n    return True\n", encoding="utf-8")
+    sidecar = start("--export", own_sink.grpc, "--scorers", str(file), "--root-grace", "0.05")
+    original = file.read_text(encoding="utf-8")
+    file.write_text(original.replace("one", "other"), encoding="utf-8")
+
+    for child in children_of(sidecar.process.pid):
+        os.kill(child, signal.SIGKILL)
+    sidecar.wait_for_log("restart to use the new ones")
+    sidecar.send(small_trace(1))
+    file.write_text(original, encoding="utf-8")
+
+    own_sink.wait_for_scores(1, id_of(1))
+    assert sidecar.stop() == 0
+    assert own_sink.score_names() == ["one"]
