@@ -169,7 +169,7 @@ def _verdict(  # noqa: PLR0917 - the parts of one verdict, called from one place
         error_type=error_type,
         value=_scalar(value),
         source_type="CODE" if source is None else str(source.source_type),
-        source_id=decision.scorer if source is None or source.source_id is None else str(source.source_id),
+        source_id=decision.scorer if source is None else source.source_id,
         metadata=tuple((str(key), str(item)) for key, item in (feedback.metadata or {}).items()),
         scorer=decision.scorer,
         scorer_version=decision.scorer_version,

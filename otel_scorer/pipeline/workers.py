@@ -40,6 +40,8 @@ _JOBS_PER_MESSAGE: Final = 64
 _WINDOW_BYTES: Final = 4 * 1024 * 1024
 _WATCH_INTERVAL: Final = 0.1
 _START_TIMEOUT: Final = 120.0
+# Somebody may kill workers for reasons of their own; a job that was in this many of them is the reason.
+_KILLS: Final = 3
 _RESTART_DELAYS: Final = (0.0, 1.0, 5.0, 15.0, 30.0)
 
 
@@ -53,7 +55,7 @@ class _Open:
         left: The scorers that have not answered.
         size: Bytes of its spans.
         faults: By scorer and number of the target: what to say of a target that ended a worker, or made it hang.
-        is_suspect: Whether it was in a worker that ended and nobody knows why. Such jobs run alone, scorer by scorer.
+        ends: How often it was in a worker that ended and nobody knows why. Such suspects run alone, scorer by scorer.
     """
 
     job: Job
@@ -62,7 +64,7 @@ class _Open:
     faults: dict[int, dict[int, tuple[str, str, str]]] = field(
         default_factory=dict[int, "dict[int, tuple[str, str, str]]"]
     )
-    is_suspect: bool = False
+    ends: int = 0
 
 
 @dataclass(slots=True)
@@ -226,7 +228,7 @@ class WorkerPool:
             batch: list[_Open] = []
             size = 0
             while self._queue and len(batch) < limit and size < _WINDOW_BYTES // 4:
-                is_suspect = self._queue[0].is_suspect
+                is_suspect = self._queue[0].ends > 0
                 if is_suspect and batch:
                     break
                 entry = self._queue.popleft()
@@ -241,7 +243,7 @@ class WorkerPool:
 
     @staticmethod
     def _has_room(worker: _Worker, entry: _Open) -> bool:
-        if entry.is_suspect:
+        if entry.ends:
             return not worker.open
         return worker.alone is None and worker.size < _WINDOW_BYTES
 
@@ -321,7 +323,7 @@ class WorkerPool:
         worker.process.kill()
         running = [beat[:3] for beat in worker.process.beats()]
         culprit = running[0] if len(running) == 1 and not worker.process.was_killed else None
-        if worker.alone is not None:
+        if worker.alone is not None and not (worker.process.was_killed and worker.open[worker.alone[0]].ends < _KILLS):
             culprit = next((beat for beat in running if beat[:2] == worker.alone), (*worker.alone, 0))
         cause = f"the scorer's process ended ({worker.process.cause})"
         if isinstance(error, ValueError):
@@ -337,7 +339,7 @@ class WorkerPool:
             worker.is_alive = False
             if end.culprit is None:
                 for entry in worker.open.values():
-                    entry.is_suspect = True
+                    entry.ends += 1
             else:
                 results += self._blame(worker, end, *end.culprit)
             self._take_back(worker)
@@ -386,17 +388,9 @@ class WorkerPool:
         if not entry.left:
             self._settle(worker, entry)
         trace = entry.job.trace
-        decision = Decision(
-            trace.trace_id.hex(),
-            None,
-            known.name,
-            known.version,
-            end.outcome,
-            end.cause,
-            trace.revision,
-            (error_feedback(known.name, AssessmentError(end.code, end.cause)),),
-            (None,),
-        )
+        about = trace.trace_id.hex(), None, known.name, known.version
+        feedback = error_feedback(known.name, AssessmentError(end.code, end.cause))
+        decision = Decision(*about, end.outcome, end.cause, trace.revision, (feedback,), (None,))
         return [Result(job_id, (decision,), done=not entry.left)]
 
 

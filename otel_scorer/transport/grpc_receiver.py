@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["GrpcReceiver"]
 
 # Measured: with 8 threads a span costs a third more CPU, lost on handing the interpreter around.
-_THREADS: Final = 4
+_THREADS: Final = 2
 # Clients ping every 10 s when told to; gRPC's default calls more than one per 5 min abuse and drops the connection.
 _MIN_PING_INTERVAL_MS: Final = 5_000
 # More wait at the client instead of in our memory. Streams that a client opens before it knows of the limit are refused

@@ -224,14 +224,15 @@ def test_signals_that_are_switched_off_are_refused_and_the_others_flow(
 
 
 @pytest.mark.server
-def test_the_javascript_exporter_sends_json(own_sink: Sink, start: Callable[..., Sidecar]) -> None:
+def test_the_javascript_exporter_sends_json(own_sink: Sink, start: Callable[..., Sidecar], tmp_path: Path) -> None:
     folder = os.environ.get("OTEL_SCORER_JS_DIR")
     node = shutil.which("node")
     if folder is None or node is None:
         pytest.skip("needs node, and OTEL_SCORER_JS_DIR: a folder where `npm ci` ran with tests/js/package.json")
     sidecar = start("--export", own_sink.grpc, "--scorers", "tool_errors", "latency", "--root-grace", "0.5")
-    program = Path(folder) / "agent.mjs"
-    shutil.copy(HERE.parent / "js" / "agent.mjs", program)
+    # Node looks for modules beside the program.
+    program = shutil.copy(HERE.parent / "js" / "agent.mjs", tmp_path)
+    (tmp_path / "node_modules").symlink_to(Path(folder, "node_modules").absolute())
 
     sent = subprocess.run(
         [node, str(program), f"{sidecar.http}/v1/traces"], capture_output=True, text=True, timeout=WAIT, check=False

@@ -20,7 +20,7 @@ NASTY = str(SCORERS / "nasty.py")
 TOOL = {"gen_ai.operation.name": "execute_tool"}
 SCORER_NAMES = [
     *("first", "hangs", "exits", "crashes", "raises", "quits", "prints", "surrogates", "huge"),
-    *("waits", "blocks", "async_exits", "async_raises", "last"),
+    *("waits", "blocks", "async_exits", "async_raises", "last", "killed"),
 ]
 # What the root says, the scorer that does it, and the error type of its verdict; None: it is a verdict like any other.
 CASES = [
@@ -38,6 +38,7 @@ CASES = [
     ("async raise", "async_raises", "ValueError"),
     ("async interrupt", "async_raises", "KeyboardInterrupt"),
     ("cancel", "async_raises", "CancelledError"),
+    ("kill", "killed", "WorkerDied"),
 ]
 
 
@@ -158,7 +159,6 @@ def test_killed_workers_cost_nothing(own_sink: Sink, start: Callable[..., Sideca
             sidecar.send(small_trace(trace))
         for child in children_of(sidecar.process.pid):
             os.kill(child, signal.SIGKILL)
-        # A trace that was in two workers that were killed is blamed for it.
         own_sink.wait_for_scores(2 * 200 * (part + 1), *ids)
 
     assert sidecar.stop() == 0

@@ -3,6 +3,7 @@
 import asyncio
 import ctypes
 import os
+import signal
 import sys
 import threading
 
@@ -128,4 +129,11 @@ def last(trace):
 def per_tool(span):
     if span.get_attribute("do") == "exit":
         os._exit(5)
+    return True
+
+
+@scorer
+def killed(trace):
+    if told(trace, "kill"):
+        os.kill(os.getpid(), signal.SIGKILL)
     return True
