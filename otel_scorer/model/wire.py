@@ -9,6 +9,7 @@ slicing. So any field order, repeated fields and unknown fields come out exactly
 from __future__ import annotations
 
 import math
+import re
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
@@ -56,6 +57,13 @@ _NO_TRACE_ID: Final = bytes(16)
 _NO_SPAN_ID: Final = bytes(8)
 SPAN_OVERHEAD: Final = 400
 """Bytes that a buffered span costs beside its data: the RawSpan, its two or three ids, its place in the buffer."""
+
+
+# A span whose encoder wrote its fields in order, as all do: a trace id, a span id, and a parent id of 8 bytes if any, not
+# all zero. Asking a compiled pattern costs a third of asking the message for its ids.
+_begins_with_ids: Final = re.compile(
+    rb"\x0a\x10(?!\x00{16}).{16}\x12\x08(?!\x00{8}).{8}(?:\x22\x08|[^\x0a\x12\x1a\x22])", re.DOTALL
+).match
 
 
 class Signal(StrEnum):
@@ -227,6 +235,8 @@ def check_request(signal: Signal, data: bytes) -> int:
     """
     Validate a request that is only passed through and return how many spans, records or metrics it holds.
 
+    Of an id that is written twice in one span the first one is looked at, unlike in `read_traces`.
+
     Raises:
         InvalidRequestError: It is no request of this signal, or one of its spans has an invalid id: then `read_traces`
             tells the usable spans from the others.
@@ -237,17 +247,28 @@ def check_request(signal: Signal, data: bytes) -> int:
         except DecodeError as error:
             raise InvalidRequestError(f"Not an OTLP {signal} request: {error}") from error
         return count_items(signal, data)
+    request = _parse_traces(data)
     items = 0
-    for resource_spans in _parse_traces(data).resource_spans:
+    ordinary = True
+    for resource_slices in _Slices.FromString(data).resources:
+        for slices in resource_slices.scopes:
+            spans = slices.items
+            items += len(spans)
+            ordinary = ordinary and all(map(_begins_with_ids, spans))
+    if not ordinary:
+        _check_ids(request)
+    return items
+
+
+def _check_ids(request: ExportTraceServiceRequest) -> None:
+    for resource_spans in request.resource_spans:
         for scope_spans in resource_spans.scope_spans:
             spans = list(scope_spans.spans)
-            items += len(spans)
             trace_ids = [span.trace_id for span in spans]
             span_ids = [span.span_id for span in spans]
             parent_ids = [span.parent_span_id for span in spans]
             if not _are_usable(trace_ids, span_ids, parent_ids):
                 raise InvalidRequestError(next(filter(None, map(_why_invalid, trace_ids, span_ids, parent_ids))))
-    return items
 
 
 def _are_usable(trace_ids: list[bytes], span_ids: list[bytes], parent_ids: list[bytes]) -> bool:

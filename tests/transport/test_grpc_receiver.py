@@ -61,7 +61,7 @@ class Client:
 
 @pytest.fixture
 def receiver(pipeline: Any) -> Iterator[GrpcReceiver]:
-    receiver = GrpcReceiver("127.0.0.1:0", pipeline, max_request_size=LIMIT)
+    receiver = GrpcReceiver("127.0.0.1:0", pipeline, max_request_size=LIMIT, threads=4)
     yield receiver
     receiver.shutdown(1.0)
 
