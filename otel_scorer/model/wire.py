@@ -59,8 +59,8 @@ SPAN_OVERHEAD: Final = 400
 """Bytes that a buffered span costs beside its data: the RawSpan, its two or three ids, its place in the buffer."""
 
 
-# A span whose encoder wrote its fields in order, as all do: a trace id, a span id, and a parent id of 8 bytes if any, not
-# all zero. Asking a compiled pattern costs a third of asking the message for its ids.
+# A span whose encoder wrote its fields in order, as all do: a trace id, a span id, a parent id of 8 bytes if any, none
+# of them all zero. Asking a compiled pattern costs a third of asking the message for its ids.
 _begins_with_ids: Final = re.compile(
     rb"\x0a\x10(?!\x00{16}).{16}\x12\x08(?!\x00{8}).{8}(?:\x22\x08|[^\x0a\x12\x1a\x22])", re.DOTALL
 ).match
