@@ -87,9 +87,8 @@ $(STAMPS)/%: requirements/%.txt | $(PY)
 	@$(PIP) install --require-hashes -r requirements/$*.txt
 	@mkdir -p $(STAMPS) && touch $@
 
-# Names on the PATH first, then what pyenv has without its being selected.
 $(PY):
-	@for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python "$${PYENV_ROOT:-$$HOME/.pyenv}"/versions/3.*/bin/python); do \
+	@for python in $(or $(PYTHON),python3 python3.13 python3.12 python3.11 python); do \
 		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then found=$$python; break; fi; \
 	done; \
 	if [ -z "$$found" ]; then \

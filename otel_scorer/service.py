@@ -92,8 +92,13 @@ class Service:
         for receiver in (self._grpc, self._http):
             if receiver is not None:
                 clean &= receiver.shutdown(min(timeout, 5.0))
-        if self._engine is not None:
-            clean &= self._engine.drain(timeout)
+        if self._pool is not None:
+            self._pool.hurry(timeout / 3)
+        if self._engine is not None and not self._engine.drain(timeout):
+            clean = False
+            logger.warning("Not every open trace was scored within %g s", timeout)
+            if self._pool is not None:
+                self._pool.give_up()
         if self._pool is not None:
             self._pool.shutdown(min(timeout, 2.0))
         if self._forwarder is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import sys
 from pathlib import Path
@@ -77,10 +78,12 @@ def score(
     bounds = [_bound(text) for text in fail_under]
     if out is not None and not Path(out).absolute().parent.is_dir():
         raise click.UsageError(f"--out: there is no folder {Path(out).parent}")
-    loaded = load_scorers(scorers)
+    # What scorers print must not end up in the report.
+    with contextlib.redirect_stdout(sys.stderr):
+        loaded = load_scorers(scorers)
     with ProgressBar("reading") as progress:
         recording = read_recording(files, progress.update)
-    with ProgressBar("scoring") as progress:
+    with ProgressBar("scoring") as progress, contextlib.redirect_stdout(sys.stderr):
         scored = score_traces(recording.traces, loaded, on_progress=progress.update)
     report = build_report(
         ((each.trace, each.decisions) for each in scored),

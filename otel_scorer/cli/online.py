@@ -47,7 +47,11 @@ _SETTINGS = {
 @click.option("--idle-timeout", type=float, metavar="SECONDS", help="A trace without a root closes after this much.")
 @click.option("--hold-deadline", type=float, metavar="SECONDS", help="The longest that spans wait for verdicts.")
 @click.option("--workers", type=int, metavar="N", help="Processes that run scorers.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="What is logged.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
+    help="What is logged.",
+)
 @unavailable("--preset", metavar="NAME")
 @unavailable("--spool", metavar="DIR")
 @unavailable("--store", metavar="FILE")

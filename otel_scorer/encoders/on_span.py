@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.encoders.verdict import AttributeScalar, Verdict, attribute_name
+from otel_scorer.encoders.verdict import AttributeScalar, Verdict, attribute_name, value_text
 from otel_scorer.model.wire import field, fixed64_field, key_value
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ def event_attributes(verdict: Verdict) -> dict[str, AttributeScalar]:
     attributes["otel_scorer.scorer.version"] = verdict.scorer_version
     attributes["otel_scorer.source.type"] = verdict.source_type
     attributes["otel_scorer.source.id"] = verdict.source_id
+    if verdict.value is not None:
+        attributes["otel_scorer.value"] = verdict.value
+        attributes["otel_scorer.value_text"] = value_text(verdict.value)
+    for key, value in verdict.metadata:
+        attributes[f"otel_scorer.metadata.{key}"] = value
     return attributes
 
 

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_scorer.errors import ConfigError
@@ -126,6 +128,7 @@ class WorkerPool:
         # Guards the queue, its size, and what each worker was given; notified when one of them changes.
         self._changed = threading.Condition()
         self._queue: deque[_Open] = deque()
+        self._patience = math.inf
         self._queued_bytes = 0
         self._stopping = False
         self._workers: list[_Worker] = []
@@ -172,6 +175,26 @@ class WorkerPool:
                 self._queued_bytes += size
             self._changed.notify_all()
         return refused
+
+    def hurry(self, timeout: float) -> None:
+        """Give every call of a scorer at most so many seconds from now on: somebody waits for the last verdicts."""
+        self._patience = timeout
+
+    def give_up(self) -> None:
+        """Decide that nothing more will be scored: what is open is shed, and counted as such."""
+        with self._changed:
+            self._stopping = True
+            entries = [*self._queue, *(entry for worker in self._workers for entry in worker.open.values())]
+            self._queue.clear()
+            self._changed.notify_all()
+        self._deliver(
+            [Result(entry.job.id, tuple(map(partial(self._shed, entry), entry.left)), done=True) for entry in entries]
+        )
+
+    def _shed(self, entry: _Open, scorer: int) -> Decision:
+        known, trace = self.scorers[scorer], entry.job.trace
+        reason = "not decided when the sidecar had to stop"
+        return Decision(trace.trace_id.hex(), None, known.name, known.version, Outcome.SHED, reason, trace.revision)
 
     def shutdown(self, timeout: float) -> None:
         """
@@ -311,7 +334,8 @@ class WorkerPool:
         """Kill a worker of which a scorer runs past its timeout."""
         for job, scorer, target, since in worker.process.beats():
             timeout = self.scorers[scorer].timeout
-            if timeout is not None and self._clock() - since > timeout:
+            timeout = self._patience if timeout is None else min(timeout, self._patience)
+            if self._clock() - since > timeout:
                 worker.process.kill()
                 cause = f"Scorer {self.scorers[scorer].name!r} did not return within {timeout:g} seconds"
                 return _End((job, scorer, target), Outcome.TIMED_OUT, "TimeoutError", cause)
