@@ -12,8 +12,8 @@ import ctypes
 import gc
 import logging
 import os
+import queue
 import signal
-import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -50,6 +50,7 @@ DRAIN_TIMEOUT: Final = 15.0
 
 _LANES: Final = {Signal.LOGS: Lane.LOGS, Signal.METRICS: Lane.METRICS}
 _QUEUE_RETRY: Final = 1.0
+_SIGNAL_INTERVAL: Final = 0.25
 
 
 class Service:
@@ -191,13 +192,16 @@ def run(config: Config) -> int:
         ConfigError: It cannot start.
     """
     _tune_memory()
-    stop = threading.Event()
+    # Not an Event: a handler that interrupts its own thread inside `Event.wait` would wait for a lock that it holds.
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
+    stopping: list[int] = []
 
     def on_signal(number: int, frame: object) -> None:
         del frame
-        if stop.is_set():
+        if stopping:
             os._exit(128 + number)
-        stop.set()
+        stopping.append(number)
+        signals.put(number)
 
     service = Service(config)
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -205,8 +209,10 @@ def run(config: Config) -> int:
     bound = service.start()
     gc.freeze()
     print("ready " + " ".join(f"{name}={address}" for name, address in bound.items()), flush=True)  # noqa: T201
-    while not stop.wait(3600.0):
-        pass
+    while not stopping:
+        # The kernel may hand a signal to any thread, and only this one runs handlers: it must not sleep for ever.
+        with contextlib.suppress(queue.Empty):
+            signals.get(timeout=_SIGNAL_INTERVAL)
     logger.info("Draining: open traces are scored and sent")
     started = time.monotonic()
     clean = service.shutdown()

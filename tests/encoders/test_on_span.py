@@ -80,7 +80,17 @@ def test_an_event_is_the_result_of_the_conventions_at_the_end_of_the_target() ->
         "otel_scorer.scorer.version": "v1",
         "otel_scorer.source.type": "CODE",
         "otel_scorer.source.id": "default",
+        "otel_scorer.value": False,
+        "otel_scorer.value_text": "false",
     }
+
+
+def test_an_event_carries_what_the_scorer_added() -> None:
+    [verdict] = verdicts_of(a_decision(Feedback("parts", [1, 2], metadata={"team": "red"})))
+
+    found = event_attributes(verdict)
+
+    assert (found["otel_scorer.value"], found["otel_scorer.metadata.team"]) == ("[1, 2]", "red")
 
 
 @given(span_messages(), st.lists(st.sampled_from(["q", "é?", "a b"]), max_size=4), st.booleans())
