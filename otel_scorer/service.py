@@ -223,13 +223,6 @@ def run(config: Config) -> int:
 def _options(config: Config) -> EngineOptions:
     emit = frozenset(Emit(kind) for kind in config.emit)
     forwarding = Forwarding(config.forwarding)
-    if forwarding is Forwarding.PASSTHROUGH and emit & {Emit.ATTRIBUTES, Emit.EVENTS}:
-        on_span = " and ".join(sorted(emit & {Emit.ATTRIBUTES, Emit.EVENTS}))
-        msg = (
-            f"emit: {on_span} need the span to wait for its verdicts: set forwarding to hold_root or hold_trace, "
-            "or emit evaluation_span"
-        )
-        raise ConfigError(msg)
     return EngineOptions(
         limits=config.assembly.limits,
         forwarding=forwarding,
