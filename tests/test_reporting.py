@@ -22,6 +22,7 @@ from otel_scorer.reporting.as_markdown import as_markdown
 from otel_scorer.reporting.as_table import as_table
 from otel_scorer.reporting.inspection import inspect_trace
 from otel_scorer.reporting.report import Report, build_report, number_of, shown
+from otel_scorer.reporting.subject import trace_subject
 from otel_scorer.reporting.trace_tree import duration_text, trace_tree
 from otel_scorer.scorers import scorer
 
@@ -77,7 +78,7 @@ def trace() -> Trace:
 @pytest.fixture(scope="module")
 def report(trace: Trace) -> Report:
     scorers = [polite, length, broken, unsure, gives_up, silent, expected, tool_fine]
-    scored = [(each.trace, each.decisions) for each in score_traces([trace], scorers)]
+    scored = [(trace_subject(each.trace), each.decisions) for each in score_traces([trace], scorers)]
     return build_report(scored, fail_under=[("polite", 0.5), ("length", 7), ("nobody", 0)], max_errors=2)
 
 
@@ -232,7 +233,7 @@ def test_what_traces_hold_never_reaches_the_terminal_as_a_command(report: Report
 
 
 def test_long_lists_of_failures_are_cut(trace: Trace) -> None:
-    scored = [(each.trace, each.decisions) for each in score_traces([trace] * 120, [polite])]
+    scored = [(trace_subject(each.trace), each.decisions) for each in score_traces([trace] * 120, [polite])]
     report = build_report(scored)
 
     assert "... and 70 more" in as_table(report)

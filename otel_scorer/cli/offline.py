@@ -73,6 +73,7 @@ def score(
     from otel_scorer.cli.progress import ProgressBar
     from otel_scorer.evaluation import read_recording, score_traces
     from otel_scorer.reporting.report import build_report
+    from otel_scorer.reporting.subject import trace_subject
     from otel_scorer.scorers.loading import load_scorers
 
     bounds = [_bound(text) for text in fail_under]
@@ -86,7 +87,7 @@ def score(
     with ProgressBar("scoring") as progress, contextlib.redirect_stdout(sys.stderr):
         scored = score_traces(recording.traces, loaded, on_progress=progress.update)
     report = build_report(
-        ((each.trace, each.decisions) for each in scored),
+        ((trace_subject(each.trace), each.decisions) for each in scored),
         fail_under=bounds,
         max_errors=max_errors if max_errors is not None or not bounds else 0,
         problems=[str(problem) for problem in recording.problems],

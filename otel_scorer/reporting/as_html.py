@@ -38,7 +38,7 @@ def _document(report: Report) -> Iterator[str]:
     yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
     yield f"<title>otel-scorer</title>\n<style>{_STYLE}</style>\n</head>\n<body>"
-    yield f"<h1>otel-scorer: {report.trace_count} traces</h1>"
+    yield f"<h1>{escape(report.title)}: {report.subject_count}</h1>"
     yield from _table(HEADINGS, ([_cell(text) for text in cells(summary)] for summary in report.summaries))
     if report.bounds:
         yield "<h2>Bounds</h2>"
@@ -62,10 +62,9 @@ def _rows(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _row(row: Row) -> list[str]:
-    ids = row.trace_id if row.span_id is None else f"{row.trace_id}/{row.span_id}"
     name = row.name if row.name == row.scorer else f"{row.name} ({row.scorer})"
     return [
-        f"<td>{escape(row.trace_name)}<br><code>{escape(ids)}</code></td>",
+        f"<td>{escape(row.subject.name)}<br><code>{escape(row.where)}</code></td>",
         _cell(name),
         f'<td class="{_class(row)}">{escape(row.verdict)}</td>',
         f'<td class="why">{escape(row.explanation)}{_stack(row)}</td>',

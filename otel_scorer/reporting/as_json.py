@@ -24,7 +24,7 @@ def as_jsonl(report: Report) -> str:
 def as_json(report: Report) -> str:
     """Return everything as one object; `results` holds what `as_jsonl` writes line by line."""
     document = {
-        "traces": report.trace_count,
+        "traces": len(report.subjects),
         "errors": report.error_count,
         "summary": [_summary(summary) for summary in report.summaries],
         "bounds": [{"name": bound.name, "found": bound.text, "missed": bound.is_missed} for bound in report.bounds],
@@ -37,15 +37,15 @@ def as_json(report: Report) -> str:
 def row_to_dict(row: Row) -> dict[str, Any]:
     """Return one line of `score --format jsonl`."""
     return {
-        "trace_id": row.trace_id,
+        "trace_id": row.subject.trace_id,
         "span_id": row.span_id,
         "scorer": row.scorer,
         "decision": str(row.outcome),
         "reason": row.reason,
         "revision": row.revision,
         "feedback": None if row.feedback is None else _feedback(row.feedback),
-        "close_reason": row.close_reason,
-        "complete": row.complete,
+        "close_reason": row.subject.close_reason,
+        "complete": row.subject.complete,
     }
 
 
@@ -60,6 +60,7 @@ def _summary(summary: Summary) -> dict[str, Any]:
         "name": summary.name,
         "mean": summary.mean,
         "values": summary.values,
+        "pass_rate": summary.pass_rate,
         "passed": summary.passed,
         "failed": summary.failed,
         "no_value": summary.no_value,

@@ -37,7 +37,7 @@ def as_junit(report: Report) -> str:
 
 
 def _case(row: Row) -> Element:
-    where = f"{row.trace_name} {row.trace_id}" + (f" {row.span_id}" if row.span_id else "")
+    where = f"{row.subject.name} {row.where}".rstrip()
     case = Element("testcase", classname=_text(row.scorer), name=_text(f"{row.name} [{where}]"))
     if row.is_error:
         error = row.feedback.error if row.feedback is not None else None

@@ -21,7 +21,7 @@ _SPECIAL: Final = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 def as_markdown(report: Report) -> str:
     """Return the summary, the bounds and what failed, each as a table."""
-    parts = [f"## otel-scorer: {report.trace_count} traces", ""]
+    parts = [f"## {_cell(report.title)}: {report.subject_count}", ""]
     parts += _table(HEADINGS, [cells(summary) for summary in report.summaries]) if report.summaries else ["No scores."]
     if report.bounds:
         marks = [[bound.name, bound.text, "missed" if bound.is_missed else "met"] for bound in report.bounds]
@@ -29,7 +29,7 @@ def as_markdown(report: Report) -> str:
     failures = report.failures
     if failures:
         rows = [
-            [f"{row.trace_name} {row.trace_id[:8]}", row.name, row.verdict, row.explanation]
+            [f"{row.subject.name} {row.where[:8]}".rstrip(), row.name, row.verdict, row.explanation]
             for row in failures[:_MAX_FAILURES]
         ]
         parts += ["", "### Failures and errors", "", *_table(("trace", "feedback", "verdict", "why"), rows)]

@@ -46,7 +46,7 @@ def as_table(report: Report, *, width: int = 100, color: bool = False) -> str:
 
 def _print(console: Console, report: Report) -> None:
     scorers = len({summary.scorer for summary in report.summaries})
-    console.print(Text(f"{_count(report.trace_count, 'trace')}, {_count(scorers, 'scorer')}", style="bold"))
+    console.print(Text(f"{report.subject_count}, {_count(scorers, 'scorer')}", style="bold"))
     if report.summaries:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
         for heading in HEADINGS:
@@ -71,7 +71,7 @@ def _print(console: Console, report: Report) -> None:
 
 def _print_failure(console: Console, row: Row) -> None:
     style = "bold red" if row.is_error else "red"
-    where = f"  {printable(row.trace_name)}  {row.trace_id}" + ("" if row.span_id is None else f"/{row.span_id}")
+    where = f"  {printable(row.subject.name)}  {row.where}".rstrip()
     console.print(
         Text.assemble("  ", (printable(row.verdict), style), f"  {printable(row.name)}", (where, "dim")), soft_wrap=True
     )

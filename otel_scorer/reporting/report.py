@@ -1,4 +1,4 @@
-"""What `score` found, in the one form that every output format is made from."""
+"""What was found, by `score` or `evaluate`: the one form that every output format is made from."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.feedback import Feedback
-    from otel_scorer.model.trace import Trace
+    from otel_scorer.reporting.subject import Subject
 
 __all__ = ["Bound", "Report", "Row", "Summary", "build_report", "number_of", "shown"]
 
@@ -35,8 +35,7 @@ class Row:
     One feedback, or one decision that has none.
 
     Attributes:
-        trace_id: 32 hex digits.
-        trace_name: Name of the trace's root.
+        subject: What was judged.
         span_id: The span that it is about: the target, else the root; None for a decision without a target.
         scorer: Name of the scorer.
         outcome: What became of the scorer.
@@ -44,12 +43,9 @@ class Row:
         revision: 1, or higher when late spans led to scoring again.
         feedback: What the scorer said.
         passed: Whether it passed; None: does not say.
-        close_reason: Why the trace was closed.
-        complete: Whether it looked complete.
     """
 
-    trace_id: str
-    trace_name: str
+    subject: Subject
     span_id: str | None
     scorer: str
     outcome: Outcome
@@ -57,8 +53,6 @@ class Row:
     revision: int
     feedback: Feedback | None
     passed: bool | None
-    close_reason: str | None
-    complete: bool
 
     @property
     def name(self) -> str:
@@ -78,6 +72,12 @@ class Row:
         if self.feedback.error is not None:
             return "Error"
         return shown(self.feedback.value)
+
+    @property
+    def where(self) -> str:
+        """What it is about, in ids: the trace's, with the span's behind a slash; empty for a row without a trace."""
+        ids = self.subject.trace_id or ""
+        return ids if self.span_id is None else f"{ids}/{self.span_id}"
 
     @property
     def explanation(self) -> str:
@@ -118,6 +118,12 @@ class Summary:
     def mean(self) -> float | None:
         """Mean of the numbers; None if there is none."""
         return math.fsum(self.numbers) / len(self.numbers) if self.numbers else None
+
+    @property
+    def pass_rate(self) -> float | None:
+        """Share of those that pass among those that pass or fail; None if there is neither."""
+        judged = self.passed + self.failed
+        return self.passed / judged if judged else None
 
     @property
     def values(self) -> int:
@@ -165,21 +171,29 @@ class Bound:
 @dataclass(frozen=True, slots=True)
 class Report:
     """
-    What `score` found.
+    What was found.
 
     Attributes:
-        rows: By trace start, scorer, target, feedback.
+        rows: By subject, scorer, target, feedback.
         summaries: One per scorer and feedback name, in the order of the scorers.
-        trace_count: Traces that were read.
+        subjects: What was judged, in order; some may have no row.
         bounds: What `--fail-under` and `--max-errors` asked for.
         problems: Parts of the input that could not be read.
+        title: What the report is about.
     """
 
     rows: list[Row]
     summaries: list[Summary]
-    trace_count: int
+    subjects: list[Subject]
     bounds: list[Bound] = field(default_factory=list[Bound])
     problems: list[str] = field(default_factory=list[str])
+    title: str = "otel-scorer"
+
+    @property
+    def subject_count(self) -> str:
+        """How many traces or rows were judged, in words."""
+        noun = "trace" if all(subject.trace_id is not None for subject in self.subjects) else "row"
+        return f"{len(self.subjects)} {noun}" + ("" if len(self.subjects) == 1 else "s")
 
     @property
     def error_count(self) -> int:
@@ -214,27 +228,29 @@ def shown(value: object) -> str:
 
 
 def build_report(
-    scored: Iterable[tuple[Trace, Sequence[Decision]]],
+    scored: Iterable[tuple[Subject, Sequence[Decision]]],
     *,
     fail_under: Sequence[tuple[str, float]] = (),
     max_errors: int | None = None,
     problems: Sequence[str] = (),
+    title: str = "otel-scorer",
 ) -> Report:
     """
     Sum up what was decided.
 
     Args:
-        scored: Traces in their order, with the decisions about them.
+        scored: What was judged, in order, with the decisions about it; read once.
         fail_under: Smallest means that are fine, by feedback name; no scored value at all counts as missed.
         max_errors: Errors that are fine; None: no limit.
         problems: Parts of the input that could not be read.
+        title: What the report is about.
     """
     rows: list[Row] = []
-    trace_count = 0
-    for trace, decisions in scored:
-        trace_count += 1
-        rows += [row for decision in decisions for row in _rows(trace, decision)]
-    report = Report(rows, _summaries(rows), trace_count, problems=list(problems))
+    subjects: list[Subject] = []
+    for subject, decisions in scored:
+        subjects.append(subject)
+        rows += [row for decision in decisions for row in _rows(subject, decision)]
+    report = Report(rows, _summaries(rows), subjects, problems=list(problems), title=title)
     report.bounds.extend(_mean_bound(name, least, rows) for name, least in fail_under)
     if max_errors is not None:
         found = report.error_count
@@ -242,14 +258,10 @@ def build_report(
     return report
 
 
-def _rows(trace: Trace, decision: Decision) -> list[Row]:
-    root = trace.root
-    root_id, root_name = (None, "") if root is None else (root.span_id, root.name)
-
+def _rows(subject: Subject, decision: Decision) -> list[Row]:
     def row(span_id: str | None, feedback: Feedback | None, *, passed: bool | None) -> Row:
         return Row(
-            trace_id=decision.trace_id,
-            trace_name=root_name,
+            subject=subject,
             span_id=span_id,
             scorer=decision.scorer,
             outcome=decision.outcome,
@@ -257,14 +269,12 @@ def _rows(trace: Trace, decision: Decision) -> list[Row]:
             revision=decision.revision,
             feedback=feedback,
             passed=passed,
-            close_reason=trace.close_reason,
-            complete=trace.is_complete,
         )
 
     if not decision.feedbacks:
         return [row(decision.span_id, None, passed=None)]
     return [
-        row(feedback.span_id or decision.span_id or root_id, feedback, passed=passed)
+        row(feedback.span_id or decision.span_id or subject.root_id, feedback, passed=passed)
         for feedback, passed in zip(decision.feedbacks, decision.passed, strict=True)
     ]
 
