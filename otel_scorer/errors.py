@@ -6,6 +6,7 @@ OtelScorerError
 │   └── AddressInUseError       a port that somebody else listens on
 ├── ScorerError                 a scorer that is declared or called in a way that cannot work
 ├── AssessmentValueError        a field of a Feedback or Expectation that cannot be meant
+├── StoreError                  a store that was opened cannot be read or written any more
 ├── RequestError                what a receiver tells its client
 │   ├── InvalidRequestError     nothing in the request is usable        400 / INVALID_ARGUMENT
 │   ├── RequestTooLargeError    over the size limit                     413 / RESOURCE_EXHAUSTED
@@ -33,6 +34,7 @@ __all__ = [
     "RequestTooLargeError",
     "RetryableError",
     "ScorerError",
+    "StoreError",
     "TooLargeError",
     "TransportError",
     "UnsupportedSignalError",
@@ -57,6 +59,10 @@ class ScorerError(OtelScorerError):
 
 class AssessmentValueError(OtelScorerError, ValueError):
     """A field of a Feedback, Expectation or AssessmentSource cannot be meant."""
+
+
+class StoreError(OtelScorerError):
+    """A store of traces that was opened cannot be read or written any more: full disk, damage, a lock."""
 
 
 class RequestError(OtelScorerError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from otel_scorer.config.environment import STORE_VARIABLE, store_path
 from otel_scorer.config.exporters import (
     ConsoleExporter,
     Exporter,
@@ -18,6 +19,7 @@ from otel_scorer.config.sample import generate_sample
 
 __all__ = [
     "OFF",
+    "STORE_VARIABLE",
     "AssemblySettings",
     "Config",
     "ConsoleExporter",
@@ -37,5 +39,6 @@ __all__ = [
     "load_config",
     "parse_bytes",
     "parse_duration",
+    "store_path",
     "without_password",
 ]
