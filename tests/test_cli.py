@@ -62,7 +62,7 @@ def test_scoring_prints_a_summary_and_what_failed() -> None:
     assert result.exit_code == 0
     assert result.stderr == ""
     assert result.stdout.startswith("3 traces, 3 scorers\n")
-    assert "Fail  tool_errors  travel_agent  503399e1cd4d101da199dc5dda15a9fb" in result.stdout
+    assert "False  tool_errors  travel_agent  503399e1cd4d101da199dc5dda15a9fb" in result.stdout
     assert "convert_currency" in result.stdout
     assert "\x1b" not in result.stdout
     assert not any(line.endswith(" ") for line in result.stdout.splitlines())
@@ -354,6 +354,6 @@ def test_there_are_colours_and_a_progress_bar_only_on_a_terminal(tmp_path: Path)
 
     assert code == 0
     assert b"scoring" in terminal
-    assert b"\x1b[31mFail" in terminal or b"\x1b[31m" in terminal
+    assert b"\x1b[31mFalse" in terminal or b"\x1b[31m" in terminal
     assert b"scoring" not in piped.stderr + piped.stdout
     assert b"\x1b" not in piped.stdout

@@ -234,8 +234,8 @@ def test_an_evaluation_span_is_read_back_as_the_feedback_that_it_was_made_of() -
 @pytest.mark.parametrize(
     ("verdict", "text"),
     [
-        (a_verdict(True, "pass"), "Pass"),
-        (a_verdict(False, "fail"), "Fail"),
+        (a_verdict(True, "pass"), "True"),
+        (a_verdict(False, "fail"), "False"),
         (a_verdict("yes", "pass"), "Pass"),
         (a_verdict("No", "fail"), "Fail"),
         (a_verdict(0.123456), "0.123"),
@@ -263,7 +263,7 @@ def test_a_trace_is_printed_as_a_tree_with_its_verdicts_below() -> None:
     assert [part[:2] for part in tree[1:]] == [["├─", "chat"], ["│", "└─"], ["└─", "search"]]
     assert re.fullmatch(r"invoke_agent +AGENT +1 s +OK +0{15}1 *", lines[2])
     assert "ERROR" in lines[4]
-    assert re.fullmatch(rf"Fail +polite +It was not +{verdict.span_id.hex()} *", lines[6])
+    assert re.fullmatch(rf"False +polite +It was not +{verdict.span_id.hex()} *", lines[6])
 
 
 def test_a_verdict_on_another_span_than_the_root_says_which_one() -> None:
@@ -409,7 +409,7 @@ def test_everything_on_the_screen_was_received_by_the_backend(tmp_path: Path) ->
     assert set(re.findall(r"\b[0-9a-f]{16}\b", done.stdout)) == set(ids)
     assert set(re.findall(r"\b[0-9a-f]{32}\b", done.stdout)) == {span["traceId"] for _, span in spans}
     assert sum(name == "otel_scorer" for name, _ in spans) == 5 * len(QUESTIONS)
-    assert {"Pass", "Fail", "no"} <= set(re.findall(r"^(\w+) ", done.stdout, re.MULTILINE))
+    assert {"True", "False", "no"} <= set(re.findall(r"^(\w+) ", done.stdout, re.MULTILINE))
 
 
 @pytest.mark.server

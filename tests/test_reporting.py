@@ -84,8 +84,9 @@ def report(trace: Trace) -> Report:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(True, "Pass"), (False, "Fail"), ("yes", "Pass"), ("No", "Fail"), (3, "3"), (0.25, "0.25"), (1.0, "1"),
-     ("maybe", "maybe"), (None, "no value"), ({"a": 1}, "{'a': 1}")],
+    [(True, "True"), (False, "False"), ("yes", "Pass"), ("No ", "Fail"), (3, "3"), (0.25, "0.25"), (1.0, "1"),
+     (1 / 3, "0.333333"), (12345678.0, "12345678"), (1e-9, "1e-09"), (1e300, "1e+300"),
+     ("maybe", "maybe"), (None, "no value"), ({"a": 1}, '{"a": 1}'), ([True, "ä"], '[true, "ä"]')],
 )  # fmt: skip
 def test_values_read_as_in_mlflow(value: object, text: str) -> None:
     assert shown(value) == text

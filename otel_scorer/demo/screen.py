@@ -164,7 +164,7 @@ def shown_value(verdict: Verdict) -> tuple[str, str]:
     """
     Return a verdict's value as people read it, and its style.
 
-    The rules are MLflow's: bool and yes/no are Pass or Fail, a number is a number, other text is itself.
+    The rules are MLflow's: yes/no are Pass or Fail, everything else is itself; the style says whether it passed.
     """
     if verdict.error_type is not None:
         return "Error", "bold yellow"

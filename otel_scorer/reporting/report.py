@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["Bound", "Report", "Row", "Summary", "build_report", "number_of", "shown"]
 
 _WORDS: Final = {"yes": 1.0, "no": 0.0}
+# Between these, six digits are not enough for the digits before the point.
+_LARGE, _HUGE = 1e6, 1e15
 # A scorer that did not get to a verdict although it should have.
 _BROKEN: Final = frozenset({
     Outcome.FAILED,
@@ -66,7 +69,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """The value as people read it: Pass, Fail, a number, text, `no value`, `no feedback`, or the outcome."""
+        """The value as people read it, `Error`, `no value`, `no feedback`, or what became of the scorer."""
         if self.feedback is None:
             return "no feedback" if self.outcome is Outcome.SCORED else str(self.outcome)
         if self.feedback.error is not None:
@@ -219,12 +222,21 @@ def number_of(value: object) -> float | None:
 
 
 def shown(value: object) -> str:
-    """Return a value as people read it; bool and yes/no read Pass and Fail, as in MLflow."""
+    """
+    Return a value as people read it.
+
+    The rules are MLflow's: yes and no read Pass and Fail, True and False as they are, and so do numbers (a float with
+    more than six digits is rounded), None is no value. Whether a verdict passed is another question: `Row.passed`.
+    """
     if value is None:
         return "no value"
-    if isinstance(value, bool | str) and (number := number_of(value)) is not None:
-        return "Pass" if number else "Fail"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    if isinstance(value, str):
+        return {1.0: "Pass", 0.0: "Fail"}.get(_WORDS.get(value.strip().lower(), math.nan), value)
+    if isinstance(value, float):
+        return f"{value:.0f}" if _LARGE <= abs(value) < _HUGE else f"{value:.6g}"
+    if isinstance(value, list | dict):
+        return json.dumps(value, ensure_ascii=False, default=str)
+    return str(value)
 
 
 def build_report(
