@@ -73,13 +73,20 @@ _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in 
 def __getattr__(name: str) -> Any:
     module = _HOME_OF.get(name)
     if module is None:
-        msg = f"module {__name__!r} has no attribute {name!r}"
-        raise AttributeError(msg)
+        raise AttributeError(_unknown(name))
     if name == "Trace":
         # `Trace.from_json` asks the dialects what attributes mean; they register themselves.
         import_module("otel_scorer.dialects")
     value = globals()[name] = getattr(import_module(module), name)
     return value
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, __all__, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"otel_scorer {__version__} has no {name!r}{hint}"
 
 
 def __dir__() -> list[str]:

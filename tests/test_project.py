@@ -139,6 +139,13 @@ def test_the_public_names_are_the_documented_ones() -> None:
     assert set(dir(otel_scorer)) >= PUBLIC_NAMES
 
 
+def test_a_name_that_is_not_there_is_answered_with_the_nearest_one() -> None:
+    with pytest.raises(AttributeError, match="has no 'Feedbak'; did you mean 'Feedback'"):
+        getattr(otel_scorer, "Feedbak")  # noqa: B009 - as a type checker sees it, this cannot be written
+    with pytest.raises(AttributeError, match=r"has no '_repr_html_'$"):
+        getattr(otel_scorer, "_repr_html_")  # noqa: B009 - likewise
+
+
 def test_tests_run_against_this_tree() -> None:
     where = run_python("import otel_scorer; print(otel_scorer.__file__)").strip()
 

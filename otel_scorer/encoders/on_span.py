@@ -1,35 +1,45 @@
 """
 Verdicts on the span they are about, while it has not been sent yet: attributes and span events.
 
-Attributes are flat, `otel_scorer.<name>.value`, `.label`, `.explanation` and `.error`; an event is OTel GenAI's
-`gen_ai.evaluation.result`, one per feedback.
+Attributes are flat, `otel_scorer.<name>.value`, `.label`, `.explanation`, `.error`, `.source.*` and `.metadata.*`; an
+event is OTel GenAI's `gen_ai.evaluation.result`, one per feedback.
 """
 
 from __future__ import annotations
 
+import itertools
+import logging
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.encoders.verdict import AttributeScalar, Verdict, attribute_name, value_text
+from otel_scorer.encoders.verdict import MAX_NAME, AttributeScalar, Verdict, attribute_name, value_text
 from otel_scorer.model.wire import field, fixed64_field, key_value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
 __all__ = ["EVENT_NAME", "encode_attributes", "encode_event", "event_attributes", "span_attributes"]
 
+logger = logging.getLogger(__name__)
+
 EVENT_NAME: Final = "gen_ai.evaluation.result"
-_PARTS: Final = (".value", ".label", ".explanation", ".error")
+_WARNINGS: Final = 1000
+_warned: set[tuple[str, str]] = set()
 
 
 def span_attributes(
     verdicts: Iterable[Verdict], *, close_reason: str | None, complete: bool | None
 ) -> dict[str, AttributeScalar]:
-    """Return the attributes that the verdicts add to their common target. Of equal names the last one counts."""
+    """
+    Return the attributes that the verdicts add to their common target.
+
+    Where two names become the same key, or are the same, the second one's key ends in `_2` and so on, so that nothing
+    is lost; `.name` says the name wherever the key does not.
+    """
+    given = list(verdicts)
     attributes: dict[str, AttributeScalar] = {}
-    for verdict in verdicts:
-        prefix = f"otel_scorer.{attribute_name(verdict.name)}"
-        for part in _PARTS:
-            attributes.pop(prefix + part, None)
+    metadata: dict[str, AttributeScalar] = {}
+    for verdict, key in zip(given, _keys([verdict.name for verdict in given]), strict=True):
+        prefix = f"otel_scorer.{key}"
         value = verdict.score if verdict.value is None else verdict.value
         if value is not None:
             attributes[prefix + ".value"] = value
@@ -39,11 +49,53 @@ def span_attributes(
             attributes[prefix + ".explanation"] = verdict.explanation
         if verdict.error_type is not None:
             attributes[prefix + ".error"] = verdict.error_type
+        if key != verdict.name:
+            attributes[prefix + ".name"] = verdict.name
+        attributes[prefix + ".source.type"] = verdict.source_type
+        attributes[prefix + ".source.id"] = verdict.source_id
+        for name, text in verdict.metadata:
+            metadata[f"{prefix}.metadata.{name}"] = text
     if attributes and close_reason is not None:
         attributes["otel_scorer.close_reason"] = close_reason
     if attributes and complete is not None:
         attributes["otel_scorer.complete"] = complete
-    return attributes
+    # A verdict that happens to be called `<another one>.metadata` wins over that one's metadata.
+    return metadata | attributes if metadata else attributes
+
+
+def _keys(names: Sequence[str]) -> list[str]:
+    """Return what stands for each name in attribute keys, each only once."""
+    plain = [attribute_name(name) for name in names]
+    taken = set(plain)
+    if len(taken) == len(plain):
+        return plain
+    used: set[str] = set()
+    keys: list[str] = []
+    for name, key in zip(names, plain, strict=True):
+        free = key
+        if key in used:
+            free = next(candidate for candidate in _numbered(key) if candidate not in taken)
+            taken.add(free)
+            _warn_of_shared_key(name, key, free)
+        used.add(free)
+        keys.append(free)
+    return keys
+
+
+def _numbered(key: str) -> Iterator[str]:
+    return (f"{key[: MAX_NAME - len(end)]}{end}" for end in (f"_{number}" for number in itertools.count(2)))
+
+
+def _warn_of_shared_key(name: str, key: str, instead: str) -> None:
+    """Say once per name and key; names may be made up per trace, so not for ever."""
+    if (name, key) not in _warned and len(_warned) < _WARNINGS:
+        _warned.add((name, key))
+        logger.warning(
+            "Feedback %r: another one on its span has the attributes otel_scorer.%s.*; this one is called %s there",
+            name,
+            key,
+            instead,
+        )
 
 
 def event_attributes(verdict: Verdict) -> dict[str, AttributeScalar]:

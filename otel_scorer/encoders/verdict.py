@@ -22,14 +22,14 @@ from otel_scorer.telemetry import count
 if TYPE_CHECKING:
     from otel_scorer.model.feedback import Feedback
 
-__all__ = ["AttributeScalar", "Explanations", "Verdict", "attribute_name", "value_text", "verdicts_of"]
+__all__ = ["MAX_NAME", "AttributeScalar", "Explanations", "Verdict", "attribute_name", "value_text", "verdicts_of"]
 
 AttributeScalar = str | bool | int | float
 
 _CAPPED_CHARACTERS: Final = 2_048
 _FULL_CHARACTERS: Final = 32_768
 _TRUNCATED: Final = " [truncated]"
-_MAX_NAME: Final = 128
+MAX_NAME: Final = 128
 _UNUSUAL: Final = re.compile(r"[^A-Za-z0-9_.\-/]+")
 _LABELS: Final = {True: "pass", False: "fail"}
 _VERDICT_WORDS: Final = {"yes": 1.0, "no": 0.0}
@@ -129,7 +129,7 @@ def attribute_name(name: str) -> str:
     The rule: runs of anything but ASCII letters, digits, `_`, `.`, `-` and `/` become one `_`; at most 128 characters;
     an empty name is `unnamed`.
     """
-    return _UNUSUAL.sub("_", name)[:_MAX_NAME] or "unnamed"
+    return _UNUSUAL.sub("_", name)[:MAX_NAME] or "unnamed"
 
 
 @lru_cache(maxsize=1024)

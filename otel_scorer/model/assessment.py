@@ -22,6 +22,7 @@ __all__ = [
     "AssessmentError",
     "AssessmentSource",
     "AssessmentSourceType",
+    "as_text",
     "json_value",
     "present",
     "required_key",
@@ -29,6 +30,10 @@ __all__ = [
 
 STACK_TRACE_LIMIT: Final = 10_000
 """Characters of a stack trace that are kept, from its end. MLflow's limit."""
+
+# The years that RFC 3339 can write: 1 to 9999.
+_EARLIEST_MS: Final = -62_135_596_800_000
+_LATEST_MS: Final = 253_402_300_799_999
 
 _TRUNCATED: Final = "[Stack trace is truncated]\n...\n"
 
@@ -50,7 +55,7 @@ class AssessmentSource:
 
     Args:
         source_type: An `AssessmentSourceType` or its name in any case.
-        source_id: Which judge, person or piece of code.
+        source_id: Which judge, person or piece of code; None: `default`.
 
     Raises:
         AssessmentValueError: There is no such source type.
@@ -62,6 +67,9 @@ class AssessmentSource:
     def __post_init__(self) -> None:
         if type(self.source_type) is not AssessmentSourceType:
             object.__setattr__(self, "source_type", _source_type(self.source_type))
+        if type(self.source_id) is not str:
+            given = cast("object", self.source_id)
+            object.__setattr__(self, "source_id", "default" if given is None else str(given))
 
     def to_dictionary(self) -> dict[str, str]:
         """Return `source_type` and `source_id` as strings."""
@@ -70,7 +78,7 @@ class AssessmentSource:
     @classmethod
     def from_dictionary(cls, data: Mapping[str, Any]) -> AssessmentSource:
         """Read back what `to_dictionary` returned."""
-        return cls(required_key(data, "source_type", "an assessment source"), data.get("source_id") or "default")
+        return cls(required_key(data, "source_type", "an assessment source"), data.get("source_id", "default"))
 
 
 def _source_type(given: object) -> AssessmentSourceType:
@@ -106,6 +114,11 @@ class AssessmentError:
     stack_trace: str | None = None
 
     def __post_init__(self) -> None:
+        # `AssessmentError("Failed", error)` with the exception itself is easily written: all of it becomes text here.
+        for field in ("error_code", "error_message", "stack_trace"):
+            given: object = getattr(self, field)
+            if type(given) is not str and (given is not None or field == "error_code"):
+                object.__setattr__(self, field, "" if given is None else as_text(given))
         if self.stack_trace is not None and len(self.stack_trace) > STACK_TRACE_LIMIT:
             kept = self.stack_trace[len(_TRUNCATED) - STACK_TRACE_LIMIT :]
             object.__setattr__(self, "stack_trace", _TRUNCATED + kept)
@@ -113,7 +126,7 @@ class AssessmentError:
     @classmethod
     def from_exception(cls, error: BaseException) -> AssessmentError:
         """Describe an exception: class name, message and stack."""
-        return cls(type(error).__name__, _message(error), "".join(traceback.format_exception(error)))
+        return cls(type(error).__name__, as_text(error), "".join(traceback.format_exception(error)))
 
     def to_dictionary(self) -> dict[str, str]:
         """Return what is set."""
@@ -132,10 +145,11 @@ class AssessmentError:
         )
 
 
-def _message(error: BaseException) -> str:
+def as_text(value: object) -> str:
+    """Return `str(value)`, whatever happens in it."""
     try:
-        return str(error)
-    except Exception as broken:  # noqa: BLE001 - the exception is a scorer's, and so is its __str__
+        return str(value)
+    except Exception as broken:  # noqa: BLE001 - the value is a scorer's, such as an exception, and so is its __str__
         return f"(its message cannot be shown: {type(broken).__name__})"
 
 
@@ -199,8 +213,18 @@ class Assessment:
             raise AssessmentValueError(msg)
         if self.create_time_ms is None:
             self.create_time_ms = time.time_ns() // 1_000_000
+        else:
+            _check_time(self.name, self.create_time_ms)
         if self.last_update_time_ms is None:
             self.last_update_time_ms = self.create_time_ms
+        else:
+            _check_time(self.name, self.last_update_time_ms)
+
+
+def _check_time(name: str, moment: object) -> None:
+    if type(moment) is not int or not _EARLIEST_MS <= moment <= _LATEST_MS:
+        msg = f"A time of assessment {name!r} must be milliseconds since the epoch, got {moment!r}"
+        raise AssessmentValueError(msg)
 
 
 def json_value(value: Any, owner: str) -> Any:
@@ -213,7 +237,7 @@ def json_value(value: Any, owner: str) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float) and math.isfinite(value):
-        return value
+        return float(value)
     if isinstance(value, list | tuple):
         return [json_value(item, owner) for item in cast("list[Any]", value)]
     if isinstance(value, Mapping):

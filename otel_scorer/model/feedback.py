@@ -21,6 +21,7 @@ from otel_scorer.model.assessment import (
     AssessmentError,
     AssessmentSource,
     AssessmentSourceType,
+    as_text,
     json_value,
     present,
     required_key,
@@ -105,6 +106,11 @@ class Feedback(Assessment):
         return
 
     @property
+    def issue(self) -> None:
+        """Nothing: this is a Feedback."""
+        return
+
+    @property
     def error_code(self) -> str | None:
         """The error's code, if there is an error."""
         return None if self.error is None else cast("AssessmentError", self.error).error_code
@@ -132,7 +138,8 @@ class Feedback(Assessment):
         body: dict[str, Any] = {"value": json_value(self.value, f"Feedback {self.name!r}")}
         if self.error is not None:
             body["error"] = cast("AssessmentError", self.error).to_dictionary()
-        return {"feedback": body} | present(rationale=self.rationale, overrides=self.overrides, valid=self.valid)
+        rationale = None if self.rationale is None else as_text(self.rationale)
+        return {"feedback": body} | present(rationale=rationale, overrides=self.overrides, valid=self.valid)
 
 
 @dataclass(slots=True)
@@ -174,6 +181,31 @@ class Expectation(Assessment):
 
     @property
     def feedback(self) -> None:
+        """Nothing: this is an Expectation."""
+        return
+
+    @property
+    def issue(self) -> None:
+        """Nothing: this is an Expectation."""
+        return
+
+    @property
+    def rationale(self) -> None:
+        """Nothing, as `error`, `overrides` and `valid`: code that goes through assessments need not tell the kinds."""
+        return
+
+    @property
+    def error(self) -> None:
+        """Nothing: this is an Expectation."""
+        return
+
+    @property
+    def overrides(self) -> None:
+        """Nothing: this is an Expectation."""
+        return
+
+    @property
+    def valid(self) -> None:
         """Nothing: this is an Expectation."""
         return
 
@@ -223,7 +255,7 @@ def assessment_from_dictionary(data: Mapping[str, Any]) -> Feedback | Expectatio
     }
     assessment: Feedback | Expectation
     if "feedback" in data:
-        body = data["feedback"]
+        body = _body_of(data, "feedback")
         error = body.get("error")
         assessment = Feedback(
             name,
@@ -235,7 +267,7 @@ def assessment_from_dictionary(data: Mapping[str, Any]) -> Feedback | Expectatio
             **shared,
         )
     elif "expectation" in data:
-        assessment = Expectation(name, _expected(data["expectation"]), **shared)
+        assessment = Expectation(name, _expected(_body_of(data, "expectation")), **shared)
     else:
         msg = f"Assessment {name!r} has neither `feedback` nor `expectation`"
         raise AssessmentValueError(msg)
@@ -243,9 +275,23 @@ def assessment_from_dictionary(data: Mapping[str, Any]) -> Feedback | Expectatio
     return assessment
 
 
+def _body_of(data: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    body = data[kind]
+    if not isinstance(body, dict):
+        msg = f"`{kind}` of an assessment is {body!r:.80}, expected a dict"
+        raise AssessmentValueError(msg)
+    return cast("dict[str, Any]", body)
+
+
 def _expected(body: Mapping[str, Any]) -> Any:
     serialized = body.get("serialized_value")
-    return body.get("value") if serialized is None else json.loads(serialized["value"])
+    if serialized is None:
+        return body.get("value")
+    try:
+        return json.loads(serialized["value"])
+    except (KeyError, TypeError, ValueError) as error:
+        msg = f"`serialized_value` of an expectation is not JSON text: {error!r}"
+        raise AssessmentValueError(msg) from None
 
 
 def _error(given: object) -> AssessmentError:
@@ -263,7 +309,8 @@ def _milliseconds(text: str | None) -> int | None:
     if text is None:
         return None
     try:
-        return round(datetime.fromisoformat(text).timestamp() * 1000)
+        moment = datetime.fromisoformat(text)
+        return int(moment.replace(microsecond=0).timestamp()) * 1000 + moment.microsecond // 1000
     except (TypeError, ValueError):
         msg = f"Not a time in RFC 3339 form: {text!r}"
         raise AssessmentValueError(msg) from None

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from otel_scorer.model.facts import MISSING, LogRecord, Scope, SpanEvent, SpanKind, SpanLink, SpanStatusCode
-from otel_scorer.model.span import Span
+from otel_scorer.model.span import BYTES_KEY, MAP_KEY, Span
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -206,8 +206,11 @@ def _from_plain(value: Any) -> AttributeValue:
         return [_from_plain(item) for item in cast("Sequence[Any]", value)]
     if isinstance(value, Mapping):
         pairs = cast("Mapping[str, Any]", value)
-        encoded = _bytes_of(pairs["base64"]) if list(pairs) == ["base64"] else None
-        return {key: _from_plain(item) for key, item in pairs.items()} if encoded is None else encoded
+        if list(pairs) == [MAP_KEY] and isinstance(pairs[MAP_KEY], Mapping):
+            pairs = cast("Mapping[str, Any]", pairs[MAP_KEY])
+        elif list(pairs) == [BYTES_KEY] and (encoded := _bytes_of(pairs[BYTES_KEY])) is not None:
+            return encoded
+        return {key: _from_plain(item) for key, item in pairs.items()}
     msg = f"An attribute is {value!r:.{_LONGEST_SHOWN}}, which is nothing that a span can hold"
     raise ValueError(msg)
 

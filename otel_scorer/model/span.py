@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_scorer.model.facts import MISSING, SpanStatus, SpanStatusCode
 
@@ -19,7 +19,13 @@ if TYPE_CHECKING:
     from otel_scorer.model.reader import Reader
     from otel_scorer.model.trace import Trace
 
-__all__ = ["Span"]
+__all__ = ["BYTES_KEY", "MAP_KEY", "Span"]
+
+BYTES_KEY: Final = "base64"
+"""In plain data, bytes are a dict with only this key."""
+
+MAP_KEY: Final = "kvlist"
+"""In plain data, a map that could be taken for bytes, or for this, is a dict with only this key."""
 
 
 class Span(ABC):
@@ -191,7 +197,7 @@ class Span(ABC):
         return value if isinstance(value, str) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything that was recorded as plain JSON data (bytes as `{"base64": ...}`)."""
+        """Return everything that was recorded as plain JSON data (see `BYTES_KEY`)."""
         code, description = self._raw_status()
         return {
             "trace_id": self.trace_id,
@@ -244,9 +250,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bytes):
         import base64
 
-        return {"base64": base64.b64encode(value).decode()}
+        return {BYTES_KEY: base64.b64encode(value).decode()}
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in cast("Mapping[str, Any]", value).items()}
+        plain = {key: _plain(item) for key, item in cast("Mapping[str, Any]", value).items()}
+        return {MAP_KEY: plain} if list(plain) in ([BYTES_KEY], [MAP_KEY]) else plain
     if isinstance(value, list | tuple):
         return [_plain(item) for item in cast("Sequence[Any]", value)]
     return value

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import pydantic
 from pydantic import ValidationError
 
 from otel_scorer.errors import ConfigError, ScorerError
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["ENTRY_POINT_GROUP", "ScorerSpec", "load_scorers"]
 
 ENTRY_POINT_GROUP: Final = "otel_scorer.scorers"
+
+# What refuses a scorer class that cannot work stands here and in pydantic; to blame is the line with the class.
+_MACHINERY: Final = (str(Path(__file__).parent), str(Path(pydantic.__file__).parent), "<frozen ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +231,8 @@ def _import_problem(reference: str, error: BaseException) -> str:
 
 
 def _is_machinery(filename: str) -> bool:
-    return filename == __file__ or filename.startswith("<frozen importlib") or filename == importlib.__file__
+    """Whether a frame is neither the user's nor of a library that the user called."""
+    return filename.startswith(_MACHINERY) or filename == importlib.__file__
 
 
 def _attribute(module: ModuleType, path: str, reference: str) -> Any:

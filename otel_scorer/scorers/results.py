@@ -7,12 +7,15 @@ are errors, and numpy's scalars are unwrapped without importing numpy.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Final, cast
 
 from otel_scorer.errors import ScorerError
+from otel_scorer.model.assessment import as_text
 from otel_scorer.model.feedback import (
     DEFAULT_FEEDBACK_NAME,
     AssessmentError,
@@ -24,7 +27,13 @@ from otel_scorer.scorers.text import compact_json
 
 __all__ = ["InvalidResultError", "code_source", "error_feedback", "feedbacks_of"]
 
+logger = logging.getLogger(__name__)
+
 _LEGACY_NAME_KEY: Final = "_user_defined_assessment_name"
+# Lists and dicts in a value, one inside the other; a value that contains itself ends here.
+_DEEPEST: Final = 16
+_WARNINGS: Final = 1000
+_warned: set[tuple[str, str]] = set()
 _sources: dict[str, AssessmentSource] = {}
 
 
@@ -72,7 +81,10 @@ def feedbacks_of(result: object, scorer_name: str) -> tuple[Feedback, ...]:
     if isinstance(result, list):
         items = cast("list[object]", result)
         if all(isinstance(item, Feedback) for item in items):
-            return tuple(_finished(cast("Feedback", item), scorer_name) for item in items)
+            found = tuple([_finished(cast("Feedback", item), scorer_name) for item in items])
+            if len({(feedback.name, feedback.span_id) for feedback in found}) < len(found):
+                _warn_of_duplicates(found, scorer_name)
+            return found
     try:
         return (Feedback(scorer_name, _scalar(cast("object", result)), None, code_source(scorer_name)),)
     except _NotFiniteError as error:
@@ -99,13 +111,17 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
     metadata = _metadata(feedback.metadata)
     rationale = feedback.rationale
     if rationale is not None and type(rationale) is not str:
-        rationale = str(cast("object", rationale))
+        rationale = as_text(rationale)
+    span_id = feedback.span_id
+    if span_id is not None and type(span_id) is not str:
+        span_id = _span_id(span_id)
     if (
         name is feedback.name
         and value is feedback.value
         and error is feedback.error
         and metadata is feedback.metadata
         and rationale is feedback.rationale
+        and span_id is feedback.span_id
     ):
         return feedback
     return Feedback(
@@ -115,13 +131,27 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
         feedback.source,
         feedback.trace_id,
         metadata,
-        feedback.span_id,
+        span_id,
         feedback.create_time_ms,
         feedback.last_update_time_ms,
         rationale,
         feedback.overrides,
         feedback.valid,
     )
+
+
+def _span_id(given: object) -> str:
+    """Return a span's id as hex digits; the OpenTelemetry SDK has it as an integer."""
+    return f"{given:016x}" if isinstance(given, int) else str(given)
+
+
+def _warn_of_duplicates(feedbacks: Sequence[Feedback], scorer_name: str) -> None:
+    """Say once per scorer and name that a list names something twice; all of them are kept."""
+    names = Counter((feedback.name, feedback.span_id) for feedback in feedbacks)
+    for name in sorted({name for (name, _), number in names.items() if number > 1}):
+        if (scorer_name, name) not in _warned and len(_warned) < _WARNINGS:
+            _warned.add((scorer_name, name))
+            logger.warning("Scorer %r returned several feedbacks called %r; all of them are kept", scorer_name, name)
 
 
 def _final_name(feedback: Feedback, scorer_name: str) -> str:
@@ -133,19 +163,21 @@ def _final_name(feedback: Feedback, scorer_name: str) -> str:
     return feedback.name if type(feedback.name) is str else str(feedback.name)
 
 
-def _value(value: object) -> object:
+def _value(value: object, depth: int = 0) -> object:
     """
     Return a feedback's value in plain types.
 
     Raises:
-        TypeError: It is neither None, a scalar, a list of scalars nor a dict of str to scalars.
+        TypeError: It is neither None, a scalar, nor a list or dict of these.
     """
     if value is None or value is True or value is False or type(value) is str:
         return value
+    if isinstance(value, list | tuple | Mapping) and depth == _DEEPEST:
+        raise TypeError(_describe(cast("object", value)))
     if isinstance(value, list | tuple):
-        return [_scalar(item) for item in cast("list[object]", value)]
+        return [_value(item, depth + 1) for item in cast("list[object]", value)]
     if isinstance(value, Mapping):
-        return {str(key): _scalar(item) for key, item in cast("Mapping[object, object]", value).items()}
+        return {str(key): _value(item, depth + 1) for key, item in cast("Mapping[object, object]", value).items()}
     return _scalar(value)
 
 

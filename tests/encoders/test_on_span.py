@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
@@ -12,7 +13,7 @@ from tests.strategies import span_messages
 
 from otel_scorer.encoders.on_span import encode_attributes, encode_event, event_attributes, span_attributes
 from otel_scorer.encoders.verdict import verdicts_of
-from otel_scorer.model.feedback import AssessmentError, Feedback
+from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
 from otel_scorer.model.wire import enrich_span
 from otel_scorer.testing import EPOCH_NS, make_span
 
@@ -20,6 +21,10 @@ from otel_scorer.testing import EPOCH_NS, make_span
 def attributes(*feedbacks: Any, **options: Any) -> dict[str, Any]:
     verdicts = verdicts_of(a_decision(*feedbacks, **options))
     return dict(span_attributes(verdicts, close_reason="root_quiet", complete=True))
+
+
+def source(name: str) -> dict[str, str]:
+    return {f"otel_scorer.{name}.source.type": "CODE", f"otel_scorer.{name}.source.id": "default"}
 
 
 def test_a_verdict_is_flat_attributes_under_its_name() -> None:
@@ -34,11 +39,16 @@ def test_a_verdict_is_flat_attributes_under_its_name() -> None:
         "otel_scorer.is_good.value": True,
         "otel_scorer.is_good.label": "pass",
         "otel_scorer.is_good.explanation": "fine",
+        "otel_scorer.is_good.name": "is good",
+        **source("is_good"),
         "otel_scorer.speed.value": 0.5,
+        **source("speed"),
         "otel_scorer.tone.value": "kind",
         "otel_scorer.tone.label": "kind",
+        **source("tone"),
         "otel_scorer.broken.explanation": "bad",
         "otel_scorer.broken.error": "ValueError",
+        **source("broken"),
         "otel_scorer.close_reason": "root_quiet",
         "otel_scorer.complete": True,
     }
@@ -47,17 +57,60 @@ def test_a_verdict_is_flat_attributes_under_its_name() -> None:
 def test_a_verdict_without_a_value_is_its_explanation() -> None:
     assert attributes(Feedback("q", None, rationale="no tools")) == {
         "otel_scorer.q.explanation": "no tools",
+        **source("q"),
         "otel_scorer.close_reason": "root_quiet",
         "otel_scorer.complete": True,
     }
 
 
-def test_of_equal_names_the_last_one_counts_and_leaves_nothing_of_the_others() -> None:
-    found = attributes(Feedback("q", True, rationale="old"), Feedback("q.x", 1), Feedback("q", 2))
+def test_source_and_metadata_are_carried() -> None:
+    made = Feedback("q", 1, source=AssessmentSource("HUMAN", "ann"), metadata={"team": "red", "n": 2})
 
-    assert found["otel_scorer.q.value"] == 2
-    assert not {"otel_scorer.q.label", "otel_scorer.q.explanation"} & found.keys()
-    assert found["otel_scorer.q.x.value"] == 1
+    found = attributes(made)
+
+    assert (found["otel_scorer.q.source.type"], found["otel_scorer.q.source.id"]) == ("HUMAN", "ann")
+    assert (found["otel_scorer.q.metadata.team"], found["otel_scorer.q.metadata.n"]) == ("red", "2")
+
+
+def test_equal_names_are_all_kept_under_keys_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
+    found = attributes(Feedback("same", True, rationale="old"), Feedback("same.x", 1), Feedback("same", 2))
+
+    assert (found["otel_scorer.same.value"], found["otel_scorer.same.explanation"]) == (True, "old")
+    assert (found["otel_scorer.same_2.value"], found["otel_scorer.same_2.name"]) == (2, "same")
+    assert found["otel_scorer.same.x.value"] == 1
+    assert "otel_scorer.same.name" not in found
+    assert ["same_2" in message for message in caplog.messages] == [True]
+
+
+def test_names_that_become_equal_are_all_kept_and_no_other_key_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    names = ["is it", "is_it_2", "is?it", "is_it"]
+
+    found = attributes(*(Feedback(name, index) for index, name in enumerate(names)))
+
+    values = {key: value for key, value in found.items() if key.endswith(".value")}
+    assert values == {
+        "otel_scorer.is_it.value": 0,
+        "otel_scorer.is_it_2.value": 1,
+        "otel_scorer.is_it_3.value": 2,
+        "otel_scorer.is_it_4.value": 3,
+    }
+    assert [found[f"otel_scorer.is_it{end}.name"] for end in ("", "_3", "_4")] == ["is it", "is?it", "is_it"]
+    assert len(caplog.messages) == 2
+
+
+def test_a_verdict_called_like_the_metadata_of_another_is_not_lost() -> None:
+    found = attributes(Feedback("a.metadata", 5), Feedback("a", 1, metadata={"value": "x", "k": "v"}))
+
+    assert (found["otel_scorer.a.metadata.value"], found["otel_scorer.a.metadata.k"]) == (5, "v")
+
+
+@given(st.lists(st.text("ab _2é", max_size=130), max_size=12))
+def test_no_verdict_is_lost_whatever_the_names(names: list[str]) -> None:
+    found = attributes(*(Feedback(name, index) for index, name in enumerate(names)))
+
+    values = [value for key, value in found.items() if key.endswith(".value")]
+    assert sorted(values) == list(range(len(names)))
+    assert max((len(key) for key in found if key.endswith(".value")), default=0) <= 128 + len("otel_scorer..value")
 
 
 def test_without_verdicts_there_are_no_attributes() -> None:

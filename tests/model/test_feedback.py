@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -69,6 +70,14 @@ def test_an_exception_whose_message_fails_is_still_described() -> None:
     assert "cannot be shown" in str(error.error_message)
 
 
+def test_what_is_no_text_in_an_error_or_source_becomes_text() -> None:
+    error = AssessmentError(3, KeyError("k"))  # type: ignore[arg-type] # deliberately
+
+    assert (error.error_code, error.error_message, error.stack_trace) == ("3", "'k'", None)
+    assert AssessmentSource("CODE", 7).source_id == "7"  # type: ignore[arg-type] # deliberately
+    assert AssessmentSource("CODE", None).source_id == "default"  # type: ignore[arg-type] # MLflow allows it
+
+
 def test_a_long_stack_keeps_its_end() -> None:
     error = AssessmentError("E", stack_trace="a" * STACK_TRACE_LIMIT + "the end")
 
@@ -107,6 +116,15 @@ def test_the_old_name_of_a_judge_is_understood() -> None:
         (lambda: Feedback.from_dictionary(Expectation("e", 1).to_dictionary()), "is an expectation"),
         (lambda: Expectation.from_dictionary(Feedback("f", 1).to_dictionary()), "is a feedback"),
         (lambda: Feedback.from_dictionary(Feedback().to_dictionary() | {"create_time": "soon"}), "RFC 3339"),
+        (lambda: Feedback(create_time_ms=1.5), "milliseconds"),  # type: ignore[arg-type] # deliberately
+        (lambda: Feedback(create_time_ms=True), "milliseconds"),
+        (lambda: Expectation("e", 1, last_update_time_ms=10**18), "milliseconds"),
+        (lambda: Feedback.from_dictionary({"assessment_name": "a", "feedback": 1}), "expected a dict"),
+        (lambda: Expectation.from_dictionary({"assessment_name": "a", "expectation": [1]}), "expected a dict"),
+        (
+            lambda: Expectation.from_dictionary({"assessment_name": "a", "expectation": {"serialized_value": "1"}}),
+            "not JSON text",
+        ),
     ],
 )
 def test_what_cannot_be_meant_is_refused(make: object, message: str) -> None:
@@ -161,6 +179,20 @@ def test_what_is_none_is_left_out_of_the_plain_form() -> None:
     }
 
 
+def test_the_plain_form_is_plain_also_where_the_fields_are_not() -> None:
+    made = Feedback("a", np.float64(0.5), rationale=ValueError("odd"))  # type: ignore[arg-type] # deliberately
+
+    plain = made.to_dictionary()
+
+    assert (type(plain["feedback"]["value"]), plain["rationale"]) == (float, "odd")
+
+
+def test_times_are_read_to_the_millisecond_that_they_are_in() -> None:
+    plain = Feedback("a", 1).to_dictionary() | {"create_time": "1970-01-01T00:00:01.001999999Z"}
+
+    assert Feedback.from_dictionary(plain).create_time_ms == 1001
+
+
 @given(value=VALUES, rationale=st.none() | st.text(), created=st.integers(0, 4_000_000_000_000))
 def test_a_feedback_survives_its_plain_form_with_ints_as_ints(
     value: object, rationale: str | None, created: int
@@ -202,3 +234,5 @@ def test_both_kinds_can_be_read_the_way_mlflow_is_read() -> None:
     assert (feedback.feedback.value, feedback.expectation) == (1, None)
     assert (expectation.expectation.value, expectation.feedback) == (2, None)
     assert (feedback.assessment_type, expectation.assessment_type) == ("feedback", "expectation")
+    assert feedback.issue is expectation.issue is None
+    assert (expectation.rationale, expectation.error, expectation.overrides, expectation.valid) == (None,) * 4

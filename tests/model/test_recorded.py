@@ -59,6 +59,11 @@ def test_a_stored_span_reads_as_the_one_that_was_stored(message: SpanMessage) ->
         {"base64": "YQ"},
         {"base64": 5},
         {"base64": {}},
+        {"base64": "YWJj"},
+        {"base64": b"x"},
+        {"kvlist": 1},
+        {"kvlist": {"base64": "YWJj"}},
+        [{"k": {"base64": "YWJj"}}],
     ],
 )
 def test_bytes_come_back_and_a_map_that_only_looks_like_them_stays_a_map(value: Any) -> None:

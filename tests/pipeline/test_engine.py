@@ -253,6 +253,8 @@ def test_holding_the_root_children_leave_at_once_and_the_root_with_its_verdicts(
             "otel_scorer.check.value",
             "otel_scorer.check.label",
             "otel_scorer.check.explanation",
+            "otel_scorer.check.source.type",
+            "otel_scorer.check.source.id",
             "otel_scorer.close_reason",
             "otel_scorer.complete",
         }

@@ -146,6 +146,14 @@ def test_entry_points_are_found_by_their_name(folder: Path, monkeypatch: pytest.
         names("broken")
 
 
+def test_a_scorer_class_that_cannot_work_is_blamed_on_its_own_line(folder: Path) -> None:
+    file = folder / "bad.py"
+    file.write_text("from otel_scorer import Scorer\n\n\nclass Bad(Scorer):\n    results = []\n")
+
+    with pytest.raises(ConfigError, match=rf"ScorerDefinitionError in {file}, line 4: Scorer class 'Bad' sets"):
+        load_scorers([str(file)])
+
+
 def test_files_of_one_name_do_not_get_in_each_others_way(folder: Path) -> None:
     other = folder / "other"
     other.mkdir()

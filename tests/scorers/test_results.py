@@ -122,7 +122,33 @@ def test_a_value_that_cannot_be_sent_is_an_error_that_keeps_name_and_rationale()
 def test_lists_and_dicts_of_scalars_are_values() -> None:
     assert only(Feedback(value=(1, np.float32(0.5), "a"))).value == [1, 0.5, "a"]
     assert only(Feedback(value={1: True})).value == {"1": True}
-    assert only(Feedback(value=[[1]])).error_code == "INVALID_VALUE"
+    assert only(Feedback(value={"a": [{"b": None}, np.int64(2)]})).value == {"a": [{"b": None}, 2]}
+
+
+def test_what_cannot_stand_in_a_list_or_contains_itself_is_an_error() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+
+    for value in ([object()], {"a": {1}}, [b"x"], np.array([1, 2]), endless):
+        assert only(Feedback(value=value)).error_code == "INVALID_VALUE"
+
+
+def test_of_a_name_given_twice_both_are_kept_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        found = feedbacks_of([Feedback("twice", 1), Feedback("twice", 2), Feedback("once", 3)], "doubling")
+
+        assert [(feedback.name, feedback.value) for feedback in found] == [("twice", 1), ("twice", 2), ("once", 3)]
+    assert [("'doubling'" in message, "'twice'" in message) for message in caplog.messages] == [(True, True)]
+
+
+def test_one_name_on_two_spans_is_no_duplicate(caplog: pytest.LogCaptureFixture) -> None:
+    feedbacks_of([Feedback("slow", 1, span_id="a" * 16), Feedback("slow", 2, span_id="b" * 16)], "per_tool")
+
+    assert caplog.messages == []
+
+
+def test_a_span_id_may_be_the_integer_of_the_sdk() -> None:
+    assert only(Feedback(value=1, span_id=0xAB)).span_id == "00000000000000ab"  # type: ignore[arg-type] # deliberately
 
 
 @pytest.mark.parametrize(
