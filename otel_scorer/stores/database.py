@@ -8,6 +8,7 @@ says what is in a file.
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -34,19 +35,21 @@ _PAUSE: Final = 0.02
 _PAGES_PER_CHECKPOINT: Final = 4000
 
 _TRACES: Final = (
-    # What was scored together; a trace may belong to several runs, or to none.
+    # What was scored together.
     """CREATE TABLE runs (
         run_id TEXT PRIMARY KEY,
         name TEXT,
         created_ms INTEGER NOT NULL,
         details TEXT NOT NULL DEFAULT '{}'
     ) STRICT, WITHOUT ROWID""",
-    # `spans` and `logs` are OTLP export requests, byte for byte; the other columns are what searches look at.
+    # `spans` and `logs` are OTLP export requests, byte for byte (`packed`: as zstd frames); the other columns are what
+    # searches look at. Times are milliseconds since the epoch.
     """CREATE TABLE traces (
         id INTEGER PRIMARY KEY,
         trace_id TEXT NOT NULL UNIQUE,
         spans BLOB NOT NULL,
         logs BLOB NOT NULL,
+        packed INTEGER NOT NULL,
         name TEXT,
         service_name TEXT,
         session_id TEXT,
@@ -55,46 +58,46 @@ _TRACES: Final = (
         start_ms INTEGER NOT NULL,
         end_ms INTEGER NOT NULL,
         tags TEXT NOT NULL,
-        close_reason TEXT NOT NULL,
+        close_reason TEXT,
         complete INTEGER NOT NULL,
         revision INTEGER NOT NULL,
         stored_ms INTEGER NOT NULL
     ) STRICT""",
     "CREATE INDEX traces_by_start ON traces (start_ms)",
-    """CREATE TABLE run_traces (
-        run_id TEXT NOT NULL REFERENCES runs ON DELETE CASCADE,
-        trace INTEGER NOT NULL REFERENCES traces ON DELETE CASCADE,
-        PRIMARY KEY (run_id, trace)
-    ) STRICT, WITHOUT ROWID""",
-    "CREATE INDEX run_traces_by_trace ON run_traces (trace)",
-    # One per (trace, run, scorer, target span, revision). `run_id` is '' for what was scored live.
-    """CREATE TABLE decisions (
+    # One for each time that a trace was judged. `run_id` is NULL for what was judged live; `given` is what a row of a
+    # data set said beside its trace; `decisions` is all that scorers said, as JSON.
+    """CREATE TABLE entries (
         id INTEGER PRIMARY KEY,
-        trace INTEGER NOT NULL REFERENCES traces ON DELETE CASCADE,
-        run_id TEXT NOT NULL,
-        scorer TEXT NOT NULL,
-        version TEXT NOT NULL,
-        span_id TEXT,
-        revision INTEGER NOT NULL,
-        outcome TEXT NOT NULL,
-        reason TEXT
+        run_id TEXT REFERENCES runs ON DELETE CASCADE,
+        trace_id TEXT NOT NULL,
+        position INTEGER NOT NULL,
+        given TEXT,
+        error TEXT,
+        decisions TEXT NOT NULL,
+        stored_ms INTEGER NOT NULL
     ) STRICT""",
-    "CREATE INDEX decisions_by_trace ON decisions (trace)",
-    # Feedback (of a decision) and expectations. `document` is all of it as JSON; `number` and `text` are its value as
-    # searches compare it.
-    """CREATE TABLE assessments (
+    "CREATE INDEX entries_by_run ON entries (run_id, position)",
+    "CREATE INDEX entries_by_trace ON entries (trace_id)",
+    # The feedback in `entries.decisions`, once more, for searches: its value as a number, as text, or neither.
+    """CREATE TABLE feedback (
         id INTEGER PRIMARY KEY,
-        trace INTEGER NOT NULL REFERENCES traces ON DELETE CASCADE,
-        decision INTEGER REFERENCES decisions ON DELETE CASCADE,
-        kind TEXT NOT NULL CHECK (kind IN ('feedback', 'expectation')),
+        trace_id TEXT NOT NULL,
+        run_id TEXT REFERENCES runs ON DELETE CASCADE,
+        name TEXT NOT NULL,
+        number REAL,
+        text TEXT
+    ) STRICT""",
+    "CREATE INDEX feedback_by_trace ON feedback (trace_id, name)",
+    "CREATE INDEX feedback_by_run ON feedback (run_id)",
+    # What the right answer is; the last word on a name counts.
+    """CREATE TABLE expectations (
+        trace_id TEXT NOT NULL,
         name TEXT NOT NULL,
         number REAL,
         text TEXT,
-        passed INTEGER,
-        document TEXT NOT NULL
-    ) STRICT""",
-    "CREATE INDEX assessments_by_trace ON assessments (trace, kind, name)",
-    "CREATE INDEX assessments_by_decision ON assessments (decision)",
+        document TEXT NOT NULL,
+        PRIMARY KEY (trace_id, name)
+    ) STRICT, WITHOUT ROWID""",
 )
 _REGISTRATIONS: Final = (
     """CREATE TABLE registrations (
@@ -245,6 +248,7 @@ class Database:
             connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             connection.execute(f"PRAGMA user_version = {len(_MIGRATIONS)}")
             connection.execute("COMMIT")
+        connection.create_function("regexp", 2, _matches, deterministic=True)
         connection.execute("PRAGMA foreign_keys = ON")
         # Survives a killed process; what a power failure takes is the last moment, never the file.
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -300,6 +304,11 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
             pause.wait(_PAUSE)
         else:
             return
+
+
+def _matches(pattern: str, text: object) -> bool:
+    """SQL's `text REGEXP pattern`: SQLite has the operator, and asks us for what it means."""
+    return isinstance(text, str) and re.search(pattern, text) is not None
 
 
 _EXPLANATIONS: Final = {
