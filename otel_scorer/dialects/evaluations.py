@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.trace import Span, Trace
 
-__all__ = ["find_evaluations"]
+__all__ = ["find_evaluations", "locate_evaluations"]
 
 _EVENTS: Final = frozenset({"gen_ai.evaluation.result", "gen_ai.evaluation"})
 _RESULTS_EVENT: Final = "gen_ai.evaluation.results"
@@ -35,27 +35,35 @@ _INLINE: Final = tuple(
 
 def find_evaluations(trace: Trace) -> list[EvaluationResult]:
     """Return the verdicts in a trace, in the order of their spans."""
-    found: dict[tuple[str | None, str], EvaluationResult] = {}
+    return [result for result, _, _ in locate_evaluations(trace)]
+
+
+def locate_evaluations(trace: Trace) -> list[tuple[EvaluationResult, Span, str]]:
+    """Return the verdicts with the span that each was found on, and where on it."""
+    found: dict[tuple[str | None, str], tuple[EvaluationResult, Span, str]] = {}
     for span in (*trace.spans, *trace.own_spans):
-        for result in _of_span(span):
-            found.setdefault((result.span_id, result.name), result)
+        for place, results in _of_span(span):
+            for result in results:
+                found.setdefault((result.span_id, result.name), (result, span, place))
     return list(found.values())
 
 
-def _of_span(span: Span) -> Iterator[EvaluationResult]:
+def _of_span(span: Span) -> Iterator[tuple[str, Iterator[EvaluationResult]]]:
     for record in span.logs:
         if record.event_name in _EVENTS:
-            yield from _result(record.attributes, span.span_id)
+            yield f"log record {record.event_name}", _result(record.attributes, span.span_id)
         elif record.event_name == _RESULTS_EVENT:
-            yield from _listed(record.body, span.span_id)
+            yield f"log record {record.event_name}", _listed(record.body, span.span_id)
     target = _target(span)
     for event in span.events:
         if event.name in _EVENTS:
-            yield from _result(event.attributes, target)
+            yield f"event {event.name}", _result(event.attributes, target)
     if _NAME in span.attributes:
-        yield from _result(span.attributes, target)
-    yield from _inline(span, target)
-    yield from _logfire(span)
+        yield _NAME, _result(span.attributes, target)
+    for prefix, item_name in _INLINE:
+        if f"{prefix}0.{item_name}.name" in span.attributes:
+            yield f"{prefix}*", _inline(span, target, prefix, item_name)
+    yield "logfire.feedback.name", _logfire(span)
 
 
 def _target(span: Span) -> str | None:
@@ -103,23 +111,20 @@ def _listed(body: object, span_id: str | None) -> Iterator[EvaluationResult]:
 _SHORT: Final = {"name": _NAME, "score": _VALUE, "label": _LABEL, "explanation": _EXPLANATION, "error": _ERROR}
 
 
-def _inline(span: Span, target: str | None) -> Iterator[EvaluationResult]:
-    for prefix, item_name in _INLINE:
-        if f"{prefix}0.{item_name}.name" not in span.attributes:
-            continue
-        pairs = {key[len(prefix) :]: span.attributes[key] for key in span.attributes if key.startswith(prefix)}
-        items = tree(pairs)
-        for item in items if is_list(items) else ():
-            inner = item.get(item_name) if is_dict(item) else None
-            if is_dict(inner) and is_text(inner.get("name")):
-                yield EvaluationResult(
-                    name=str(inner["name"]),
-                    value=_score(inner.get("score")),
-                    label=_label(inner.get("label")),
-                    explanation=_label(inner.get("explanation")),
-                    error_type=None,
-                    span_id=target,
-                )
+def _inline(span: Span, target: str | None, prefix: str, item_name: str) -> Iterator[EvaluationResult]:
+    pairs = {key[len(prefix) :]: span.attributes[key] for key in span.attributes if key.startswith(prefix)}
+    items = tree(pairs)
+    for item in items if is_list(items) else ():
+        inner = item.get(item_name) if is_dict(item) else None
+        if is_dict(inner) and is_text(inner.get("name")):
+            yield EvaluationResult(
+                name=str(inner["name"]),
+                value=_score(inner.get("score")),
+                label=_label(inner.get("label")),
+                explanation=_label(inner.get("explanation")),
+                error_type=None,
+                span_id=target,
+            )
 
 
 def _logfire(span: Span) -> Iterator[EvaluationResult]:

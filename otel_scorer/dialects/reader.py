@@ -8,21 +8,26 @@ decoded to tell its type.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from otel_scorer.dialects import structure
 from otel_scorer.dialects.chat import to_messages
 from otel_scorer.dialects.table import FIELDS, Attribute, EventAttribute, NamePart, NameRule, attributes, matches
 from otel_scorer.dialects.values import identifier, number, same, string_list
+from otel_scorer.dialects.witness import Origin, Witness
 from otel_scorer.model.trace import MISSING, SpanType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from otel_scorer.dialects.structure import Derivation
     from otel_scorer.dialects.table import Dialect, Source
     from otel_scorer.model.trace import Span, Trace
 
 __all__ = ["DialectReader"]
+
+Place: TypeAlias = "tuple[str, Source]"
+"""A dialect, and where it has the value of a field."""
 
 # Tried after what the span's dialects say: the convention that everybody borrows keys from, and keys that are nobody's.
 _COMMON_GROUND: Final = "otel_genai"
@@ -126,6 +131,11 @@ class DialectReader:
 
     def span_type(self, span: Span) -> str:
         """Return one of the `SpanType` values (or a type of the user's own), `UNKNOWN` if nothing says."""
+        kind, fallback = self._type_by_keys(span)
+        return kind or self._type_by_name(span) or _type_by_hints(span) or fallback or SpanType.UNKNOWN
+
+    def _type_by_keys(self, span: Span) -> tuple[str | None, str | None]:
+        """Return the type that an attribute says, or None, and the one to fall back to, or None."""
         keys, fallback = self._type_keys, None
         while (found := span.first_of(keys)) is not None:
             try:
@@ -133,10 +143,10 @@ class DialectReader:
             except (KeyError, TypeError):
                 kind, generic = self._resolve(*found)
             if kind is not None:
-                return kind
+                return kind, None
             fallback = fallback or generic
             keys = self._type_keys[self._type_keys.index(found[0]) + 1 :]
-        return self._type_by_name(span) or _type_by_hints(span) or fallback or SpanType.UNKNOWN
+        return None, fallback
 
     def read(self, span: Span, field: str) -> Any:
         """
@@ -156,11 +166,61 @@ class DialectReader:
         """Return what the trace as a whole says about a field, see `structure`."""
         return structure.derive(trace, field)
 
-    def explain(self, span: Span) -> dict[str, tuple[str, str]]:
-        """Return, for every field that the span tells, the dialect and the place (an attribute key) it is read from."""
+    def explain_trace(self, trace: Trace) -> list[Derivation]:
+        """Return what the trace as a whole says (`derive`), value by value, and which field of which span says it."""
+        return structure.explain(trace)
+
+    def explain(self, span: Span) -> dict[str, Origin]:
+        """Return, for `span_type` and for every field that the span tells, what it is read from."""
+        found: dict[str, Origin] = {}
+        origin = self.explain_type(span)
+        if origin is not None:
+            found["span_type"] = origin
         kind = span.span_type
-        found = {field: self._find(span, field) for field in FIELDS if _ONLY_OF.get(field, kind) == kind}
-        return {field: place for field, (value, place) in found.items() if value is not MISSING and place is not None}
+        for field in FIELDS:
+            # What was said is told by inputs and outputs; as chat messages they are only more uniform.
+            if field in _CHAT_SIDES or _ONLY_OF.get(field, kind) != kind:
+                continue
+            if (origin := self.explain_field(span, field)) is not None:
+                found[field] = origin
+        return found
+
+    def explain_field(self, span: Span, field: str) -> Origin | None:
+        """Return what a field is read from; None if the span does not tell it."""
+        value, place = self._find(span, field)
+        if place is None or value is MISSING:
+            return self.explain_field(span, _CHAT_SIDES[field][0]) if field in _CHAT_SIDES else None
+        name, source = place
+        witness = Witness(span, self)
+        source.read(witness)
+        return witness.origin(name, source.key)
+
+    def explain_type(self, span: Span) -> Origin | None:
+        """Return what says the span's type; None if nothing does."""
+        witness = Witness(span, self)
+        kind, fallback = self._type_by_keys(witness)
+        if kind is not None:
+            return witness.origin(self._name_of_type_key(witness.keys[-1]), witness.keys[-1])
+        said = witness.keys
+        if self._type_by_name(span) is not None:
+            return Origin(self._name_of_rule(span), "span name")
+        witness = Witness(span, self)
+        if _type_by_hints(witness) is not None:
+            return witness.origin("common", " and ".join(witness.keys))
+        if fallback is None:
+            return None
+        key = next(key for key in said if self._resolve(key, span.attributes[key])[1] is not None)
+        return Origin(self._name_of_type_key(key), key)
+
+    def _name_of_type_key(self, key: str) -> str:
+        return next(dialect.name for dialect in self.dialects if any(rule.key == key for rule in dialect.span_types))
+
+    def _name_of_rule(self, span: Span) -> str:
+        name, scope = span.name, span.scope.name
+        speaking = (dialect for dialect in self.dialects if dialect.speaks(scope))
+        return next(
+            (each.name for each in speaking if any(rule.pattern.search(name) for rule in each.name_rules)), "common"
+        )
 
     def _resolve(self, key: str, value: object) -> tuple[str | None, str | None]:
         """Return the type that an attribute says, or None, and the one to fall back to, or None."""
@@ -175,30 +235,30 @@ class DialectReader:
             self._answers[key, value] = kind, generic
         return kind, generic
 
-    def _find(self, span: Span, field: str) -> tuple[object, tuple[str, str] | None]:
+    def _find(self, span: Span, field: str) -> tuple[object, Place | None]:
         if field in _TOOL_SIDES and span.span_type == SpanType.TOOL:
             value, place = self._first(span, _TOOL_SIDES[field])
             if place is not None:
                 return value, place
         return self._first(span, field)
 
-    def _first(self, span: Span, field: str) -> tuple[object, tuple[str, str] | None]:
+    def _first(self, span: Span, field: str) -> tuple[object, Place | None]:
         """Return the first value that is not empty, else an empty one, and where it is from."""
         finish = _FINISH.get(field)
-        empty: tuple[object, tuple[str, str] | None] = (MISSING, None)
-        for name, source in self._plan(span.read("dialects"), field):
-            value = source.read(span)
+        empty: tuple[object, Place | None] = (MISSING, None)
+        for place in self._plan(span.read("dialects"), field):
+            value = place[1].read(span)
             if finish is not None and value is not MISSING:
                 value = finish(value)
             if value is MISSING:
                 continue
             if value is not None and value != "":
-                return value, (name, source.key)
+                return value, place
             if empty[1] is None:
-                empty = (value, (name, source.key))
+                empty = (value, place)
         return empty
 
-    def _plan(self, names: tuple[str, ...], field: str) -> tuple[tuple[str, Source], ...]:
+    def _plan(self, names: tuple[str, ...], field: str) -> tuple[Place, ...]:
         plan = self._plans.get((names, field))
         if plan is None:
             asked = [name for name in (*names, _COMMON_GROUND) if name in self._by_name]

@@ -8,25 +8,56 @@ does not say is taken from the agents and chains below it, or from the model cal
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from otel_scorer.dialects.ancestry import nearest_above
 from otel_scorer.dialects.chat import last_text
 from otel_scorer.dialects.documents import to_documents
-from otel_scorer.dialects.evaluations import find_evaluations
-from otel_scorer.dialects.tool_calls import find_tool_calls
+from otel_scorer.dialects.evaluations import find_evaluations, locate_evaluations
+from otel_scorer.dialects.tool_calls import explain_tool_call, find_tool_calls
 from otel_scorer.dialects.values import is_list, is_text
 from otel_scorer.model.trace import MISSING, LlmCall, Message, SpanType, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
-    from otel_scorer.model.trace import Document, Span, Trace
+    from otel_scorer.model.trace import Document, Span, ToolCall, Trace
 
-__all__ = ["derive"]
+__all__ = ["Derivation", "derive", "explain"]
+
+_Accounted: TypeAlias = "tuple[Usage, Span]"
+"""The tokens of a call, and the span that reports them."""
 
 LLM_TYPES: Final = frozenset({SpanType.LLM, SpanType.CHAT_MODEL})
 _STEP_TYPES: Final = frozenset({SpanType.AGENT, SpanType.WORKFLOW, SpanType.CHAIN})
+
+
+class Derivation(NamedTuple):
+    """
+    One value of a trace and what says it.
+
+    Attributes:
+        field: What of the trace: `inputs`, `usage`, `tool_calls.0.arguments`.
+        value: The value, MISSING if nothing says.
+        span: The span that says it, or None.
+        said_in: The field of that span, or a place in words where no field holds it.
+        rule: Why this span counts.
+    """
+
+    field: str
+    value: object
+    span: Span | None
+    said_in: str
+    rule: str
+
+
+class _Said(NamedTuple):
+    """A value, and the span and field that say it."""
+
+    value: object
+    span: Span | None = None
+    said_in: str = ""
+    rule: str = ""
 
 
 def derive(trace: Trace, field: str) -> Any:
@@ -40,27 +71,36 @@ def derive(trace: Trace, field: str) -> Any:
 
 
 def _llm_calls(trace: Trace) -> list[LlmCall]:
-    above = nearest_above(trace, _is_llm)
-    calls = [span for span in trace.spans if _is_llm(span)]
-    outer = {id(above[id(span)]) for span in calls if id(span) in above}
-    leaves = [span for span in calls if id(span) not in outer]
-    usages = _usages(leaves, above)
+    leaves, usages = _leaves(trace)
     if any(usage is not None for usage in usages.values()):
         # Among calls that report tokens, one that neither does nor failed is a helper of its framework (LlamaIndex).
         leaves = [span for span in leaves if usages[id(span)] is not None or span.failed]
     return [
-        LlmCall(span.read("model") or None, span.inputs, span.outputs, usages[id(span)], span.failed, span)
+        LlmCall(span.read("model") or None, span.inputs, span.outputs, _tokens(usages[id(span)]), span.failed, span)
         for span in leaves
     ]
+
+
+def _tokens(accounted: _Accounted | None) -> Usage | None:
+    return None if accounted is None else accounted[0]
+
+
+def _leaves(trace: Trace) -> tuple[list[Span], dict[int, _Accounted | None]]:
+    """Return the model spans without another one below, and their tokens."""
+    above = nearest_above(trace, _is_llm)
+    calls = [span for span in trace.spans if _is_llm(span)]
+    outer = {id(above[id(span)]) for span in calls if id(span) in above}
+    leaves = [span for span in calls if id(span) not in outer]
+    return leaves, _usages(leaves, above)
 
 
 def _is_llm(span: Span) -> bool:
     return span.span_type in LLM_TYPES
 
 
-def _usages(leaves: Sequence[Span], above: Mapping[int, Span]) -> dict[int, Usage | None]:
+def _usages(leaves: Sequence[Span], above: Mapping[int, Span]) -> dict[int, _Accounted | None]:
     """
-    Return the tokens of each call.
+    Return the tokens of each call, and the span that reports them.
 
     A call that reports none has those of the nearest model span above, unless another call below that one accounts for
     them.
@@ -88,12 +128,12 @@ def _outward(span: Span, above: Mapping[int, Span], known: Container[int]) -> It
         outer = above.get(id(outer))
 
 
-def _usage(span: Span) -> Usage | None:
+def _usage(span: Span) -> _Accounted | None:
     given, made, total = (span.read(field) for field in ("input_tokens", "output_tokens", "total_tokens"))
     if given is MISSING and made is MISSING and total is MISSING:
         return None
     inputs, outputs = given or 0, made or 0
-    return Usage(inputs, outputs, total or inputs + outputs)
+    return Usage(inputs, outputs, total or inputs + outputs), span
 
 
 def _total_usage(trace: Trace) -> Usage | None:
@@ -108,14 +148,14 @@ def _total_usage(trace: Trace) -> Usage | None:
 
 
 def _documents(trace: Trace) -> list[Document]:
-    return [document for value in _recorded_documents(trace) for document in to_documents(value)]
+    return [document for _, value in _recorded_documents(trace) for document in to_documents(value)]
 
 
 def _raw_documents(trace: Trace) -> list[object]:
-    return [item for value in _recorded_documents(trace) for item in (value if is_list(value) else [value])]
+    return [item for _, value in _recorded_documents(trace) for item in (value if is_list(value) else [value])]
 
 
-def _recorded_documents(trace: Trace) -> list[object]:
+def _recorded_documents(trace: Trace) -> list[tuple[Span, object]]:
     """Return what each retrieval recorded; of nested ones (a framework and its client) only the outermost that did."""
     said = {
         id(span): value
@@ -123,7 +163,7 @@ def _recorded_documents(trace: Trace) -> list[object]:
         if span.span_type == SpanType.RETRIEVER and not _is_empty(value := span.read("documents"))
     }
     inside = nearest_above(trace, lambda span: id(span) in said)
-    return [said[id(span)] for span in trace.spans if id(span) in said and id(span) not in inside]
+    return [(span, said[id(span)]) for span in trace.spans if id(span) in said and id(span) not in inside]
 
 
 def _messages(trace: Trace) -> list[Message]:
@@ -138,30 +178,35 @@ def _messages(trace: Trace) -> list[Message]:
     return []
 
 
-def _inputs(trace: Trace) -> object:
+def _inputs(trace: Trace) -> _Said:
     root = trace.root
     own = MISSING if root is None else root.read("inputs")
     if own is not MISSING:
-        return own
+        return _Said(own, root, "inputs", "the root says so")
     for _, step in _steps(trace, "inputs"):
-        return step.read("inputs")
+        return _Said(step.read("inputs"), step, "inputs", "the first agent or chain below the root that says something")
     for call in trace.llm_calls[:1]:
-        return last_text(call.span.read("chat_inputs"), "user") or MISSING
-    return MISSING
+        text = last_text(call.span.read("chat_inputs"), "user")
+        if text:
+            return _Said(text, call.span, "chat_inputs", "the user's last message to the first model call")
+    return _Said(MISSING)
 
 
-def _outputs(trace: Trace) -> object:
+def _outputs(trace: Trace) -> _Said:
     root = trace.root
     own = MISSING if root is None else root.read("outputs")
     if own is not MISSING:
-        return own
+        return _Said(own, root, "outputs", "the root says so")
     steps = _steps(trace, "outputs")
     for depth, _ in steps[:1]:
-        return [step for other, step in steps if other == depth][-1].read("outputs")
+        step = [step for other, step in steps if other == depth][-1]
+        return _Said(step.read("outputs"), step, "outputs", "the last of the highest agents or chains below the root")
     for call in trace.llm_calls[-1:]:
         # An answer that only calls a tool has no text: it is not yet an answer.
-        return last_text(call.span.read("chat_outputs"), "assistant") or MISSING
-    return MISSING
+        text = last_text(call.span.read("chat_outputs"), "assistant")
+        if text:
+            return _Said(text, call.span, "chat_outputs", "the text of the last model call")
+    return _Said(MISSING)
 
 
 def _steps(trace: Trace, side: str) -> list[tuple[int, Span]]:
@@ -175,18 +220,26 @@ def _is_empty(value: object) -> bool:
     return value is MISSING or value is None or value == ""
 
 
-def _first(field: str) -> Callable[[Trace], object]:
-    """Make a rule: what the first span says that says anything, from the root down."""
+def _first(trace: Trace, field: str) -> _Said:
+    """Return what the first span says that says anything, from the root down."""
+    for span, _ in trace.tree.walk():
+        value = span.read(field)
+        if not _is_empty(value):
+            return _Said(value, span, field, "the first span that says so, from the root down")
+    return _Said(MISSING)
 
+
+def _first_or_none(field: str) -> Callable[[Trace], object]:
     def find(trace: Trace) -> object:
-        said = (span.read(field) for span, _ in trace.tree.walk())
-        return next((value for value in said if not _is_empty(value)), None)
+        value = _first(trace, field).value
+        return None if value is MISSING else value
 
     return find
 
 
 def _tags(trace: Trace) -> object:
-    return _first("tags")(trace) or []
+    value = _first(trace, "tags").value
+    return [] if value is MISSING else value
 
 
 def _model(trace: Trace) -> object:
@@ -197,7 +250,7 @@ def _dialects(trace: Trace) -> list[str]:
     return sorted({name for span in trace.spans for name in span.read("dialects")})
 
 
-def _tool_calls(trace: Trace) -> object:
+def _tool_calls(trace: Trace) -> list[ToolCall]:
     return find_tool_calls(trace, [span for span in trace.spans if _is_llm(span)])
 
 
@@ -208,12 +261,45 @@ _FIELDS: Final[Mapping[str, Callable[[Trace], object]]] = {
     "documents": _documents,
     "raw_documents": _raw_documents,
     "messages": _messages,
-    "inputs": _inputs,
-    "outputs": _outputs,
-    "session_id": _first("session_id"),
-    "user_id": _first("user_id"),
+    "inputs": lambda trace: _inputs(trace).value,
+    "outputs": lambda trace: _outputs(trace).value,
+    "session_id": _first_or_none("session_id"),
+    "user_id": _first_or_none("user_id"),
     "model": _model,
     "tags": _tags,
     "evaluations": find_evaluations,
     "dialects": _dialects,
 }
+
+
+def explain(trace: Trace) -> list[Derivation]:
+    """Return every value that the trace as a whole says, with the span and the field that say it."""
+    found = [Derivation("inputs", *_inputs(trace)), Derivation("outputs", *_outputs(trace))]
+    found += [Derivation(field, *_first(trace, field)) for field in ("session_id", "user_id", "tags")]
+    found.append(Derivation("model", *_first_model(trace)))
+    leaves, usages = _leaves(trace)
+    counted = {id(call.span) for call in trace.llm_calls}
+    for number, span in enumerate(span for span in leaves if id(span) in counted):
+        accounted = usages[id(span)]
+        for field in ("input_tokens", "output_tokens"):
+            if accounted is None:
+                found.append(Derivation(f"llm_calls.{number}.{field}", MISSING, span, field, ""))
+                continue
+            tokens, reporter = accounted
+            rule = "the model call" if reporter is span else "the model span around the call, which reports its tokens"
+            found.append(Derivation(f"llm_calls.{number}.{field}", getattr(tokens, field), reporter, field, rule))
+    for number, call in enumerate(trace.tool_calls):
+        for field, said in explain_tool_call(call).items():
+            found.append(Derivation(f"tool_calls.{number}.{field}", *said))
+    for number, (span, value) in enumerate(_recorded_documents(trace)):
+        found.append(Derivation(f"documents.{number}", value, span, "documents", "the outermost retriever"))
+    for number, (result, span, place) in enumerate(locate_evaluations(trace)):
+        found.append(Derivation(f"evaluations.{number}", result, span, place, "a verdict in the trace"))
+    return found
+
+
+def _first_model(trace: Trace) -> _Said:
+    for call in trace.llm_calls:
+        if call.model is not None:
+            return _Said(call.model, call.span, "model", "the first model call that says so")
+    return _Said(MISSING)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.trace import Message, Span, Trace
 
-__all__ = ["find_tool_calls"]
+__all__ = ["explain_tool_call", "find_tool_calls"]
 
 # Between two spans of one call there may be a transport, but nobody who decides to call the tool once more.
 _DECIDERS: Final = frozenset({SpanType.AGENT, SpanType.WORKFLOW, SpanType.LLM, SpanType.CHAT_MODEL})
@@ -28,6 +28,8 @@ class _Asked:
     call_id: str | None
     name: str
     args: object
+    span: Span
+    said_in: str
     used: bool = False
 
 
@@ -38,10 +40,17 @@ class _Group:
     name: str
     spans: list[Span]
 
+    def find(self, field: str) -> tuple[object, Span | None]:
+        """Return what the outermost span says that says anything, and that span."""
+        for span in self.spans:
+            value = span.read(field)
+            if value is not MISSING:
+                return value, span
+        return MISSING, None
+
     def read(self, field: str) -> object:
         """Return what the outermost span says that says anything."""
-        said = (span.read(field) for span in self.spans)
-        return next((value for value in said if value is not MISSING), MISSING)
+        return self.find(field)[0]
 
     @property
     def args(self) -> object:
@@ -81,21 +90,62 @@ class _Details:
     answers: _Answers
 
     def find_arguments(self) -> object:
-        args = self.group.args
-        if args is not MISSING:
-            return args
-        asked = self.answers.about(self.group)
-        return None if asked is None else asked.args
+        return self.arguments()[0]
 
     def find_result(self) -> object:
         return tool_result(self.group.read("tool_result"))
 
     def find_call_id(self) -> str | None:
+        return self.call_id()[0]
+
+    def arguments(self) -> tuple[object, Span | None, str, str]:
+        """Return the arguments, and the span and field that say them and why."""
+        args, span = self.group.find("tool_args")
+        if span is not None:
+            return args, span, "tool_args", self.reason(span)
+        asked = self.answers.about(self.group)
+        return (None, None, "", "") if asked is None else (asked.args, *_joined(asked))
+
+    def call_id(self) -> tuple[str | None, Span | None, str, str]:
+        """Likewise the model's id of the call."""
         call_id = self.group.call_id
         if call_id is not None:
-            return call_id
+            span = self.group.find("tool_call_id")[1]
+            return call_id, span, "tool_call_id", self.reason(span)
         asked = self.answers.about(self.group)
-        return None if asked is None else asked.call_id
+        return (None, None, "", "") if asked is None else (asked.call_id, *_joined(asked))
+
+    def reason(self, span: Span | None) -> str:
+        """Say which span of the call it is."""
+        if span is self.group.spans[0]:
+            return "the TOOL span"
+        return "" if span is None else "a TOOL span of the same call, nested in it"
+
+
+def _joined(asked: _Asked) -> tuple[Span, str, str]:
+    return asked.span, asked.said_in, "joined from the model's messages: the TOOL span does not say"
+
+
+def explain_tool_call(call: ToolCall) -> dict[str, tuple[object, Span | None, str, str]]:
+    """Return, for each detail of a call, its value (MISSING: none), the span and the field that say it, and why."""
+    details = call.source
+    if not isinstance(details, _Details):
+        return {}
+    name, named = details.group.find("tool_name")
+    result, returned = details.group.find("tool_result")
+    found: dict[str, tuple[object, Span | None, str, str]] = {
+        "name": (
+            (name, named, "tool_name", details.reason(named))
+            if is_text(name)
+            else (call.name, call.span, "the span's name", "nothing else names the tool")
+        ),
+        "arguments": details.arguments(),
+        "result": (tool_result(result), returned, "tool_result", details.reason(returned)),
+        "call_id": details.call_id(),
+    }
+    return {
+        detail: (MISSING if said[1] is None else said[0], said[1], said[2], said[3]) for detail, said in found.items()
+    }
 
 
 def find_tool_calls(trace: Trace, llm_spans: Sequence[Span]) -> list[ToolCall]:
@@ -168,25 +218,27 @@ def _join(groups: Sequence[_Group], llm_spans: Sequence[Span]) -> dict[_Group, _
 
 def _asked(llm_spans: Sequence[Span]) -> list[_Asked]:
     """Return the tool calls in the models' answers, in order; nested LLM spans tell the same ones."""
-    return _distinct(message for span in llm_spans for message in span.read("chat_outputs"))
+    return _distinct(((span, message) for span in llm_spans for message in span.read("chat_outputs")), "chat_outputs")
 
 
 def _history(llm_spans: Sequence[Span]) -> list[_Asked]:
     """Return the tool calls in what models were told of earlier answers, for where answers were not recorded."""
     return _distinct(
-        message for span in llm_spans for message in span.read("chat_inputs") if message.role == "assistant"
+        ((span, message) for span in llm_spans for message in span.read("chat_inputs") if message.role == "assistant"),
+        "chat_inputs",
     )
 
 
-def _distinct(messages: Iterable[Message]) -> list[_Asked]:
+def _distinct(messages: Iterable[tuple[Span, Message]], said_in: str) -> list[_Asked]:
     found: list[_Asked] = []
     seen: set[object] = set()
-    for message in messages:
+    for span, message in messages:
         for call in message.tool_calls:
             call_id = call.get("id")
             if call_id is not None and call_id in seen:
                 continue
             seen.add(call_id)
             given = arguments(call.get("arguments"))
-            found.append(_Asked(call_id if is_text(call_id) else None, str(call.get("name", "")), given))
+            known_id = call_id if is_text(call_id) else None
+            found.append(_Asked(known_id, str(call.get("name", "")), given, span, said_in))
     return found

@@ -76,6 +76,11 @@ class ToolCall:
         """The TOOL span."""
         return self._span
 
+    @property
+    def source(self) -> CallSource:
+        """What tells the details."""
+        return self._source
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, ToolCall):
             return NotImplemented

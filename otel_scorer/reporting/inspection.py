@@ -10,6 +10,7 @@ from otel_scorer.model.trace import MISSING, SpanType
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from otel_scorer.dialects.witness import Origin
     from otel_scorer.model.trace import Span, Trace
 
 __all__ = ["Explainer", "explained", "inspect_trace"]
@@ -18,8 +19,8 @@ __all__ = ["Explainer", "explained", "inspect_trace"]
 class Explainer(Protocol):
     """Says where the meaning of a span was found."""
 
-    def explain(self, span: Span) -> Mapping[str, tuple[str, str]]:
-        """Return, for every field that the span tells, the dialect and the attribute key it is read from."""
+    def explain(self, span: Span) -> Mapping[str, Origin]:
+        """Return, for its type and every field that the span tells, what it is read from."""
         ...
 
 
@@ -78,12 +79,13 @@ def _span(span: Span, explainer: Explainer | None) -> dict[str, Any]:
     }
     if explainer is not None:
         found["explain"] = {
-            field: {"dialect": dialect, "key": key} for field, (dialect, key) in explained(span, explainer).items()
+            field: {"dialect": origin.dialect, "key": origin.key}
+            for field, origin in explained(span, explainer).items()
         }
     return found
 
 
-def explained(span: Span, explainer: Explainer) -> dict[str, tuple[str, str]]:
+def explained(span: Span, explainer: Explainer) -> dict[str, Origin]:
     """Return where the values of a span are read from, less what says the same again in another form."""
     is_tool = span.span_type == SpanType.TOOL
     return {

@@ -50,9 +50,10 @@ def trace_tree(trace: Trace, explainer: Explainer | None = None) -> Tree:
         branch = branches[depth].add(_line(span, calls.get(span.span_id)))
         branches.append(branch)
         if explainer is not None:
-            for field, (dialect, key) in explained(span, explainer).items():
-                value = _short(span.read(field), _MAX_VALUE)
-                branch.add(Text.assemble((field, "bold"), (f" ({dialect}: {printable(key)})", "dim"), f" {value}"))
+            for field, origin in explained(span, explainer).items():
+                value = _short(span.span_type if field == "span_type" else span.read(field), _MAX_VALUE)
+                place = f" ({origin.dialect}: {printable(origin.key)})"
+                branch.add(Text.assemble((field, "bold"), (place, "dim"), f" {value}"))
     return tree
 
 

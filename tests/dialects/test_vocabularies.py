@@ -10,6 +10,7 @@ from tests.dialects.made import event, made, trace_of, view
 
 from otel_scorer.dialects import DIALECTS, READER
 from otel_scorer.dialects.table import FIELDS, SPAN_TYPES
+from otel_scorer.dialects.witness import Origin
 from otel_scorer.model.trace import MISSING, Usage
 
 QUESTION = "What is the weather in Paris?"
@@ -395,9 +396,10 @@ def test_where_a_value_came_from_can_be_explained() -> None:
     )
 
     assert READER.explain(span) == {
-        "inputs": ("openinference", "input.value"),
-        "input_tokens": ("openinference", "llm.token_count.prompt"),
-        "session_id": ("openinference", "session.id"),
+        "span_type": Origin("openinference", "openinference.span.kind"),
+        "inputs": Origin("openinference", "input.value"),
+        "input_tokens": Origin("openinference", "llm.token_count.prompt"),
+        "session_id": Origin("openinference", "session.id"),
     }
 
 
