@@ -15,8 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.dialects import READER
-from otel_scorer.model.decode import logs_from_request, spans_from_raw
-from otel_scorer.model.trace import LogRecord, Trace
+from otel_scorer.model.decode import attach_logs, logs_from_raw, spans_from_raw
+from otel_scorer.model.log_records import read_logs
+from otel_scorer.model.trace import Trace
 from otel_scorer.model.wire import Signal, read_traces
 from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason, TraceAssembler
 from otel_scorer.pipeline.local import LocalScoring
@@ -122,14 +123,11 @@ class _Collector:
     def __init__(self) -> None:
         self._assembler = TraceAssembler(_NO_LIMITS)
         self._own: dict[bytes, dict[bytes, RawSpan]] = {}
-        self._logs: dict[tuple[str, str], list[LogRecord]] = {}
 
     def add(self, signal: Signal, data: bytes) -> None:
         """Take one request."""
         if signal is Signal.LOGS:
-            for key, records in logs_from_request(data).items():
-                known = self._logs.setdefault(key, [])
-                known += [record for record in records if record not in known]
+            self._assembler.add_logs(read_logs(data), now=0.0)
         elif signal is Signal.TRACES:
             for span in self._assembler.add(read_traces(data).spans, now=0.0).own:
                 # An evaluation span may come before its trace, even in another file.
@@ -144,8 +142,7 @@ class _Collector:
         own = self._own.get(closed.trace_id, {})
         spans = [span for span in closed.spans if not span.scope.is_own]
         views = spans_from_raw([*spans, *own.values()])
-        for view in views:
-            view.logs = tuple(self._logs.get((view.trace_id, view.span_id), ()))
+        attach_logs(views, logs_from_raw(closed.logs))
         return Trace(
             views,
             READER,

@@ -156,7 +156,7 @@ class Service:
         if forwarder is None or engine is None:
             raise OverloadedError("Shutting down")
         if signal_ is not Signal.TRACES:
-            self._pass_on(forwarder, signal_, data)
+            self._pass_on(forwarder, engine, signal_, data)
             return None
         try:
             forwarder.check_room(Lane.SPANS, len(data))
@@ -165,9 +165,11 @@ class Service:
         rejected, message = engine.ingest(data)
         return PartialSuccess(rejected, message) if rejected else None
 
-    def _pass_on(self, forwarder: Forwarder, signal_: Signal, data: bytes) -> None:
+    def _pass_on(self, forwarder: Forwarder, engine: Engine, signal_: Signal, data: bytes) -> None:
         lane = _LANES[signal_]
         if not forwarder.takes(lane):
+            if signal_ is Signal.LOGS:
+                _join_logs(engine, data)
             if signal_ not in self._warned:
                 self._warned.add(signal_)
                 logger.warning("OTLP %s are refused: no destination takes them", signal_)
@@ -177,6 +179,8 @@ class Service:
             forwarder.offer(lane, data, items)
         except QueueFullError as error:
             raise OverloadedError(str(error), retry_after=_QUEUE_RETRY) from error
+        if signal_ is Signal.LOGS:
+            _join_logs(engine, data)
 
 
 def run(config: Config) -> int:
@@ -218,6 +222,14 @@ def run(config: Config) -> int:
     clean = service.shutdown()
     logger.info("Stopped after %.1f s%s", time.monotonic() - started, "" if clean else ", with something left behind")
     return 0 if clean else 1
+
+
+def _join_logs(engine: Engine, data: bytes) -> None:
+    """Let scorers see what is in logs. Whatever goes wrong costs them the content, and the sender nothing."""
+    try:
+        engine.ingest_logs(data)
+    except Exception:
+        logger.exception("Cannot join log records to traces")
 
 
 def _options(config: Config) -> EngineOptions:

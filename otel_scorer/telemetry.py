@@ -38,6 +38,12 @@ COUNTERS: Final[dict[str, Counter]] = {
     "assembler.conflicts": Counter("{span}", "Spans received again with other contents; the first one was kept"),
     "assembler.late_spans": Counter("{span}", "Spans that came after their trace was closed", ("policy",)),
     "assembler.own_spans": Counter("{span}", "Evaluation spans of otel_scorer that passed through"),
+    "assembler.log_records": Counter("{record}", "Log records about spans, buffered for scoring"),
+    "assembler.duplicate_log_records": Counter("{record}", "Log records about spans that came again"),
+    "assembler.late_log_records": Counter("{record}", "Log records that came after their trace was closed"),
+    "assembler.log_records_dropped": Counter(
+        "{record}", "Log records about spans that scorers will not see; they were forwarded all the same", ("reason",)
+    ),
     "assembler.closed": Counter("{trace}", "Traces closed, by close reason", ("reason",)),
     "scoring.decisions": Counter("{decision}", "Decisions, by scorer and outcome", ("scorer", "outcome")),
     "scoring.worker_restarts": Counter("{restart}", "Scorer worker processes replaced", ("reason",)),

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogRecordMessage
+
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import Feedback
+from otel_scorer.model.otlp_attributes import encode_attributes
 from otel_scorer.model.trace import MISSING, SpanType
 from otel_scorer.telemetry import snapshot
 
@@ -49,6 +53,37 @@ def a_decision(
 ) -> Decision:
     made = tuple(given if isinstance(given, Feedback) else Feedback(scorer, given) for given in feedbacks)
     return Decision(f"{trace:032x}", span_id, scorer, version, outcome, None, revision, made, passed)
+
+
+def a_log(
+    body: str = "hello",
+    *,
+    trace: int = 1,
+    span: int = 1,
+    name: str = "gen_ai.choice",
+    old: bool = False,
+    at: int = 7,
+) -> LogRecordMessage:
+    """Return a log record about a span; `old`: with its event name in an attribute, where it used to be."""
+    record = LogRecordMessage(
+        trace_id=trace.to_bytes(16, "big"),
+        span_id=span.to_bytes(8, "big"),
+        time_unix_nano=at,
+        observed_time_unix_nano=9,
+    )
+    record.body.string_value = body
+    if old:
+        encode_attributes(record.attributes, {"event.name": name})
+    else:
+        record.event_name = name
+    return record
+
+
+def logs_request(*records: LogRecordMessage) -> bytes:
+    """Return an encoded ExportLogsServiceRequest."""
+    request = ExportLogsServiceRequest()
+    request.resource_logs.add().scope_logs.add().log_records.extend(records)
+    return request.SerializeToString()
 
 
 class Counted:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from otel_scorer.model.log_records import attach_logs, logs_from_raw, logs_from_request
 from otel_scorer.model.otlp_attributes import Attributes, encode_attributes
 from otel_scorer.model.otlp_span import (
     LOCAL_ROOT_FLAGS,
     Origin,
     OtlpSpan,
-    logs_from_request,
     spans_from_raw,
     spans_from_request,
 )
@@ -19,7 +19,9 @@ __all__ = [
     "Origin",
     "OtlpSpan",
     "SdkSpan",
+    "attach_logs",
     "encode_attributes",
+    "logs_from_raw",
     "logs_from_request",
     "spans_from_raw",
     "spans_from_request",

@@ -1,12 +1,10 @@
-"""Views over OTLP: spans and log records, converted when somebody looks at them and not before."""
+"""Views of spans over OTLP, converted when somebody looks at them and not before."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
-
-from otel_scorer.model.facts import LogRecord, Scope, SpanEvent, SpanKind, SpanLink, SpanStatusCode
+from otel_scorer.model.facts import Scope, SpanEvent, SpanKind, SpanLink, SpanStatusCode
 from otel_scorer.model.otlp_attributes import Attributes, decode_value
 from otel_scorer.model.span import Span
 from otel_scorer.model.span_fields import parse_request, parse_resource_spans, parse_scope_spans, parse_span
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.span_fields import OriginFields, SpanFields
     from otel_scorer.model.wire import RawSpan, ScopeRef
 
-__all__ = ["LOCAL_ROOT_FLAGS", "Origin", "OtlpSpan", "logs_from_request", "spans_from_raw", "spans_from_request"]
+__all__ = ["LOCAL_ROOT_FLAGS", "Origin", "OtlpSpan", "spans_from_raw", "spans_from_request"]
 
 LOCAL_ROOT_FLAGS: Final = 0x300
 """SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK of OTLP's trace.proto."""
@@ -186,26 +184,3 @@ def spans_from_raw(spans: Iterable[RawSpan]) -> list[Span]:
             origin = origins[raw.scope] = Origin.of(raw.scope)
         views.append(OtlpSpan(origin, raw=raw))
     return views
-
-
-def logs_from_request(data: bytes) -> dict[tuple[str, str], list[LogRecord]]:
-    """
-    Return the events of an encoded ExportLogsServiceRequest by trace id and span id, both lower-case hex.
-
-    Log records without a span or without an event name are left out: they are lines of a log, nothing reads them.
-
-    Raises:
-        google.protobuf.message.DecodeError: It is no such request.
-    """
-    found: dict[tuple[str, str], list[LogRecord]] = {}
-    for resource_logs in ExportLogsServiceRequest.FromString(data).resource_logs:
-        for scope_logs in resource_logs.scope_logs:
-            for record in scope_logs.log_records:
-                attributes = Attributes.of(record.attributes)
-                name = record.event_name or attributes.get("event.name")
-                if not record.span_id or not isinstance(name, str) or not name:
-                    continue
-                timestamp = record.time_unix_nano or record.observed_time_unix_nano
-                event = LogRecord(name, decode_value(record.body), attributes, timestamp)
-                found.setdefault((record.trace_id.hex(), record.span_id.hex()), []).append(event)
-    return found

@@ -23,11 +23,13 @@ from otel_scorer.pipeline.closing import (
     LatePolicy,
     Trigger,
 )
+from otel_scorer.pipeline.waiting_records import Fate, TraceRecords, WaitingRecords
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from otel_scorer.model.log_records import RawLog
     from otel_scorer.model.wire import RawSpan
 
 __all__ = [
@@ -48,11 +50,12 @@ _REMEMBERED_PER_OPEN_TRACE: Final = 10
 
 
 class _OpenTrace:
-    __slots__ = ("due", "first", "last", "local_roots", "own", "root_at", "size", "spans")
+    __slots__ = ("due", "first", "last", "local_roots", "logs", "own", "root_at", "size", "spans")
 
     def __init__(self, now: float) -> None:
         self.spans: dict[bytes, RawSpan] = {}
         self.own: dict[bytes, RawSpan] | None = None
+        self.logs: TraceRecords | None = None
         self.first = now
         self.last = now
         self.root_at: float | None = None
@@ -90,8 +93,9 @@ class TraceAssembler:
         self._deadlines: list[tuple[float, bytes]] = []
         # Trace id -> when it was closed, least recently touched first.
         self._closed: dict[bytes, float] = {}
+        self._waiting = WaitingRecords(limits)
         self.size = 0
-        """Bytes of memory that all buffered spans are worth."""
+        """Bytes of memory that all buffered spans are worth, and the log records about them."""
 
     def __len__(self) -> int:
         return len(self._open)
@@ -152,6 +156,32 @@ class TraceAssembler:
         _count_closed(added.closed)
         return added
 
+    def add_logs(self, records: Iterable[RawLog], now: float) -> None:
+        """
+        Buffer log records about spans: they are in `ClosedTrace.logs`.
+
+        A record of an open trace extends the waiting as a span does, for more may follow, and starts no countdown. It
+        never opens a trace: one that comes before the spans waits for them, bounded in number, bytes and time, and one
+        that comes after its trace was closed is only counted.
+        """
+        fates: Counter[Fate] = Counter()
+        for record in records:
+            trace = self._open.get(record.trace_id)
+            if trace is not None:
+                fates[self._add_log(trace, record, now)] += 1
+            elif record.trace_id in self._closed:
+                self._recall(record.trace_id, now)
+                fates[Fate.LATE] += 1
+            else:
+                fate, evicted = self._waiting.add(record, now)
+                fates[fate] += 1
+                fates[Fate.EVICTED] += evicted
+        count("assembler.log_records", fates.pop(Fate.KEPT, 0))
+        count("assembler.duplicate_log_records", fates.pop(Fate.DUPLICATE, 0))
+        count("assembler.late_log_records", fates.pop(Fate.LATE, 0))
+        for fate, records_dropped in fates.items():
+            count("assembler.log_records_dropped", records_dropped, reason=fate.value)
+
     def due(self, now: float) -> list[ClosedTrace[RawSpan]]:
         """Close the traces whose time has come and return them, earliest first."""
         closed: list[ClosedTrace[RawSpan]] = []
@@ -168,22 +198,25 @@ class TraceAssembler:
                 trace.due = deadline
                 heapq.heappush(self._deadlines, (deadline, trace_id))
         _count_closed(closed)
+        count("assembler.log_records_dropped", self._waiting.expire(now), reason=Fate.NO_TRACE.value)
         return closed
 
     def next_deadline(self) -> float | None:
-        """Return when `due` may next have something to say, or None while nothing is buffered."""
+        """Return when `due` may next have something to do, or None while nothing is buffered."""
+        waiting = self._waiting.deadline()
         while self._deadlines:
             due, trace_id = self._deadlines[0]
             trace = self._open.get(trace_id)
             if trace is not None and trace.due == due:
-                return due
+                return due if waiting is None else min(due, waiting)
             heapq.heappop(self._deadlines)
-        return None
+        return waiting
 
     def drain(self, reason: CloseReason, now: float) -> list[ClosedTrace[RawSpan]]:
-        """Close everything that is left, oldest first."""
+        """Close everything that is left, oldest first; log records that wait for a trace are dropped."""
         closed = [self._close(trace_id, reason, now) for trace_id in list(self._open)]
         _count_closed(closed)
+        count("assembler.log_records_dropped", self._waiting.clear(), reason=Fate.NO_TRACE.value)
         return closed
 
     def _begin(self, trace_id: bytes, now: float, added: Added) -> _OpenTrace:
@@ -192,6 +225,11 @@ class TraceAssembler:
             heaviest = max(oldest, key=lambda candidate: self._open[candidate].size)
             added.closed.append(self._close(heaviest, CloseReason.EVICTED, now))
         trace = self._open[trace_id] = _OpenTrace(now)
+        records = self._waiting.take(trace_id)
+        if records is not None:
+            trace.logs = records
+            trace.size += records.size
+            self.size += records.size
         self._expect(trace_id)
         return trace
 
@@ -210,6 +248,16 @@ class TraceAssembler:
             trace.own[span.span_id] = span
             trace.size += span.size
             self.size += span.size
+
+    def _add_log(self, trace: _OpenTrace, record: RawLog, now: float) -> Fate:
+        if trace.logs is None:
+            trace.logs = TraceRecords(now)
+        fate = trace.logs.add(record, self._limits)
+        if fate is Fate.KEPT:
+            trace.size += record.size
+            self.size += record.size
+            trace.last = now
+        return fate
 
     def _note_root(self, trace: _OpenTrace, span: RawSpan, now: float) -> None:
         trigger = self._limits.trigger
@@ -263,7 +311,8 @@ class TraceAssembler:
         )  # fmt: skip
         if trace.own:
             spans += trace.own.values()
-        return ClosedTrace(trace_id, spans, reason, complete, size=trace.size)
+        logs = () if trace.logs is None else tuple(trace.logs.known)
+        return ClosedTrace(trace_id, spans, reason, complete, size=trace.size, logs=logs)
 
     def _recall(self, trace_id: bytes, now: float) -> None:
         """Keep what is still asked for: a trace that goes on for hours must not be forgotten and opened again."""

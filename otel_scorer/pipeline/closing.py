@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from otel_scorer.model.wire import RawSpan
+
+if TYPE_CHECKING:
+    from otel_scorer.model.log_records import RawLog
 
 __all__ = ["CUT_SHORT", "Added", "AssemblyLimits", "CloseReason", "ClosedTrace", "LatePolicy", "Trigger"]
 
@@ -99,7 +102,8 @@ class ClosedTrace(Generic[S]):
         reason: Why it was closed.
         complete: A root is there, no parent is missing, and nobody cut the waiting short.
         revision: 1; scoring again after late spans counts up.
-        size: Bytes that its spans are worth in memory.
+        size: Bytes that its spans and log records are worth in memory.
+        logs: Log records about its spans, each once, in order of arrival.
     """
 
     trace_id: bytes
@@ -108,6 +112,7 @@ class ClosedTrace(Generic[S]):
     complete: bool
     revision: int = 1
     size: int = 0
+    logs: tuple[RawLog, ...] = ()
 
 
 @dataclass(slots=True)

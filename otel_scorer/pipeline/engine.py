@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.log_records import read_logs
 from otel_scorer.model.wire import Signal, check_request, join_spans, read_traces
 from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler
 from otel_scorer.pipeline.emission import Emission, Emitter
@@ -196,6 +197,20 @@ class Engine:
             self._on_spans(data, len(spans))
         self._closed(added.closed)
         return request.rejected, request.message
+
+    def ingest_logs(self, data: bytes) -> None:
+        """
+        Join the log records of an encoded logs request to the traces that they belong to; they go nowhere from here.
+
+        Raises:
+            InvalidRequestError: It is no such request.
+        """
+        if not self._scorers:
+            return
+        records = read_logs(data)
+        if records:
+            with self._lock:
+                self._assembler.add_logs(records, self._clock())
 
     def deliver(self, results: Iterable[Result]) -> None:
         """Take decisions from the scoring backend."""

@@ -3,7 +3,8 @@ What sidecar and scorer workers say to each other over a pipe: framed JSON heade
 
     sidecar -> worker   SETUP    {"scorers": [...], "concurrency": n, ...}
     worker  -> sidecar  READY    {"scorers": [{"name": ..., "version": ..., ...}]}   or {"error": "..."}
-    sidecar -> worker   JOBS     [{"id": n, "scorers": [i, ...], "size": bytes, ...}] + the traces as OTLP requests
+    sidecar -> worker   JOBS     [{"id": n, "scorers": [i, ...], "size": bytes, "logs": bytes, ...}]
+                                 + for each job its trace and the log records about it, as OTLP requests
     worker  -> sidecar  RESULTS  [[job id, [[scorer, [decision, ...]], ...]], ...]     see `pack_decision`
 
 A page of memory shared by both says which scorer is running since when, on the worker's main thread (slot 0) and on

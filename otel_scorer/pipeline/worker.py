@@ -23,7 +23,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS  # p
 from otel_scorer.dialects import READER
 from otel_scorer.errors import OtelScorerError
 from otel_scorer.model.decision import Decision, Outcome
-from otel_scorer.model.decode import spans_from_request
+from otel_scorer.model.decode import attach_logs, logs_from_request, spans_from_request
 from otel_scorer.model.feedback import AssessmentError
 from otel_scorer.model.trace import Trace
 from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Heartbeat, pack, pack_decision, unpack
@@ -95,17 +95,21 @@ class Worker:
             self._is_busy.set()
             offset = 0
             for job in header:
-                end = offset + job["size"]
-                self._score(job, payloads[offset:end].tobytes())
+                logs = offset + job["size"]
+                end = logs + job["logs"]
+                self._score(job, payloads[offset:logs].tobytes(), payloads[logs:end].tobytes())
                 offset = end
             self._is_busy.clear()
             self._answer_decided()
 
-    def _score(self, job: Mapping[str, Any], data: bytes) -> None:
+    def _score(self, job: Mapping[str, Any], data: bytes, logs: bytes) -> None:
         """Run a job's function scorers, and put its coroutine scorers on the loop."""
         job_id, revision = job["id"], job["revision"]
+        spans = spans_from_request(data)
+        if logs:
+            attach_logs(spans, logs_from_request(logs))
         trace = Trace(
-            spans_from_request(data),
+            spans,
             READER,
             close_reason=job["close_reason"],
             is_complete=job["complete"],

@@ -18,11 +18,13 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentError
+from otel_scorer.model.log_records import join_logs
 from otel_scorer.model.wire import join_spans
 from otel_scorer.pipeline.engine import Job, Result
 from otel_scorer.pipeline.protocol import pack, unpack, unpack_decision
@@ -168,6 +170,7 @@ class WorkerPool:
         with self._changed:
             for job in jobs:
                 size = sum([len(span.data) for span in job.trace.spans])
+                size += sum([len(record.data) for record in job.trace.logs])
                 if self._stopping or (self._queued_bytes and self._queued_bytes + size > self._limit):
                     refused.append(job)
                     continue
@@ -219,19 +222,22 @@ class WorkerPool:
     def _feed(self, index: int) -> None:
         while (batch := self._take(index)) is not None:
             worker, opened = batch
-            payloads = [join_spans(entry.job.trace.spans) for entry in opened]
+            traces = [join_spans(entry.job.trace.spans) for entry in opened]
+            logs = [join_logs(entry.job.trace.logs) for entry in opened]
             header = [
                 {
                     "id": entry.job.id,
                     "scorers": sorted(entry.left) if worker.alone is None else [worker.alone[1]],
                     "faults": entry.faults,
-                    "size": len(payload),
+                    "size": len(trace),
+                    "logs": len(records),
                     "close_reason": entry.job.trace.reason.value,
                     "complete": entry.job.trace.complete,
                     "revision": entry.job.trace.revision,
                 }
-                for entry, payload in zip(opened, payloads, strict=True)
+                for entry, trace, records in zip(opened, traces, logs, strict=True)
             ]
+            payloads = chain.from_iterable(zip(traces, logs, strict=True))
             # A worker that dies meanwhile is the reader's business: it has the batch on record.
             with contextlib.suppress(OSError, ValueError):
                 worker.process.connection.send_bytes(pack(header, *payloads))

@@ -31,8 +31,10 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from tests.e2e.sidecar import SCORERS, Sidecar, Traces, id_of, small_trace
 from tests.e2e.sink import WAIT, Score, Sink
+from tests.fakes import a_log, logs_request
 
 from otel_scorer.encoders.evaluation_span import SCOPE_VERSION
+from otel_scorer.model.otlp_attributes import encode_attributes
 
 SCHEMA = "https://opentelemetry.io/schemas/1.30.0"
 HERE = Path(__file__).parent
@@ -221,6 +223,29 @@ def test_signals_that_are_switched_off_are_refused_and_the_others_flow(
     assert sidecar.stop() == 0
     assert own_sink.requests("logs") == []
     assert sidecar.log.count("logs are refused") == 1
+
+
+def test_scorers_see_content_in_logs_that_no_backend_takes(
+    own_sink: Sink, start: Callable[..., Sidecar], tmp_path: Path
+) -> None:
+    config = tmp_path / "sidecar.yaml"
+    config.write_text(
+        f"exporters: {{otlp: {{endpoint: '{own_sink.grpc}', logs_endpoint: off}}}}\nassembly: {{root_grace: 0.5s}}\n",
+        encoding="utf-8",
+    )
+    sidecar = start("-c", str(config), "--scorers", f"{SCORERS / 'understanding.py'}")
+    trace = Traces(71).new()
+    result = a_log(trace=trace, name="gen_ai.evaluation.result")
+    encode_attributes(result.attributes, {"gen_ai.evaluation.name": "polite"})
+
+    answer = sidecar.post(logs_request(result), "/v1/logs")
+    sidecar.send(small_trace(trace))
+
+    assert answer.status == 404
+    own_sink.wait_for(lambda: "evaluations" in own_sink.score_names())
+    [seen] = [score for score in own_sink.scores_of(id_of(trace)) if score.name == "evaluations"]
+    assert "polite" in str(seen.explanation)
+    assert own_sink.requests("logs") == []
 
 
 @pytest.mark.server

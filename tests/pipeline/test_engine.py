@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
-from tests.fakes import Counted, a_decision
+from tests.fakes import Counted, a_decision, a_log, logs_request
 
 from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model.decision import Decision, Outcome
@@ -177,6 +177,40 @@ def test_a_job_has_every_span_and_the_reason_it_was_closed_for() -> None:
 
         assert [span.span_id[-1] for span in job.trace.spans] == [1, 2, 3]
         assert (job.trace.reason, job.trace.complete, job.scorers) == (CloseReason.ROOT_QUIET, True, (0,))
+
+
+def test_a_job_has_the_log_records_about_its_spans_and_none_of_them_is_sent() -> None:
+    with running() as run:
+        run.engine.ingest_logs(logs_request(a_log("early", span=2), a_log("stranger", trace=2)))
+        run.ingest(*AGENT)
+        run.engine.ingest_logs(logs_request(a_log("more", span=2)) * 2)
+        run.engine.ingest_logs(b"")
+        sent = list(run.sink.requests)
+
+        [job] = run.close_traces()
+
+        assert [b"early" in job.trace.logs[0].data, b"more" in job.trace.logs[1].data] == [True, True]
+        assert len(job.trace.logs) == 2
+        assert run.sink.requests == sent
+
+
+def test_without_scorers_nobody_looks_at_logs() -> None:
+    counted = Counted()
+    with running(Forwarding.HOLD_TRACE, scorers=()) as run:
+        run.engine.ingest_logs(logs_request(a_log()))
+
+    assert counted("assembler.log_records") == 0
+
+
+def test_logs_that_are_none_leave_the_traces_alone() -> None:
+    with running() as run:
+        run.ingest(*AGENT)
+        with pytest.raises(InvalidRequestError):
+            run.engine.ingest_logs(logs_request(a_log()) + b"\xff")
+
+        [job] = run.close_traces()
+
+        assert job.trace.logs == ()
 
 
 def test_decisions_may_come_one_by_one() -> None:
