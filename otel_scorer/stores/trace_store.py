@@ -1,0 +1,410 @@
+"""
+Traces that were scored, with what was said of them: written by `evaluate`, `score` and `serve`, read by searches.
+
+Spans and log records are kept as OTLP bytes and come back as they were. Writing is in batches, reading in pages:
+neither needs memory for more than one.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from otel_scorer.errors import StoreError
+from otel_scorer.model.decision import Decision
+from otel_scorer.model.feedback import Expectation, Feedback, assessment_from_dictionary
+from otel_scorer.model.reader import registered_reader
+from otel_scorer.model.search_grammar import parse_search
+from otel_scorer.model.trace_bytes import logs_as_bytes, spans_as_bytes, trace_from_bytes
+from otel_scorer.stores.trace_search import condition
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from otel_scorer.model.reader import Reader
+    from otel_scorer.model.trace import Trace
+    from otel_scorer.stores.database import Database, Row, Transaction
+
+__all__ = ["Entry", "StoredEntry", "TraceRecord", "TraceStore"]
+
+_PAGE: Final = 200
+# Below this nothing is gained; at level 1 packing costs a third of what writing the bytes does that it saves.
+_PACKED_FROM: Final = 1024
+_LEVEL: Final = 1
+_MILLISECOND: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """
+    A trace as it is stored: its bytes, and what searches ask for.
+
+    Attributes:
+        trace_id: 32 lower-case hex digits.
+        spans: Encoded ExportTraceServiceRequest.
+        logs: Encoded ExportLogsServiceRequest, or nothing.
+        name: Of the root.
+        service_name: Of the root's resource.
+        session_id: Conversation that it belongs to.
+        user_id: User whom it was made for.
+        state: `OK`, `ERROR` or `IN_PROGRESS`.
+        start_ms: Start of the root, milliseconds since the epoch.
+        end_ms: Its end.
+        tags: What searches find as `tags.<key>`.
+        close_reason: Why no more spans were waited for.
+        complete: Whether a root is there and no parent is missing.
+        revision: 1, or higher when late spans led to scoring again.
+    """
+
+    trace_id: str
+    spans: bytes
+    logs: bytes = b""
+    name: str | None = None
+    service_name: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    state: str = "OK"
+    start_ms: int = 0
+    end_ms: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    close_reason: str | None = None
+    complete: bool = True
+    revision: int = 1
+
+    @classmethod
+    def of(cls, trace: Trace, *, spans: bytes | None = None, logs: bytes | None = None) -> Self:
+        """
+        Return the record of a trace.
+
+        Args:
+            trace: The trace.
+            spans: Its spans as bytes, if they are at hand.
+            logs: Its log records, likewise.
+        """
+        info, root = trace.info, trace.root
+        return cls(
+            trace.trace_id,
+            spans_as_bytes(trace) if spans is None else spans,
+            logs_as_bytes(trace) if logs is None else logs,
+            None if root is None else root.name,
+            None if root is None else root.service_name,
+            trace.session_id,
+            trace.user_id,
+            info.state,
+            info.request_time,
+            info.request_time + info.execution_duration,
+            info.tags,
+            trace.close_reason,
+            trace.is_complete,
+            trace.revision,
+        )
+
+    def row(self, now_ms: int) -> tuple[object, ...]:
+        """Return the columns of the table `traces`, without its number."""
+        packed = len(self.spans) + len(self.logs) >= _PACKED_FROM
+        return (
+            self.trace_id,
+            zstd.compress(self.spans, _LEVEL) if packed else self.spans,
+            zstd.compress(self.logs, _LEVEL) if packed and self.logs else self.logs,
+            packed,
+            self.name,
+            self.service_name,
+            self.session_id,
+            self.user_id,
+            self.state,
+            self.start_ms,
+            self.end_ms,
+            json.dumps(dict(self.tags), ensure_ascii=False) if self.tags else "{}",
+            self.close_reason,
+            self.complete,
+            self.revision,
+            now_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    One judgement of one trace, to be stored.
+
+    Attributes:
+        record: The trace.
+        decisions: What became of the scorers.
+        position: Which row of the run it is, from 0.
+        given: What a row of a data set said beside its trace: any of `inputs`, `outputs` and `tags`.
+        error: Why there are no outputs, where making them failed.
+        expectations: What the right answer is.
+    """
+
+    record: TraceRecord
+    decisions: Sequence[Decision] = ()
+    position: int = 0
+    given: Mapping[str, Any] | None = None
+    error: str | None = None
+    expectations: Sequence[Expectation] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """One judgement of one trace, as it was stored; see `Entry`."""
+
+    trace_id: str
+    position: int
+    given: Mapping[str, Any] | None
+    error: str | None
+    decisions: tuple[Decision, ...]
+
+
+_TRACE_COLUMNS: Final = (
+    "trace_id, spans, logs, packed, name, service_name, session_id, user_id, state, start_ms, end_ms, tags, "
+    "close_reason, complete, revision, stored_ms"
+)
+# Spans that came late replace what was stored before them; the number, and so the place in searches, stays.
+_PUT_TRACE: Final = f"""INSERT INTO traces ({_TRACE_COLUMNS}) VALUES ({", ".join("?" * 16)})
+    ON CONFLICT (trace_id) DO UPDATE SET
+    spans = excluded.spans, logs = excluded.logs, packed = excluded.packed, name = excluded.name,
+    service_name = excluded.service_name, session_id = excluded.session_id, user_id = excluded.user_id,
+    state = excluded.state, start_ms = excluded.start_ms, end_ms = excluded.end_ms, tags = excluded.tags,
+    close_reason = excluded.close_reason, complete = excluded.complete, revision = excluded.revision,
+    stored_ms = excluded.stored_ms
+    WHERE spans IS NOT excluded.spans OR logs IS NOT excluded.logs OR tags IS NOT excluded.tags
+    OR revision IS NOT excluded.revision OR close_reason IS NOT excluded.close_reason"""
+_PUT_ENTRY: Final = """INSERT INTO entries (run_id, trace_id, position, given, error, decisions, stored_ms)
+    VALUES (?, ?, ?, ?, ?, ?, ?)"""
+_PUT_FEEDBACK: Final = "INSERT INTO feedback (trace_id, run_id, name, number, text) VALUES (?, ?, ?, ?, ?)"
+_PUT_EXPECTATION: Final = "INSERT OR REPLACE INTO expectations VALUES (?, ?, ?, ?, ?)"
+
+
+class TraceStore:
+    """
+    The stored traces of a database.
+
+    Args:
+        database: Where they are.
+        reader: Tells what attributes of stored spans mean. Default: the one that knows all dialects.
+    """
+
+    def __init__(self, database: Database, reader: Reader | None = None) -> None:
+        self._database = database
+        self._reader = reader
+
+    def start_run(self, name: str | None = None) -> str:
+        """
+        Begin a run and return its id, 32 hex digits.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        run_id = uuid.uuid4().hex
+        with self._database.transaction() as write:
+            write.execute("INSERT INTO runs (run_id, name, created_ms) VALUES (?, ?, ?)", (run_id, name, _now_ms()))
+        return run_id
+
+    def has_run(self, run_id: str) -> bool:
+        """Tell whether there is such a run."""
+        return bool(self._database.query("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)))
+
+    def put(self, entries: Iterable[Entry], run_id: str | None = None) -> None:
+        """
+        Store judgements, all or none of them.
+
+        A trace that is there already is replaced, and what was said of it stays; only live verdicts on an earlier
+        revision go.
+
+        Args:
+            entries: The judgements; some hundreds at a time are quick.
+            run_id: From `start_run`; None: judged live.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        batch, now = list(entries), _now_ms()
+        # Made before anybody else has to wait for us.
+        traces = [entry.record.row(now) for entry in batch]
+        judged = [_entry_row(entry, run_id, now) for entry in batch]
+        feedback = [row for entry in batch for row in _feedback_rows(entry, run_id)]
+        expectations = [_expectation_row(entry.record.trace_id, each) for entry in batch for each in entry.expectations]
+        with self._database.transaction() as write:
+            if run_id is None:
+                _forget_earlier(write, [entry.record.trace_id for entry in batch if entry.record.revision > 1])
+            write.execute_many(_PUT_TRACE, traces)
+            write.execute_many(_PUT_ENTRY, judged)
+            write.execute_many(_PUT_FEEDBACK, feedback)
+            write.execute_many(_PUT_EXPECTATION, expectations)
+
+    def expect(self, trace_id: str, expectations: Iterable[Expectation]) -> None:
+        """
+        Attach expectations to a stored trace; an earlier one of the same name is replaced.
+
+        Raises:
+            StoreError: There is no such trace, or the store cannot be written.
+        """
+        with self._database.transaction() as write:
+            if not write.execute("SELECT 1 FROM traces WHERE trace_id = ?", (trace_id,)):
+                raise StoreError(f"The store {self._database.path} has no trace {trace_id}")
+            write.execute_many(_PUT_EXPECTATION, [_expectation_row(trace_id, each) for each in expectations])
+
+    def search(
+        self, run_id: str | None = None, filter_string: str | None = None, max_results: int | None = None
+    ) -> Iterator[Trace]:
+        """
+        Yield stored traces: those of a run in its order, others the latest first.
+
+        Args:
+            run_id: Only traces of this run.
+            filter_string: MLflow's search grammar; see `condition`.
+            max_results: At most so many.
+
+        Raises:
+            ConfigError: The filter cannot be read, or asks for what is not stored.
+            StoreError: There is no such run, or the store cannot be read.
+        """
+        wanted = condition(parse_search(filter_string or ""))
+        if run_id is not None and not self.has_run(run_id):
+            raise StoreError(f"The store {self._database.path} has no run {run_id}")
+        left = sys.maxsize if max_results is None else max_results
+        for row in self._pages(run_id, wanted.sql, wanted.parameters):
+            if left <= 0:
+                return
+            trace = self._trace(row)
+            if all(holds(trace) for holds in wanted.on_spans):
+                left -= 1
+                yield trace
+
+    def trace(self, trace_id: str) -> Trace | None:
+        """Return one stored trace with its assessments; None if it is not here."""
+        rows = self._database.query(f"SELECT id, 0, {_TRACE_COLUMNS} FROM traces WHERE trace_id = ?", (trace_id,))
+        return self._trace(rows[0]) if rows else None
+
+    def content(self, trace_id: str) -> tuple[bytes, bytes] | None:
+        """Return the spans and the logs of a trace as they were stored; None if it is not here."""
+        rows = self._database.query("SELECT spans, logs, packed FROM traces WHERE trace_id = ?", (trace_id,))
+        return _unpacked(*rows[0]) if rows else None
+
+    def entries(self, run_id: str) -> Iterator[StoredEntry]:
+        """
+        Yield what was said in a run, in its order.
+
+        Raises:
+            StoreError: The store cannot be read.
+        """
+        after = (-1, -1)
+        while True:
+            rows = self._database.query(
+                "SELECT position, id, trace_id, given, error, decisions FROM entries "
+                "WHERE run_id = ? AND (position, id) > (?, ?) ORDER BY position, id LIMIT ?",
+                (run_id, *after, _PAGE),
+            )
+            for position, _, trace_id, given, error, decisions in rows:
+                yield StoredEntry(
+                    trace_id, position, None if given is None else json.loads(given), error, _decisions(decisions)
+                )
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][:2]
+
+    def _pages(self, run_id: str | None, sql: str, parameters: Sequence[object]) -> Iterator[Row]:
+        """Yield rows with a key of two numbers in front, page by page: nobody has to wait for a slow reader."""
+        source, order, after = "traces t", "t.start_ms DESC, t.id DESC", "(t.start_ms, t.id) < (?, ?)"
+        key, here = "t.id, t.start_ms", (sys.maxsize, sys.maxsize)
+        about: tuple[object, ...] = ()
+        if run_id is not None:
+            source, order = "entries e JOIN traces t ON t.trace_id = e.trace_id", "e.position, e.id"
+            # A trace that was judged twice in a run is found once, where it came first.
+            after = (
+                "e.run_id = ? AND (e.position, e.id) > (?, ?) AND NOT EXISTS (SELECT 1 FROM entries d WHERE "
+                "d.trace_id = e.trace_id AND d.run_id = e.run_id AND (d.position, d.id) < (e.position, e.id))"
+            )
+            key, here, about = "e.id, e.position", (-1, -1), (run_id,)
+        columns = ", ".join(f"t.{name}" for name in _TRACE_COLUMNS.split(", "))
+        while True:
+            rows = self._database.query(
+                f"SELECT {key}, {columns} FROM {source} WHERE {after} AND {sql} ORDER BY {order} LIMIT ?",
+                (*about, *here, *parameters, _PAGE),
+            )
+            yield from rows
+            if len(rows) < _PAGE:
+                return
+            here = (rows[-1][1], rows[-1][0])
+
+    def _trace(self, row: Row) -> Trace:
+        trace_id, spans, logs = row[2], *_unpacked(row[3], row[4], row[5])
+        return trace_from_bytes(
+            spans,
+            logs,
+            self._reader or registered_reader(),
+            close_reason=row[14],
+            is_complete=bool(row[15]),
+            revision=row[16],
+            assessments=[*self._expectations(trace_id), *self._feedback(trace_id)],
+        )
+
+    def _expectations(self, trace_id: str) -> list[Feedback | Expectation]:
+        rows = self._database.query("SELECT document FROM expectations WHERE trace_id = ?", (trace_id,))
+        return [assessment_from_dictionary(json.loads(document)) for (document,) in rows]
+
+    def _feedback(self, trace_id: str) -> list[Feedback]:
+        rows = self._database.query("SELECT decisions FROM entries WHERE trace_id = ? ORDER BY id", (trace_id,))
+        return [feedback for (text,) in rows for decision in _decisions(text) for feedback in decision.feedbacks]
+
+
+def _now_ms() -> int:
+    return time.time_ns() // _MILLISECOND
+
+
+def _unpacked(spans: bytes, logs: bytes, packed: int) -> tuple[bytes, bytes]:
+    if not packed:
+        return spans, logs
+    try:
+        return zstd.decompress(spans), zstd.decompress(logs) if logs else b""
+    except zstd.ZstdError as error:
+        raise StoreError(f"A stored trace is damaged: {error}") from error
+
+
+def _forget_earlier(write: Transaction, trace_ids: Sequence[str]) -> None:
+    """Drop live verdicts on earlier revisions of traces: what is said now takes their place."""
+    for table in ("entries", "feedback"):
+        write.execute_many(
+            f"DELETE FROM {table} WHERE trace_id = ? AND run_id IS NULL", [(trace_id,) for trace_id in trace_ids]
+        )
+
+
+def _entry_row(entry: Entry, run_id: str | None, now_ms: int) -> tuple[object, ...]:
+    decisions = json.dumps([decision.to_dict() for decision in entry.decisions], ensure_ascii=False, default=str)
+    given = None if entry.given is None else json.dumps(entry.given, ensure_ascii=False, default=str)
+    return run_id, entry.record.trace_id, entry.position, given, entry.error, decisions, now_ms
+
+
+def _feedback_rows(entry: Entry, run_id: str | None) -> Iterator[tuple[object, ...]]:
+    for decision in entry.decisions:
+        for feedback in decision.feedbacks:
+            yield (entry.record.trace_id, run_id, feedback.name, *_comparable(feedback.value))
+
+
+def _expectation_row(trace_id: str, expectation: Expectation) -> tuple[object, ...]:
+    document = json.dumps(expectation.to_dictionary() | {"trace_id": trace_id}, ensure_ascii=False)
+    return trace_id, expectation.name, *_comparable(expectation.value), document
+
+
+def _comparable(value: Any) -> tuple[float | None, str | None]:
+    """Return a value as searches compare it: with numbers, and with texts."""
+    if isinstance(value, bool):
+        return float(value), "true" if value else "false"
+    if isinstance(value, int | float):
+        return float(value), None
+    if value is None or isinstance(value, str):
+        return None, value
+    return None, json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _decisions(text: str) -> tuple[Decision, ...]:
+    return tuple(Decision.from_dict(each) for each in json.loads(text))
