@@ -11,24 +11,25 @@ import json
 import sys
 import time
 import uuid
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import StoreError
-from otel_scorer.model.decision import Decision
 from otel_scorer.model.feedback import Expectation, Feedback, assessment_from_dictionary
 from otel_scorer.model.reader import registered_reader
 from otel_scorer.model.search_grammar import parse_search
-from otel_scorer.model.trace_bytes import logs_as_bytes, spans_as_bytes, trace_from_bytes
+from otel_scorer.model.trace_bytes import trace_from_bytes
+from otel_scorer.stores.trace_entries import (
+    Entry,
+    StoredEntry,
+    TraceRecord,
+    decisions_of,
+    expectation_row,
+    unpacked,
+)
 from otel_scorer.stores.trace_search import condition
 
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from otel_scorer.model.reader import Reader
     from otel_scorer.model.trace import Trace
@@ -37,131 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Entry", "StoredEntry", "TraceRecord", "TraceStore"]
 
 _PAGE: Final = 200
-# Below this nothing is gained; at level 1 packing costs a third of what writing the bytes does that it saves.
-_PACKED_FROM: Final = 1024
-_LEVEL: Final = 1
 _MILLISECOND: Final = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class TraceRecord:
-    """
-    A trace as it is stored: its bytes, and what searches ask for.
-
-    Attributes:
-        trace_id: 32 lower-case hex digits.
-        spans: Encoded ExportTraceServiceRequest.
-        logs: Encoded ExportLogsServiceRequest, or nothing.
-        name: Of the root.
-        service_name: Of the root's resource.
-        session_id: Conversation that it belongs to.
-        user_id: User whom it was made for.
-        state: `OK`, `ERROR` or `IN_PROGRESS`.
-        start_ms: Start of the root, milliseconds since the epoch.
-        end_ms: Its end.
-        tags: What searches find as `tags.<key>`.
-        close_reason: Why no more spans were waited for.
-        complete: Whether a root is there and no parent is missing.
-        revision: 1, or higher when late spans led to scoring again.
-    """
-
-    trace_id: str
-    spans: bytes
-    logs: bytes = b""
-    name: str | None = None
-    service_name: str | None = None
-    session_id: str | None = None
-    user_id: str | None = None
-    state: str = "OK"
-    start_ms: int = 0
-    end_ms: int = 0
-    tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    close_reason: str | None = None
-    complete: bool = True
-    revision: int = 1
-
-    @classmethod
-    def of(cls, trace: Trace, *, spans: bytes | None = None, logs: bytes | None = None) -> Self:
-        """
-        Return the record of a trace.
-
-        Args:
-            trace: The trace.
-            spans: Its spans as bytes, if they are at hand.
-            logs: Its log records, likewise.
-        """
-        info, root = trace.info, trace.root
-        return cls(
-            trace.trace_id,
-            spans_as_bytes(trace) if spans is None else spans,
-            logs_as_bytes(trace) if logs is None else logs,
-            None if root is None else root.name,
-            None if root is None else root.service_name,
-            trace.session_id,
-            trace.user_id,
-            info.state,
-            info.request_time,
-            info.request_time + info.execution_duration,
-            info.tags,
-            trace.close_reason,
-            trace.is_complete,
-            trace.revision,
-        )
-
-    def row(self, now_ms: int) -> tuple[object, ...]:
-        """Return the columns of the table `traces`, without its number."""
-        packed = len(self.spans) + len(self.logs) >= _PACKED_FROM
-        return (
-            self.trace_id,
-            zstd.compress(self.spans, _LEVEL) if packed else self.spans,
-            zstd.compress(self.logs, _LEVEL) if packed and self.logs else self.logs,
-            packed,
-            self.name,
-            self.service_name,
-            self.session_id,
-            self.user_id,
-            self.state,
-            self.start_ms,
-            self.end_ms,
-            json.dumps(dict(self.tags), ensure_ascii=False) if self.tags else "{}",
-            self.close_reason,
-            self.complete,
-            self.revision,
-            now_ms,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """
-    One judgement of one trace, to be stored.
-
-    Attributes:
-        record: The trace.
-        decisions: What became of the scorers.
-        position: Which row of the run it is, from 0.
-        given: What a row of a data set said beside its trace: any of `inputs`, `outputs` and `tags`.
-        error: Why there are no outputs, where making them failed.
-        expectations: What the right answer is.
-    """
-
-    record: TraceRecord
-    decisions: Sequence[Decision] = ()
-    position: int = 0
-    given: Mapping[str, Any] | None = None
-    error: str | None = None
-    expectations: Sequence[Expectation] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class StoredEntry:
-    """One judgement of one trace, as it was stored; see `Entry`."""
-
-    trace_id: str
-    position: int
-    given: Mapping[str, Any] | None
-    error: str | None
-    decisions: tuple[Decision, ...]
 
 
 _TRACE_COLUMNS: Final = (
@@ -230,9 +107,9 @@ class TraceStore:
         batch, now = list(entries), _now_ms()
         # Made before anybody else has to wait for us.
         traces = [entry.record.row(now) for entry in batch]
-        judged = [_entry_row(entry, run_id, now) for entry in batch]
-        feedback = [row for entry in batch for row in _feedback_rows(entry, run_id)]
-        expectations = [_expectation_row(entry.record.trace_id, each) for entry in batch for each in entry.expectations]
+        judged = [entry.row(run_id, now) for entry in batch]
+        feedback = [row for entry in batch for row in entry.feedback_rows(run_id)]
+        expectations = [expectation_row(entry.record.trace_id, each) for entry in batch for each in entry.expectations]
         with self._database.transaction() as write:
             if run_id is None:
                 _forget_earlier(write, [entry.record.trace_id for entry in batch if entry.record.revision > 1])
@@ -251,7 +128,7 @@ class TraceStore:
         with self._database.transaction() as write:
             if not write.execute("SELECT 1 FROM traces WHERE trace_id = ?", (trace_id,)):
                 raise StoreError(f"The store {self._database.path} has no trace {trace_id}")
-            write.execute_many(_PUT_EXPECTATION, [_expectation_row(trace_id, each) for each in expectations])
+            write.execute_many(_PUT_EXPECTATION, [expectation_row(trace_id, each) for each in expectations])
 
     def search(
         self, run_id: str | None = None, filter_string: str | None = None, max_results: int | None = None
@@ -288,7 +165,7 @@ class TraceStore:
     def content(self, trace_id: str) -> tuple[bytes, bytes] | None:
         """Return the spans and the logs of a trace as they were stored; None if it is not here."""
         rows = self._database.query("SELECT spans, logs, packed FROM traces WHERE trace_id = ?", (trace_id,))
-        return _unpacked(*rows[0]) if rows else None
+        return unpacked(*rows[0]) if rows else None
 
     def entries(self, run_id: str) -> Iterator[StoredEntry]:
         """
@@ -306,7 +183,7 @@ class TraceStore:
             )
             for position, _, trace_id, given, error, decisions in rows:
                 yield StoredEntry(
-                    trace_id, position, None if given is None else json.loads(given), error, _decisions(decisions)
+                    trace_id, position, None if given is None else json.loads(given), error, decisions_of(decisions)
                 )
             if len(rows) < _PAGE:
                 return
@@ -337,7 +214,7 @@ class TraceStore:
             here = (rows[-1][1], rows[-1][0])
 
     def _trace(self, row: Row) -> Trace:
-        trace_id, spans, logs = row[2], *_unpacked(row[3], row[4], row[5])
+        trace_id, spans, logs = row[2], *unpacked(row[3], row[4], row[5])
         return trace_from_bytes(
             spans,
             logs,
@@ -354,20 +231,11 @@ class TraceStore:
 
     def _feedback(self, trace_id: str) -> list[Feedback]:
         rows = self._database.query("SELECT decisions FROM entries WHERE trace_id = ? ORDER BY id", (trace_id,))
-        return [feedback for (text,) in rows for decision in _decisions(text) for feedback in decision.feedbacks]
+        return [feedback for (text,) in rows for decision in decisions_of(text) for feedback in decision.feedbacks]
 
 
 def _now_ms() -> int:
     return time.time_ns() // _MILLISECOND
-
-
-def _unpacked(spans: bytes, logs: bytes, packed: int) -> tuple[bytes, bytes]:
-    if not packed:
-        return spans, logs
-    try:
-        return zstd.decompress(spans), zstd.decompress(logs) if logs else b""
-    except zstd.ZstdError as error:
-        raise StoreError(f"A stored trace is damaged: {error}") from error
 
 
 def _forget_earlier(write: Transaction, trace_ids: Sequence[str]) -> None:
@@ -376,35 +244,3 @@ def _forget_earlier(write: Transaction, trace_ids: Sequence[str]) -> None:
         write.execute_many(
             f"DELETE FROM {table} WHERE trace_id = ? AND run_id IS NULL", [(trace_id,) for trace_id in trace_ids]
         )
-
-
-def _entry_row(entry: Entry, run_id: str | None, now_ms: int) -> tuple[object, ...]:
-    decisions = json.dumps([decision.to_dict() for decision in entry.decisions], ensure_ascii=False, default=str)
-    given = None if entry.given is None else json.dumps(entry.given, ensure_ascii=False, default=str)
-    return run_id, entry.record.trace_id, entry.position, given, entry.error, decisions, now_ms
-
-
-def _feedback_rows(entry: Entry, run_id: str | None) -> Iterator[tuple[object, ...]]:
-    for decision in entry.decisions:
-        for feedback in decision.feedbacks:
-            yield (entry.record.trace_id, run_id, feedback.name, *_comparable(feedback.value))
-
-
-def _expectation_row(trace_id: str, expectation: Expectation) -> tuple[object, ...]:
-    document = json.dumps(expectation.to_dictionary() | {"trace_id": trace_id}, ensure_ascii=False)
-    return trace_id, expectation.name, *_comparable(expectation.value), document
-
-
-def _comparable(value: Any) -> tuple[float | None, str | None]:
-    """Return a value as searches compare it: with numbers, and with texts."""
-    if isinstance(value, bool):
-        return float(value), "true" if value else "false"
-    if isinstance(value, int | float):
-        return float(value), None
-    if value is None or isinstance(value, str):
-        return None, value
-    return None, json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _decisions(text: str) -> tuple[Decision, ...]:
-    return tuple(Decision.from_dict(each) for each in json.loads(text))

@@ -1,0 +1,194 @@
+"""What is stored of a trace and of one judgement of it, as rows of the tables and back."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from otel_scorer.errors import StoreError
+from otel_scorer.model.decision import Decision
+from otel_scorer.model.trace_bytes import logs_as_bytes, spans_as_bytes
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from otel_scorer.model.feedback import Expectation
+    from otel_scorer.model.trace import Trace
+
+__all__ = ["Entry", "StoredEntry", "TraceRecord", "decisions_of", "expectation_row", "unpacked"]
+
+# Below this nothing is gained; at level 1 packing costs a third of what writing the bytes does that it saves.
+_PACKED_FROM: Final = 1024
+_LEVEL: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRecord:
+    """
+    A trace as it is stored: its bytes, and what searches ask for.
+
+    Attributes:
+        trace_id: 32 lower-case hex digits.
+        spans: Encoded ExportTraceServiceRequest.
+        logs: Encoded ExportLogsServiceRequest, or nothing.
+        name: Of the root.
+        service_name: Of the root's resource.
+        session_id: Conversation that it belongs to.
+        user_id: User whom it was made for.
+        state: `OK`, `ERROR` or `IN_PROGRESS`.
+        start_ms: Start of the root, milliseconds since the epoch.
+        end_ms: Its end.
+        tags: What searches find as `tags.<key>`.
+        close_reason: Why no more spans were waited for.
+        complete: Whether a root is there and no parent is missing.
+        revision: 1, or higher when late spans led to scoring again.
+    """
+
+    trace_id: str
+    spans: bytes
+    logs: bytes = b""
+    name: str | None = None
+    service_name: str | None = None
+    session_id: str | None = None
+    user_id: str | None = None
+    state: str = "OK"
+    start_ms: int = 0
+    end_ms: int = 0
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
+    close_reason: str | None = None
+    complete: bool = True
+    revision: int = 1
+
+    @classmethod
+    def of(cls, trace: Trace, *, spans: bytes | None = None, logs: bytes | None = None) -> Self:
+        """
+        Return the record of a trace.
+
+        Args:
+            trace: The trace.
+            spans: Its spans as bytes, if they are at hand.
+            logs: Its log records, likewise.
+        """
+        info, root = trace.info, trace.root
+        return cls(
+            trace.trace_id,
+            spans_as_bytes(trace) if spans is None else spans,
+            logs_as_bytes(trace) if logs is None else logs,
+            None if root is None else root.name,
+            None if root is None else root.service_name,
+            trace.session_id,
+            trace.user_id,
+            info.state,
+            info.request_time,
+            info.request_time + info.execution_duration,
+            info.tags,
+            trace.close_reason,
+            trace.is_complete,
+            trace.revision,
+        )
+
+    def row(self, now_ms: int) -> tuple[object, ...]:
+        """Return the columns of the table `traces`, without its number."""
+        packed = len(self.spans) + len(self.logs) >= _PACKED_FROM
+        return (
+            self.trace_id,
+            zstd.compress(self.spans, _LEVEL) if packed else self.spans,
+            zstd.compress(self.logs, _LEVEL) if packed and self.logs else self.logs,
+            packed,
+            self.name,
+            self.service_name,
+            self.session_id,
+            self.user_id,
+            self.state,
+            self.start_ms,
+            self.end_ms,
+            json.dumps(dict(self.tags), ensure_ascii=False) if self.tags else "{}",
+            self.close_reason,
+            self.complete,
+            self.revision,
+            now_ms,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """
+    One judgement of one trace, to be stored.
+
+    Attributes:
+        record: The trace.
+        decisions: What became of the scorers.
+        position: Which row of the run it is, from 0.
+        given: What a row of a data set said beside its trace: any of `inputs`, `outputs` and `tags`.
+        error: Why there are no outputs, where making them failed.
+        expectations: What the right answer is.
+    """
+
+    record: TraceRecord
+    decisions: Sequence[Decision] = ()
+    position: int = 0
+    given: Mapping[str, Any] | None = None
+    error: str | None = None
+    expectations: Sequence[Expectation] = ()
+
+    def row(self, run_id: str | None, now_ms: int) -> tuple[object, ...]:
+        """Return the columns of the table `entries`, without its number."""
+        decisions = json.dumps([decision.to_dict() for decision in self.decisions], ensure_ascii=False, default=str)
+        given = None if self.given is None else json.dumps(self.given, ensure_ascii=False, default=str)
+        return run_id, self.record.trace_id, self.position, given, self.error, decisions, now_ms
+
+    def feedback_rows(self, run_id: str | None) -> Iterator[tuple[object, ...]]:
+        """Yield the columns of the table `feedback`, without its number."""
+        for decision in self.decisions:
+            for feedback in decision.feedbacks:
+                yield (self.record.trace_id, run_id, feedback.name, *_comparable(feedback.value))
+
+
+@dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """One judgement of one trace, as it was stored; see `Entry`."""
+
+    trace_id: str
+    position: int
+    given: Mapping[str, Any] | None
+    error: str | None
+    decisions: tuple[Decision, ...]
+
+
+def unpacked(spans: bytes, logs: bytes, packed: int) -> tuple[bytes, bytes]:
+    """Return spans and logs as they were before they were packed."""
+    if not packed:
+        return spans, logs
+    try:
+        return zstd.decompress(spans), zstd.decompress(logs) if logs else b""
+    except zstd.ZstdError as error:
+        raise StoreError(f"A stored trace is damaged: {error}") from error
+
+
+def expectation_row(trace_id: str, expectation: Expectation) -> tuple[object, ...]:
+    """Return the columns of the table `expectations`."""
+    document = json.dumps(expectation.to_dictionary() | {"trace_id": trace_id}, ensure_ascii=False)
+    return trace_id, expectation.name, *_comparable(expectation.value), document
+
+
+def _comparable(value: Any) -> tuple[float | None, str | None]:
+    """Return a value as searches compare it: with numbers, and with texts."""
+    if isinstance(value, bool):
+        return float(value), "true" if value else "false"
+    if isinstance(value, int | float):
+        return float(value), None
+    if value is None or isinstance(value, str):
+        return None, value
+    return None, json.dumps(value, ensure_ascii=False, default=str)
+
+
+def decisions_of(text: str) -> tuple[Decision, ...]:
+    """Read the column `entries.decisions`."""
+    return tuple(Decision.from_dict(each) for each in json.loads(text))
