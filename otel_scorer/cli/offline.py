@@ -13,7 +13,7 @@ import click
 from otel_scorer.cli.arguments import ManyValues, is_reference, many, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from otel_scorer.evaluation import Recording
     from otel_scorer.reporting.report import Report
@@ -108,20 +108,22 @@ def _bound(text: str) -> tuple[str, float]:
     return name, least
 
 
-def _render(report: Report, format_: str, *, is_terminal: bool) -> str:
+def _render(report: Report, format_: str, *, is_terminal: bool) -> Iterable[str]:
     from otel_scorer.reporting import as_html, as_json, as_junit, as_markdown, as_table
 
     if format_ == "table":
         width = _terminal_width() if is_terminal else _WIDTH
-        return as_table.as_table(report, width=width, color=is_terminal)
+        return [as_table.as_table(report, width=width, color=is_terminal)]
+    if format_ == "html":
+        return as_html.html_parts(report)
+    if format_ == "jsonl":
+        return as_json.jsonl_lines(report)
     renderers = {
         "json": as_json.as_json,
-        "jsonl": as_json.as_jsonl,
         "junit": as_junit.as_junit,
         "markdown": as_markdown.as_markdown,
-        "html": as_html.as_html,
     }
-    return renderers[format_](report)
+    return [renderers[format_](report)]
 
 
 def _terminal_width() -> int:
@@ -130,16 +132,17 @@ def _terminal_width() -> int:
     return shutil.get_terminal_size((_WIDTH, 24)).columns
 
 
-def _write(text: str, out: str | None) -> None:
+def _write(parts: Iterable[str], out: str | None) -> None:
     """Write a report. What UTF-8 cannot carry (a scorer may say anything) becomes a question mark."""
     from otel_scorer.errors import ConfigError
 
-    data = text.encode("utf-8", "replace")
     if out is None:
-        click.echo(data, nl=False)
+        for part in parts:
+            click.echo(part.encode("utf-8", "replace"), nl=False)
         return
     try:
-        Path(out).write_bytes(data)
+        with Path(out).open("wb") as file:
+            file.writelines(part.encode("utf-8", "replace") for part in parts)
     except OSError as error:
         raise ConfigError(f"Cannot write {out}: {error.strerror}") from error
 
@@ -178,7 +181,7 @@ def inspect(ctx: click.Context, files: tuple[str, ...], format_: str, *, explain
             raise ConfigError(f"There is no trace {trace_id} among {len(recording.traces)}")
     explainer = READER if explain else None
     if format_ == "json":
-        _write(_json(traces, explainer), None)
+        _write([_json(traces, explainer)], None)
     else:
         _print_trees(traces, explainer)
     _report_problems(recording)
@@ -214,4 +217,4 @@ def _print_trees(traces: Sequence[Any], explainer: Any) -> None:
             if position:
                 console.print()
             console.print(trace_tree(trace, explainer))
-        _write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()), None)
+        _write((f"{line.rstrip()}\n" for line in captured.get().splitlines()), None)

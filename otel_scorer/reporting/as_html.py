@@ -1,94 +1,181 @@
-"""Reports as one HTML file that needs no network and no script: open it, mail it, keep it as an artifact."""
+"""
+Reports as one HTML page that needs no network: open it, mail it, keep it as an artifact of a build.
+
+The summary is plain HTML. Verdicts and traces are JSON that the page's script reads bit by bit: a page of verdicts when
+it is turned to, a trace when its row is opened. What may run is named by its hash, so nothing that a trace holds can.
+"""
 
 from __future__ import annotations
 
-from html import escape
+from base64 import b64encode
+from hashlib import sha256
+from importlib.resources import files
+from itertools import groupby
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.reporting.summary_cells import HEADINGS, cells
+from otel_scorer.errors import ConfigError
+from otel_scorer.reporting.evidence_view import cut, details_json, page_json
+from otel_scorer.reporting.plain_text import one_line
+from otel_scorer.reporting.report import number_of
+from otel_scorer.reporting.static_html import headline, shown_text, static_sections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from otel_scorer.reporting.report import Report, Row
+    from otel_scorer.reporting.subject import Subject
 
-__all__ = ["as_html"]
+__all__ = ["DETAILS_LIMIT", "ROWS_LIMIT", "as_html", "html_parts", "write_html"]
 
-_STYLE: Final = """
-:root { color-scheme: light dark; --line: #8884; --dim: #777; --pass: #1a7f37; --fail: #cf222e; --error: #9a6700; }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.4rem; } h2 { font-size: 1.1rem; margin-top: 2.5rem; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; vertical-align: top; padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; color: var(--dim); }
-td.why { white-space: pre-wrap; overflow-wrap: anywhere; }
-code { font-size: .85em; color: var(--dim); }
-.pass { color: var(--pass); } .fail { color: var(--fail); font-weight: 600; }
-.error { color: var(--error); font-weight: 600; } .none { color: var(--dim); }
-summary { cursor: pointer; } pre { overflow: auto; font-size: .85em; }
-"""
+ROWS_LIMIT: Final = 50_000
+"""Verdicts on one page; failures and errors before others."""
+DETAILS_LIMIT: Final = 32 * 1024 * 1024
+"""Characters of traces and full texts on one page; those with failures and errors before others."""
+
+_WHY: Final = 280
+_NAME: Final = 200
+# Verdicts in one script element: parsed at once, so that the page has them when it opens.
+_CHUNK: Final = 1000
 
 
 def as_html(report: Report) -> str:
-    """Return a whole HTML document."""
-    return "\n".join(_document(report)) + "\n"
+    """Return a whole HTML document. `write_html` needs less memory."""
+    return "".join(html_parts(report))
 
 
-def _document(report: Report) -> Iterator[str]:
-    yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
-    yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
-    yield f"<title>otel-scorer</title>\n<style>{_STYLE}</style>\n</head>\n<body>"
-    yield f"<h1>{escape(report.title)}: {report.subject_count}</h1>"
-    yield from _table(HEADINGS, ([_cell(text) for text in cells(summary)] for summary in report.summaries))
-    if report.bounds:
-        yield "<h2>Bounds</h2>"
-        marks = {True: '<td class="fail">missed</td>', False: '<td class="pass">met</td>'}
-        rows = ([_cell(bound.name), _cell(bound.text), marks[bound.is_missed]] for bound in report.bounds)
-        yield from _table(("bound", "found", ""), rows)
-    if report.failures:
-        yield f"<h2>Failures and errors ({len(report.failures)})</h2>"
-        yield from _rows(report.failures)
-    if report.problems:
-        yield "<h2>Not read</h2>\n<ul>"
-        yield from (f"<li>{escape(problem)}</li>" for problem in report.problems)
-        yield "</ul>"
-    yield f"<h2>All verdicts ({len(report.rows)})</h2>"
-    yield from _rows(report.rows)
-    yield "</body>\n</html>"
+def write_html(report: Report, path: str | Path) -> None:
+    """
+    Write a whole HTML document; what UTF-8 cannot carry becomes a question mark.
+
+    Raises:
+        ConfigError: The file cannot be written.
+    """
+    try:
+        with Path(path).open("w", encoding="utf-8", errors="replace", newline="\n") as file:
+            file.writelines(html_parts(report))
+    except OSError as error:
+        raise ConfigError(f"Cannot write {path}: {error.strerror}") from error
 
 
-def _rows(rows: Sequence[Row]) -> Iterator[str]:
-    yield from _table(("trace", "feedback", "verdict", "why"), map(_row, rows))
+def html_parts(report: Report) -> Iterator[str]:
+    """
+    Yield a whole HTML document bit by bit; evidence is loaded, written and let go one subject at a time.
+
+    The size of the page is bounded: it has the first `ROWS_LIMIT` verdicts and `DETAILS_LIMIT` characters of evidence
+    (each value, trace and subject has its own limit too), failures and errors before others, and says what it left out.
+    """
+    page = files("otel_scorer.reporting") / "page"
+    style, script = ((page / name).read_text(encoding="utf-8") for name in ("report.css", "report.js"))
+    title = shown_text(report.title)
+    yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    yield f'<meta http-equiv="Content-Security-Policy" content="{_policy(style, script)}">\n'
+    yield '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+    yield f"<title>{title}: {report.subject_count}</title>\n<style>{style}</style>\n</head>\n<body>\n"
+    yield f"<header><h1>{title}</h1>\n<p>{headline(report)}</p></header>\n<main>\n"
+    yield from static_sections(report)
+    shown = _shown_rows(report)
+    yield from _verdicts(report, shown)
+    yield "</main>\n"
+    yield from _data(report, shown)
+    yield f"<script>{script}</script>\n</body>\n</html>\n"
 
 
-def _row(row: Row) -> list[str]:
-    name = row.name if row.name == row.scorer else f"{row.name} ({row.scorer})"
+def _policy(style: str, script: str) -> str:
+    hashes = [b64encode(sha256(text.encode("utf-8")).digest()).decode("ascii") for text in (style, script)]
+    return (
+        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}'; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'"
+    )
+
+
+def _verdicts(report: Report, shown: Sequence[tuple[int, Row]]) -> Iterator[str]:
+    yield '<section aria-labelledby="verdicts">\n<h2 id="verdicts">Verdicts</h2>\n'
+    left = len(report.rows) - len(shown)
+    if left:
+        yield f"<p>{left:,} more verdicts are not on this page; score --format jsonl has them all.</p>\n"
+    yield "<noscript><p>Without JavaScript there is only the summary.</p></noscript>\n"
+    yield '<div id="app"></div>\n</section>\n'
+
+
+def _shown_rows(report: Report) -> list[tuple[int, Row]]:
+    """Return the verdicts that the page has, with their positions in the report."""
+    numbered = list(enumerate(report.rows))
+    if len(numbered) <= ROWS_LIMIT:
+        return numbered
+    ranked = sorted(numbered, key=lambda each: not _is_failure(each[1]))
+    return sorted(ranked[:ROWS_LIMIT], key=lambda each: each[0])
+
+
+def _is_failure(row: Row) -> bool:
+    return row.passed is False or row.is_error
+
+
+def _data(report: Report, shown: Sequence[tuple[int, Row]]) -> Iterator[str]:
+    """Yield what the script reads: subjects, verdicts, and the details of each subject."""
+    groups = [(rows[0][1].subject, rows) for rows in _by_subject(shown)]
+    names = [(summary.name, summary.scorer) for summary in report.summaries]
+    index = {name: position for position, name in enumerate(names)}
+    yield _script("names", page_json([[cut(part, _NAME) for part in name] for name in names]))
+    for begin in range(0, len(groups), _CHUNK):
+        subjects = [_subject(subject) for subject, _ in groups[begin : begin + _CHUNK]]
+        yield _script("subjects", page_json(subjects))
+        lines = [
+            _row(row, begin + number, index[row.name, row.scorer], position)
+            for number, (_, rows) in enumerate(groups[begin : begin + _CHUNK])
+            for position, (_, row) in enumerate(rows)
+        ]
+        yield _script("rows", page_json(lines))
+    ranked = sorted(range(len(groups)), key=lambda number: not any(_is_failure(row) for _, row in groups[number][1]))
+    left = DETAILS_LIMIT
+    for number in ranked:
+        subject, rows = groups[number]
+        text = _details(subject, [row for _, row in rows])
+        left -= len(text)
+        if left < 0:
+            break
+        yield f'<script type="application/json" id="s{number}">{text}</script>\n'
+
+
+def _by_subject(shown: Sequence[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
+    return (list(rows) for _, rows in groupby(shown, key=lambda each: id(each[1].subject)))
+
+
+def _script(kind: str, text: str) -> str:
+    return f'<script type="application/json" data-of="{kind}">{text}</script>\n'
+
+
+def _subject(subject: Subject) -> list[object]:
+    return [one_line(subject.name, _NAME), subject.trace_id, subject.close_reason, subject.complete]
+
+
+def _row(row: Row, subject: int, name: int, position: int) -> list[object]:
+    value = None if row.feedback is None or row.is_error else number_of(row.feedback.value)
     return [
-        f"<td>{escape(row.subject.name)}<br><code>{escape(row.where)}</code></td>",
-        _cell(name),
-        f'<td class="{_class(row)}">{escape(row.verdict)}</td>',
-        f'<td class="why">{escape(row.explanation)}{_stack(row)}</td>',
+        subject,
+        name,
+        position,
+        _kind(row),
+        one_line(row.verdict, _NAME),
+        value,
+        one_line(row.explanation, _WHY),
+        row.span_id,
+        str(row.outcome),
     ]
 
 
-def _class(row: Row) -> str:
+def _kind(row: Row) -> str:
     if row.is_error:
         return "error"
-    return {True: "pass", False: "fail", None: "none" if row.feedback is None else ""}[row.passed]
+    if row.feedback is None:
+        return "none" if row.outcome == "scored" else "skipped"
+    if row.passed is not None:
+        return "pass" if row.passed else "fail"
+    return "none" if row.feedback.value is None else "value"
 
 
-def _stack(row: Row) -> str:
-    error = None if row.feedback is None else row.feedback.error
-    if error is None or not error.stack_trace:
-        return ""
-    return f"<details><summary>stack trace</summary><pre>{escape(error.stack_trace)}</pre></details>"
-
-
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    yield f"<table>\n<thead><tr>{''.join(f'<th>{escape(text)}</th>' for text in headings)}</tr></thead>\n<tbody>"
-    yield from (f"<tr>{''.join(row)}</tr>" for row in rows)
-    yield "</tbody>\n</table>"
-
-
-def _cell(text: str) -> str:
-    return f"<td>{escape(text)}</td>"
+def _details(subject: Subject, rows: Sequence[Row]) -> str:
+    try:
+        return details_json(rows, subject.load())
+    except Exception as error:  # noqa: BLE001 - evidence comes from anywhere; verdicts must be shown without it too
+        return details_json(rows, None, f"The evidence cannot be shown: {type(error).__name__}: {error}")

@@ -8,17 +8,24 @@ from typing import TYPE_CHECKING, Any
 from otel_scorer.model.decision import feedback_to_dict
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from otel_scorer.model.feedback import Feedback
     from otel_scorer.reporting.report import Report, Row, Summary
 
-__all__ = ["as_json", "as_jsonl", "row_to_dict"]
+__all__ = ["as_json", "as_jsonl", "jsonl_lines", "row_to_dict"]
 
 _FEEDBACK_KEYS = ("name", "value", "rationale", "source", "metadata", "error")
 
 
 def as_jsonl(report: Report) -> str:
     """Return one line per feedback, and one with `"feedback": null` per decision that has none."""
-    return "".join(_dump(row_to_dict(row)) + "\n" for row in report.rows)
+    return "".join(jsonl_lines(report))
+
+
+def jsonl_lines(report: Report) -> Iterator[str]:
+    """Yield what `as_jsonl` returns, line by line."""
+    return (_dump(row_to_dict(row)) + "\n" for row in report.rows)
 
 
 def as_json(report: Report) -> str:

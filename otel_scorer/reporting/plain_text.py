@@ -1,4 +1,4 @@
-"""Text from traces, made safe for a terminal: what users typed must not move the cursor or change colours."""
+"""Text from traces, made safe to show: what users typed must not move the cursor or turn lines around."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Final
 
 __all__ = ["one_line", "printable"]
 
-_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+# Control characters, those that change the direction of text, and halves of characters, which UTF-8 cannot carry.
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:

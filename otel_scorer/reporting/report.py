@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from otel_scorer.model.feedback import Feedback
     from otel_scorer.reporting.subject import Subject
 
-__all__ = ["Bound", "Report", "Row", "Summary", "build_report", "number_of", "shown"]
+__all__ = ["Bound", "Report", "Row", "Summary", "build_report", "mean_of", "number_of", "shown"]
 
 _WORDS: Final = {"yes": 1.0, "no": 0.0}
 # Between these, six digits are not enough for the digits before the point.
 _LARGE, _HUGE = 1e6, 1e15
+# Characters of a text that are kept to count it.
+_KEPT: Final = 100
 # A scorer that did not get to a verdict although it should have.
 _BROKEN: Final = frozenset({
     Outcome.FAILED,
@@ -120,7 +122,7 @@ class Summary:
     @property
     def mean(self) -> float | None:
         """Mean of the numbers; None if there is none."""
-        return math.fsum(self.numbers) / len(self.numbers) if self.numbers else None
+        return mean_of(self.numbers)
 
     @property
     def pass_rate(self) -> float | None:
@@ -149,7 +151,7 @@ class Summary:
     def _add_value(self, value: Any) -> None:
         number = number_of(value)
         if number is None:
-            self.texts[shown(value)] += 1
+            self.texts[shown(value)[:_KEPT]] += 1
             return
         self.numbers.append(number)
         self.is_verdict &= isinstance(value, bool | str)
@@ -218,7 +220,20 @@ def number_of(value: object) -> float | None:
     """Return a value as it enters a mean: bool and yes/no as 1 and 0, numbers as they are, None for anything else."""
     if isinstance(value, str):
         return _WORDS.get(value.strip().lower())
-    return float(value) if isinstance(value, int | float) else None
+    try:
+        return float(value) if isinstance(value, int | float) else None
+    except OverflowError:  # an int with hundreds of digits
+        return None
+
+
+def mean_of(numbers: Sequence[float]) -> float | None:
+    """Return the mean; None of nothing."""
+    if not numbers:
+        return None
+    try:
+        return math.fsum(numbers) / len(numbers)
+    except OverflowError:  # only their sum is too large
+        return math.fsum(number / len(numbers) for number in numbers)
 
 
 def shown(value: object) -> str:
@@ -311,7 +326,7 @@ def _mean_bound(name: str, least: float, rows: Sequence[Row]) -> Bound:
         if (number := number_of(row.feedback.value)) is not None
     ]
     asked = f"at least {least:g}"
-    if not numbers:
+    mean = mean_of(numbers)
+    if mean is None:
         return Bound(name, f"no scored value ({asked})", is_missed=True)
-    mean = math.fsum(numbers) / len(numbers)
     return Bound(name, f"{mean:.6g} ({asked})", is_missed=mean < least)
