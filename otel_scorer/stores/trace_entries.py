@@ -183,7 +183,7 @@ def _comparable(value: Any) -> tuple[float | None, str | None]:
     if isinstance(value, bool):
         return float(value), "true" if value else "false"
     if isinstance(value, int | float):
-        return float(value), None
+        return float(value), str(value)
     if value is None or isinstance(value, str):
         return None, value
     return None, json.dumps(value, ensure_ascii=False, default=str)
