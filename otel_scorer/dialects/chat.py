@@ -42,11 +42,11 @@ _LISTS: Final = (
 _CALL_TYPES: Final = frozenset({"tool_call", "tool_use", "tool-call", "function_call", "function"})
 _RESULT_TYPES: Final = frozenset({"tool_call_response", "tool_result", "tool-result", "function_call_output"})
 _REASONING: Final = frozenset({"reasoning", "thinking", "redacted_thinking"})
-# Gemini and Bedrock name the kind of a part by the key that holds it.
-_WRAPPED_CALLS: Final = ("toolUse", "functionCall", "function_call")
-_WRAPPED_RESULTS: Final = ("toolResult", "functionResponse", "function_response")
+# Gemini, Bedrock and Genkit name the kind of a part by the key that holds it.
+_WRAPPED_CALLS: Final = ("toolUse", "functionCall", "function_call", "toolRequest")
+_WRAPPED_RESULTS: Final = ("toolResult", "functionResponse", "function_response", "toolResponse")
 # `id` last: the OpenAI responses API has both, and `id` is the item's there.
-_CALL_IDS: Final = ("tool_call_id", "call_id", "toolCallId", "toolUseId", "tool_use_id", "id")
+_CALL_IDS: Final = ("tool_call_id", "call_id", "toolCallId", "toolUseId", "tool_use_id", "ref", "id")
 _RESULTS: Final = ("response", "result", "output", "content")
 
 
@@ -87,8 +87,10 @@ def blocks(content: object) -> object:
 
 
 def is_chat(value: object) -> bool:
-    """Tell whether a value is a list of objects of which each has a role."""
-    return is_list(value) and bool(value) and all(is_dict(item) and "role" in item for item in value)
+    """Tell whether a value is a list of objects of which each has a role, or the parts of a message."""
+    return (
+        is_list(value) and bool(value) and all(is_dict(item) and ("role" in item or "parts" in item) for item in value)
+    )
 
 
 def as_plain(messages: Iterable[Message]) -> list[dict[str, object]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
-from otel_scorer.dialects.table import Attribute, Computed, Dialect, EventAttribute, SpanTypeKey, attributes
+from otel_scorer.dialects.table import Attribute, Computed, Dialect, EventAttribute, NameRule, SpanTypeKey, attributes
 from otel_scorer.dialects.values import arguments, number, same
 from otel_scorer.model.trace import MISSING
 
@@ -15,7 +16,13 @@ __all__ = ["DIALECT"]
 
 _INPUT_TOKENS = ("input_tokens", "cache_read_tokens", "cache_creation_tokens")
 _OUTPUT = EventAttribute("tool.output", "output", same)
-_TYPES = {"interaction": "AGENT", "llm_request": "LLM", "tool": "TOOL", "tool.execution": "TASK"}
+_TYPES = {
+    "interaction": "AGENT",
+    "llm_request": "LLM",
+    "tool": "TOOL",
+    "tool.execution": "TASK",
+    "tool.blocked_on_user": "TASK",
+}
 
 
 def _input_tokens(span: Span) -> object:
@@ -27,17 +34,12 @@ def _input_tokens(span: Span) -> object:
 DIALECT = Dialect(
     name="claude_code",
     values={"span.type": "claude_code.*"},
+    scopes=("com.anthropic.claude_code*",),
     names=("claude_code.*",),
     span_types=(
-        SpanTypeKey(
-            "span.type",
-            {
-                **_TYPES,
-                **{f"claude_code.{name}": kind for name, kind in _TYPES.items()},
-                "claude_code.tool.blocked_on_user": "TASK",
-            },
-        ),
+        SpanTypeKey("span.type", {**_TYPES, **{f"claude_code.{name}": kind for name, kind in _TYPES.items()}}),
     ),
+    name_rules=tuple(NameRule.of(rf"^claude_code\.{re.escape(name)}$", kind) for name, kind in _TYPES.items()),
     fields={
         "inputs": (
             Attribute("user_prompt", same, ("<REDACTED>",)),
@@ -46,6 +48,7 @@ DIALECT = Dialect(
         ),
         "outputs": (Attribute("response.model_output"), _OUTPUT),
         "tool_name": attributes("tool_name"),
+        "tool_call_id": attributes("gen_ai.tool.call.id", "tool_use_id"),
         "tool_args": attributes("tool_input", decode=arguments),
         "tool_result": (_OUTPUT,),
         "model": attributes("model"),

@@ -10,7 +10,14 @@ __all__ = ["DIALECT"]
 DIALECT = Dialect(
     name="codex_cli",
     resource={"service.name": "codex*"},
-    events=("codex.user_prompt", "codex.api_request", "codex.tool_result", "codex.conversation_starts"),
+    events=(
+        "codex.conversation_starts",
+        "codex.user_prompt",
+        "codex.api_request",
+        "codex.sse_event",
+        "codex.tool_decision",
+        "codex.tool_result",
+    ),
     fields={
         "inputs": (EventAttribute("codex.user_prompt", "prompt", same),),
         "input_tokens": attributes("codex.turn.token_usage.input_tokens"),

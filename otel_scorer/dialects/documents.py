@@ -50,6 +50,7 @@ def to_documents(value: object) -> list[Document]:
 
 
 def _document(item: object) -> Document:
+    item = json_value(item)
     if not is_dict(item):
         return Document(content=item if isinstance(item, str) else None)
     score = _score(item)

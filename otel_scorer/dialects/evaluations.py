@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.dialects.flattened import tree
+from otel_scorer.dialects.flattened import numbered
 from otel_scorer.dialects.values import is_dict, is_list, is_text, json_value
 from otel_scorer.model.trace import EvaluationResult
 
@@ -26,11 +26,15 @@ _NAME: Final = "gen_ai.evaluation.name"
 _VALUE: Final = "gen_ai.evaluation.score.value"
 _LABEL: Final = "gen_ai.evaluation.score.label"
 _EXPLANATION: Final = "gen_ai.evaluation.explanation"
+_COMMENT: Final = "gen_ai.evaluation.comment"
 _ERROR: Final = "error.type"
+# A verdict of senders that give neither score nor label.
+_PASSED: Final = ("gen_ai.evaluation.passed", "gen_ai.evaluation.test_pass")
 # OpenInference: PREFIX.<i>.ITEM.*, about the span, its trace or its session.
 _INLINE: Final = tuple(
     (f"{scope}{name}s.", name) for scope in ("", "trace.", "session.") for name in ("annotation", "evaluation")
 )
+_INLINE_STARTS: Final = tuple(prefix for prefix, _ in _INLINE)
 
 
 def find_evaluations(trace: Trace) -> list[EvaluationResult]:
@@ -49,19 +53,20 @@ def locate_evaluations(trace: Trace) -> list[tuple[EvaluationResult, Span, str]]
 
 
 def _of_span(span: Span) -> Iterator[tuple[str, Iterator[EvaluationResult]]]:
+    target = _target(span)
     for record in span.logs:
         if record.event_name in _EVENTS:
-            yield f"log record {record.event_name}", _result(record.attributes, span.span_id)
+            said = {**_full(json_value(record.body)), **record.attributes}
+            yield f"log record {record.event_name}", _result(said, target)
         elif record.event_name == _RESULTS_EVENT:
-            yield f"log record {record.event_name}", _listed(record.body, span.span_id)
-    target = _target(span)
+            yield f"log record {record.event_name}", _listed(record.body, target)
     for event in span.events:
         if event.name in _EVENTS:
             yield f"event {event.name}", _result(event.attributes, target)
     if _NAME in span.attributes:
         yield _NAME, _result(span.attributes, target)
-    for prefix, item_name in _INLINE:
-        if f"{prefix}0.{item_name}.name" in span.attributes:
+    if any(key.startswith(_INLINE_STARTS) for key in span.attributes):
+        for prefix, item_name in _INLINE:
             yield f"{prefix}*", _inline(span, target, prefix, item_name)
     yield "logfire.feedback.name", _logfire(span)
 
@@ -85,15 +90,20 @@ def _target(span: Span) -> str | None:
 
 def _result(attributes: Mapping[str, object], span_id: str | None) -> Iterator[EvaluationResult]:
     name = attributes.get(_NAME)
-    if is_text(name):
-        yield EvaluationResult(
-            name=name,
-            value=_score(attributes.get(_VALUE)),
-            label=_label(attributes.get(_LABEL)),
-            explanation=_label(attributes.get(_EXPLANATION)),
-            error_type=_label(attributes.get(_ERROR)),
-            span_id=span_id,
-        )
+    if not is_text(name):
+        return
+    value, label = _score(attributes.get(_VALUE)), _label(attributes.get(_LABEL))
+    if value is None and label is None:
+        passed = next((attributes[key] for key in _PASSED if isinstance(attributes.get(key), bool)), None)
+        label = None if passed is None else "pass" if passed else "fail"
+    yield EvaluationResult(
+        name=name,
+        value=value,
+        label=label,
+        explanation=_label(attributes.get(_EXPLANATION)) or _label(attributes.get(_COMMENT)),
+        error_type=_label(attributes.get(_ERROR)),
+        span_id=span_id,
+    )
 
 
 def _listed(body: object, span_id: str | None) -> Iterator[EvaluationResult]:
@@ -101,11 +111,12 @@ def _listed(body: object, span_id: str | None) -> Iterator[EvaluationResult]:
     decoded = json_value(body)
     items = decoded.get("gen_ai.evaluations") if is_dict(decoded) else None
     for item in items if is_list(items) else ():
-        if is_dict(item):
-            full = {
-                key if "." in key and key.startswith("gen_ai.") else _SHORT.get(key, key): item[key] for key in item
-            }
-            yield from _result(full, span_id)
+        yield from _result(_full(item), span_id)
+
+
+def _full(item: object) -> dict[str, object]:
+    """Return the part of a record's body that is one result, under the keys of the convention."""
+    return {_SHORT.get(key, key): item[key] for key in item} if is_dict(item) else {}
 
 
 _SHORT: Final = {"name": _NAME, "score": _VALUE, "label": _LABEL, "explanation": _EXPLANATION, "error": _ERROR}
@@ -113,9 +124,8 @@ _SHORT: Final = {"name": _NAME, "score": _VALUE, "label": _LABEL, "explanation":
 
 def _inline(span: Span, target: str | None, prefix: str, item_name: str) -> Iterator[EvaluationResult]:
     pairs = {key[len(prefix) :]: span.attributes[key] for key in span.attributes if key.startswith(prefix)}
-    items = tree(pairs)
-    for item in items if is_list(items) else ():
-        inner = item.get(item_name) if is_dict(item) else None
+    for item in numbered(pairs):
+        inner = item.get(item_name)
         if is_dict(inner) and is_text(inner.get("name")):
             yield EvaluationResult(
                 name=str(inner["name"]),

@@ -11,7 +11,7 @@ from otel_scorer.model.trace import MISSING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-__all__ = ["indexed_messages", "oi_documents", "oi_messages", "tree"]
+__all__ = ["indexed_messages", "numbered", "oi_documents", "oi_messages"]
 
 _MAX_DEPTH: Final = 12
 _MAX_DIGITS: Final = 9
@@ -69,7 +69,7 @@ def _oi_message(message: object) -> object:
 
 def oi_documents(pairs: Mapping[str, object]) -> object:
     """Decode OpenInference's `retrieval.documents.<i>.document.*`."""
-    found = [item["document"] for item in _objects(tree(pairs)) if is_dict(item.get("document"))]
+    found = [item["document"] for item in numbered(pairs) if is_dict(item.get("document"))]
     return [
         {key: json_value(value) if key == "metadata" else value for key, value in document.items()}
         for document in found
@@ -81,10 +81,15 @@ def indexed_messages(role: str) -> Callable[[Mapping[str, object]], object]:
     """Make a decoder of `gen_ai.prompt.<i>.*` and `gen_ai.completion.<i>.*`, as OpenLLMetry wrote them until 0.4x."""
 
     def read(pairs: Mapping[str, object]) -> object:
-        found = [{"role": role, **item, "content": blocks(item.get("content"))} for item in _objects(tree(pairs))]
+        found = [{"role": role, **item, "content": blocks(item.get("content"))} for item in numbered(pairs)]
         return as_plain(to_messages(found, role)) or MISSING
 
     return read
+
+
+def numbered(pairs: Mapping[str, object]) -> list[dict[str, object]]:
+    """Return the objects that the keys number (`0.name`, `1.name`), in order."""
+    return _objects(tree(pairs))
 
 
 def _objects(value: object) -> list[dict[str, object]]:

@@ -99,7 +99,8 @@ DIALECT = Dialect(
             DetailsEvent("gen_ai.system_instructions", instructions),
         ),
         "tool_name": attributes("gen_ai.tool.name"),
-        "tool_call_id": attributes("gen_ai.tool.call.id"),
+        # google-adk 1 makes this note of a call that failed.
+        "tool_call_id": (Attribute("gen_ai.tool.call.id", skip=("<not specified>",)),),
         "tool_args": (_ARGUMENTS,),
         "tool_result": (_RESULT,),
         "tool_definitions": (

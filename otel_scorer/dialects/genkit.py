@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from otel_scorer.dialects.documents import document_list
-from otel_scorer.dialects.table import Dialect, SpanTypeKey, attributes
-from otel_scorer.dialects.values import arguments, json_value
+from otel_scorer.dialects.table import Attribute, Dialect, SpanTypeKey, attributes
+from otel_scorer.dialects.values import arguments, is_dict, json_value
+from otel_scorer.model.trace import MISSING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 __all__ = ["DIALECT"]
+
+
+def _usage(key: str) -> Callable[[object], object]:
+    """Make a decoder of one count in the `usage` of a model's response."""
+
+    def read(value: object) -> object:
+        response = json_value(value)
+        counts = response.get("usage") if is_dict(response) else None
+        return counts.get(key, MISSING) if is_dict(counts) else MISSING
+
+    return read
+
 
 DIALECT = Dialect(
     name="genkit",
@@ -33,5 +51,8 @@ DIALECT = Dialect(
         "tool_args": attributes("genkit:input", decode=arguments),
         "tool_result": attributes("genkit:output", decode=json_value),
         "documents": attributes("genkit:output", decode=document_list),
+        "input_tokens": (Attribute("genkit:output", _usage("inputTokens")),),
+        "output_tokens": (Attribute("genkit:output", _usage("outputTokens")),),
+        "total_tokens": (Attribute("genkit:output", _usage("totalTokens")),),
     },
 )

@@ -6,21 +6,25 @@ import re
 
 from otel_scorer.dialects.chat import as_messages
 from otel_scorer.dialects.message_events import DetailsEvent
-from otel_scorer.dialects.table import Attribute, Dialect, NamePart, NameRule, attributes
+from otel_scorer.dialects.table import Attribute, Dialect, NamePart, NameRule, SpanTypeKey, attributes
 from otel_scorer.dialects.values import arguments, json_twice, json_value
 
 __all__ = ["DIALECT"]
 
-_ARGUMENTS = Attribute("gcp.vertex.agent.tool_call_args", arguments)
-_RESULT = Attribute("gcp.vertex.agent.tool_response", json_value)
-# Version 1 puts an empty object on spans that have none.
-_EMPTY = ("{}",)
+# What version 1 writes where there is nothing: an empty object, or, of a tool that failed, a note.
+_EMPTY = ("{}", "N/A")
+_UNSAID = ('{"result": "<not specified>"}',)
+_ARGUMENTS = Attribute("gcp.vertex.agent.tool_call_args", arguments, ("N/A",))
+_RESULT = Attribute("gcp.vertex.agent.tool_response", json_value, _UNSAID)
+# Version 1 answers several calls at once in one more span, which no model asked for.
+_MERGED = "(merged tools)"
 
 DIALECT = Dialect(
     name="google_adk",
     scopes=("gcp.vertex.agent",),
     keys=("gcp.vertex.agent.invocation_id", "gcp.vertex.agent.llm_request"),
     base="otel_genai",
+    span_types=(SpanTypeKey("gen_ai.tool.name", {}, placeholders=frozenset({_MERGED})),),
     name_rules=(
         NameRule.of(r"^execute_tool( .*)?$", "TOOL"),
         NameRule.of(r"^(invoke_agent|agent_run)\b", "AGENT"),

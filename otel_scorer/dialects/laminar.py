@@ -31,5 +31,8 @@ DIALECT = Dialect(
         "outputs": attributes("lmnr.span.output", decode=json_value),
         "tool_args": attributes("lmnr.span.input", decode=arguments),
         "tool_result": attributes("lmnr.span.output", decode=json_value),
+        "session_id": attributes("lmnr.association.properties.session_id"),
+        "user_id": attributes("lmnr.association.properties.user_id"),
+        "tags": attributes("lmnr.association.properties.tags"),
     },
 )

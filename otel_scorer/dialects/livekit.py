@@ -10,7 +10,20 @@ __all__ = ["DIALECT"]
 DIALECT = Dialect(
     name="livekit",
     scopes=("livekit-agents",),
-    keys=("lk.user_input", "lk.user_transcript", "lk.chat_ctx", "lk.input_text", "lk.response.text"),
+    keys=(
+        "lk.agent_label",
+        "lk.agent_name",
+        "lk.chat_ctx",
+        "lk.function_tool.name",
+        "lk.input_text",
+        "lk.job_id",
+        "lk.response.function_calls",
+        "lk.response.text",
+        "lk.room_name",
+        "lk.speech_id",
+        "lk.user_input",
+        "lk.user_transcript",
+    ),
     name_rules=(
         NameRule.of("^function_tool$", "TOOL"),
         NameRule.of("^(agent_turn|start_agent_activity)$", "AGENT"),

@@ -6,6 +6,7 @@ The OTel conventions sent one event per message up to 1.36, and one event with a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -14,9 +15,9 @@ from otel_scorer.dialects.values import is_dict, is_list, is_text, json_value
 from otel_scorer.model.trace import MISSING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
-    from otel_scorer.model.trace import Message, Span
+    from otel_scorer.model.trace import LogRecord, Message, Span
 
 __all__ = ["DetailsEvent", "MessageEvents", "MessageLogs", "event_array", "first_user_text"]
 
@@ -29,6 +30,9 @@ _ROLES: Final = {
     "gen_ai.tool.message": "tool",
     _CHOICE: "assistant",
 }
+
+_PACKED: Final = "gen_ai.event.content"
+_ELIDED: Final = "<elided>"
 
 Side = Literal["in", "out"]
 
@@ -51,8 +55,11 @@ class DetailsEvent:
             if event.name == _DETAILS and self.attribute in event.attributes:
                 return self.decode(event.attributes[self.attribute])
         for record in span.logs:
-            if record.event_name == _DETAILS and self.attribute in record.attributes:
-                return self.decode(record.attributes[self.attribute])
+            if record.event_name == _DETAILS:
+                for holder in (record.attributes, record.body):
+                    # Attributes since the conventions have this event; senders with the older events API use the body.
+                    if isinstance(holder, Mapping) and self.attribute in holder:
+                        return self.decode(holder[self.attribute])
         return MISSING
 
 
@@ -69,7 +76,7 @@ class MessageEvents:
 
     def read(self, span: Span) -> object:
         """Return the messages, or MISSING."""
-        return _read(((event.name, event.attributes) for event in span.events), self.side)
+        return _read(((event.name, _payload(event.attributes)) for event in span.events), self.side)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +95,7 @@ class MessageLogs:
         if not span.logs:
             return MISSING
         records = sorted(span.logs, key=lambda record: record.timestamp)
-        return _read(((record.event_name, _body(record.body)) for record in records), self.side)
+        return _read(((record.event_name, _body(record)) for record in records), self.side)
 
 
 def event_array(side: Side) -> Callable[[object], object]:
@@ -118,9 +125,22 @@ def _named(items: list[object]) -> list[tuple[str, Mapping[str, object]]]:
     return [(name, item) for item in items if is_dict(item) and is_text(name := item.get("event.name"))]
 
 
-def _body(body: object) -> Mapping[str, object]:
-    decoded = json_value(body)
+def _payload(attributes: Mapping[str, object]) -> Mapping[str, object]:
+    """Return what a span event says; Azure's SDKs put all of it into one attribute, as JSON."""
+    packed = json_value(attributes.get(_PACKED))
+    return packed if is_dict(packed) else attributes
+
+
+def _body(record: LogRecord) -> Mapping[str, object]:
+    decoded = json_value(record.body)
+    if decoded is None:
+        return record.attributes
     return decoded if is_dict(decoded) else {"content": decoded}
+
+
+def _said(payload: Mapping[str, object]) -> bool:
+    """Tell whether there is more than Google's note that content was left out."""
+    return payload.get("content", payload.get("message")) != _ELIDED
 
 
 def _read(events: Iterable[tuple[str, Mapping[str, object]]], side: Side) -> object:
@@ -131,7 +151,7 @@ def _messages(events: Iterable[tuple[str, Mapping[str, object]]], side: Side) ->
     found: list[Message] = []
     for name, payload in events:
         role = _ROLES.get(name)
-        if role is not None and (name == _CHOICE) == (side == "out"):
+        if role is not None and (name == _CHOICE) == (side == "out") and _said(payload):
             found += to_messages(_message(role, payload), role)
     return found
 

@@ -75,7 +75,9 @@ _CREWAI = Dialect(
     scopes=("openinference.instrumentation.crewai",),
     base="openinference",
     # The crew's own span has no input.value.
-    fields={"inputs": (MimeAttribute("input.value", "input.mime_type"), Attribute("crew_inputs", strict_json))},
+    fields={
+        "inputs": (MimeAttribute("input.value", "input.mime_type"), Attribute("crew_inputs", strict_json, ("", "{}")))
+    },
 )
 _HAYSTACK = Dialect(
     name="haystack_openinference", scopes=("openinference.instrumentation.haystack",), base="openinference"

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from otel_scorer.dialects import structure
 from otel_scorer.dialects.chat import to_messages
-from otel_scorer.dialects.table import FIELDS, Attribute, EventAttribute, NamePart, NameRule, attributes, matches
+from otel_scorer.dialects.table import (
+    FIELDS,
+    Attribute,
+    Computed,
+    EventAttribute,
+    NamePart,
+    NameRule,
+    attributes,
+    matches,
+)
 from otel_scorer.dialects.values import identifier, number, same, string_list
 from otel_scorer.dialects.witness import Origin, Witness
 from otel_scorer.model.trace import MISSING, SpanType
@@ -54,8 +63,16 @@ _COMMON: Final[Mapping[str, tuple[Source, ...]]] = {
     ),
     "cost": attributes("llm.cost.total", "gen_ai.usage.cost", "operation.cost", "gen_ai.cost.amount", "litellm.cost"),
     "tool_name": (NamePart(re.compile(r"^execute_tool (.+)$")),),
-    "error_type": (Attribute("error.type"), EventAttribute("exception", "exception.type", same)),
-    "error_message": (EventAttribute("exception", "exception.message", same),),
+    "error_type": (
+        Attribute("error.type"),
+        EventAttribute("exception", "exception.type", same),
+        EventAttribute("gen_ai.client.operation.exception", "exception.type", same),
+    ),
+    "error_message": (
+        EventAttribute("exception", "exception.message", same),
+        Computed("status message", lambda span: span.status.description or MISSING),
+        Attribute("langfuse.observation.status_message"),
+    ),
 }
 # What a field is, whichever dialect tells it.
 _FINISH: Final[Mapping[str, Callable[[object], object]]] = {
@@ -71,11 +88,8 @@ _HINTS: Final = (
     ("gen_ai.tool.call.id", SpanType.TOOL),
     ("gen_ai.retrieval.documents", SpanType.RETRIEVER),
     ("gen_ai.retrieval.query.text", SpanType.RETRIEVER),
-    ("retrieval.documents.0.document.content", SpanType.RETRIEVER),
-    ("retrieval.documents.0.document.id", SpanType.RETRIEVER),
-    ("retrieval.documents.0.document.score", SpanType.RETRIEVER),
-    ("embedding.embeddings.0.embedding.text", SpanType.EMBEDDING),
-    ("embedding.embeddings.0.embedding.vector", SpanType.EMBEDDING),
+    ("retrieval.documents.*", SpanType.RETRIEVER),
+    ("embedding.embeddings.*", SpanType.EMBEDDING),
     ("gen_ai.evaluation.name", SpanType.EVALUATOR),
 )
 # Span names of the OTel convention, where nothing but the name is left (google-adk 1 fails that way).
@@ -318,7 +332,11 @@ def _type_by_hints(span: Span) -> str | None:
     present = span.attributes
     if _OPERATION in present:
         return None
-    hint = next((kind for key, kind in _HINTS if key in present), None)
+    hint = next((kind for pattern, kind in _HINTS if _is_there(pattern, present)), None)
     if hint is not None:
         return hint
     return SpanType.LLM if _MODEL in present and any(key in present for key in _MODEL_CALL) else None
+
+
+def _is_there(pattern: str, keys: Mapping[str, object]) -> bool:
+    return any(matches(pattern, key) for key in keys) if pattern.endswith("*") else pattern in keys

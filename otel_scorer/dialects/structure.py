@@ -19,7 +19,7 @@ from otel_scorer.dialects.values import is_list, is_text
 from otel_scorer.model.trace import MISSING, LlmCall, Message, SpanType, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from otel_scorer.model.trace import Document, Span, ToolCall, Trace
 
@@ -75,10 +75,20 @@ def _llm_calls(trace: Trace) -> list[LlmCall]:
     if any(usage is not None for usage in usages.values()):
         # Among calls that report tokens, one that neither does nor failed is a helper of its framework (LlamaIndex).
         leaves = [span for span in leaves if usages[id(span)] is not None or span.failed]
-    return [
-        LlmCall(span.read("model") or None, span.inputs, span.outputs, _tokens(usages[id(span)]), span.failed, span)
-        for span in leaves
-    ]
+    above = nearest_above(trace, _is_llm)
+    return [_llm_call(span, above, _tokens(usages[id(span)])) for span in leaves]
+
+
+def _llm_call(span: Span, above: Mapping[int, Span], usage: Usage | None) -> LlmCall:
+    """Return a call; what its span does not say, a model span above it may (a framework's, around its client's)."""
+    said = [span, *_outward(span, above, ())]
+    model, given, made = (_first_said(said, field)[0] for field in ("model", "inputs", "outputs"))
+    return LlmCall(model or None, given, made, usage, span.failed, span)
+
+
+def _first_said(spans: Iterable[Span], field: str) -> tuple[Any, Span | None]:
+    said = ((value, span) for span in spans if not _is_empty(value := span.read(field)))
+    return next(said, (None, None))
 
 
 def _tokens(accounted: _Accounted | None) -> Usage | None:
@@ -167,46 +177,63 @@ def _recorded_documents(trace: Trace) -> list[tuple[Span, object]]:
 
 
 def _messages(trace: Trace) -> list[Message]:
+    above = nearest_above(trace, _is_llm)
     for call in reversed(trace.llm_calls):
-        given: list[Message] = call.span.read("chat_inputs")
-        made: list[Message] = call.span.read("chat_outputs")
-        if given or made:
-            system = call.span.read("system")
-            if is_text(system) and not any(message.role == "system" for message in given):
-                given = [Message("system", system), *given]
-            return given + made
+        for span in (call.span, *_outward(call.span, above, ())):
+            given: list[Message] = span.read("chat_inputs")
+            made: list[Message] = span.read("chat_outputs")
+            if given or made:
+                system = span.read("system")
+                if is_text(system) and not any(message.role == "system" for message in given):
+                    given = [Message("system", system), *given]
+                return given + made
     return []
 
 
 def _inputs(trace: Trace) -> _Said:
     root = trace.root
     own = MISSING if root is None else root.read("inputs")
-    if own is not MISSING:
+    if own is not MISSING and own != "":
         return _Said(own, root, "inputs", "the root says so")
     for _, step in _steps(trace, "inputs"):
         return _Said(step.read("inputs"), step, "inputs", "the first agent or chain below the root that says something")
-    for call in trace.llm_calls[:1]:
-        text = last_text(call.span.read("chat_inputs"), "user")
-        if text:
-            return _Said(text, call.span, "chat_inputs", "the user's last message to the first model call")
-    return _Said(MISSING)
+    said = _chat_text(trace, trace.llm_calls[:1], "chat_inputs", "user")
+    if said is not None:
+        return _Said(*said, "chat_inputs", "the user's last message to the first model call")
+    return _nothing_else(own, root, "inputs")
 
 
 def _outputs(trace: Trace) -> _Said:
     root = trace.root
     own = MISSING if root is None else root.read("outputs")
-    if own is not MISSING:
+    if own is not MISSING and own != "":
         return _Said(own, root, "outputs", "the root says so")
     steps = _steps(trace, "outputs")
     for depth, _ in steps[:1]:
         step = [step for other, step in steps if other == depth][-1]
         return _Said(step.read("outputs"), step, "outputs", "the last of the highest agents or chains below the root")
-    for call in trace.llm_calls[-1:]:
-        # An answer that only calls a tool has no text: it is not yet an answer.
-        text = last_text(call.span.read("chat_outputs"), "assistant")
-        if text:
-            return _Said(text, call.span, "chat_outputs", "the text of the last model call")
-    return _Said(MISSING)
+    # An answer that only calls a tool has no text: it is not yet an answer.
+    said = _chat_text(trace, trace.llm_calls[-1:], "chat_outputs", "assistant")
+    if said is not None:
+        return _Said(*said, "chat_outputs", "the text of the last model call")
+    return _nothing_else(own, root, "outputs")
+
+
+def _nothing_else(own: object, root: Span | None, side: str) -> _Said:
+    """Return the empty text that the root recorded, if it did."""
+    return _Said(MISSING) if own is MISSING else _Said(own, root, side, "the root says so, and nobody says more")
+
+
+def _chat_text(trace: Trace, calls: Sequence[LlmCall], side: str, role: str) -> tuple[str, Span] | None:
+    """Return the last text of a role on one side of a call, and the span that says it."""
+    above = nearest_above(trace, _is_llm)
+    for call in calls:
+        for span in (call.span, *_outward(call.span, above, ())):
+            messages: list[Message] = span.read(side)
+            if messages:
+                text = last_text(messages, role)
+                return (text, span) if text else None
+    return None
 
 
 def _steps(trace: Trace, side: str) -> list[tuple[int, Span]]:
@@ -299,7 +326,10 @@ def explain(trace: Trace) -> list[Derivation]:
 
 
 def _first_model(trace: Trace) -> _Said:
+    above = nearest_above(trace, _is_llm)
     for call in trace.llm_calls:
-        if call.model is not None:
-            return _Said(call.model, call.span, "model", "the first model call that says so")
+        model, span = _first_said([call.span, *_outward(call.span, above, ())], "model")
+        if span is not None:
+            rule = "the first model call that says so" if span is call.span else "the model span around the first call"
+            return _Said(model, span, "model", rule)
     return _Said(MISSING)

@@ -118,7 +118,7 @@ class Flattened:
 
 @dataclass(frozen=True, slots=True)
 class EventAttribute:
-    """An attribute of the first span event of a name."""
+    """An attribute of the first event of a name: a span event, else a log record about the span."""
 
     event: str
     attribute: str
@@ -134,6 +134,9 @@ class EventAttribute:
         for event in span.events:
             if event.name == self.event and self.attribute in event.attributes:
                 return self.decode(event.attributes[self.attribute])
+        for record in span.logs:
+            if record.event_name == self.event and self.attribute in record.attributes:
+                return self.decode(record.attributes[self.attribute])
         return MISSING
 
 

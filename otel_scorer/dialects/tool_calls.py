@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.dialects.ancestry import nearest_above
-from otel_scorer.dialects.values import arguments, is_dict, is_text
+from otel_scorer.dialects.values import arguments, is_dict, is_text, text_of
 from otel_scorer.model.trace import MISSING, SpanType, ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from otel_scorer.model.trace import Message, Span, Trace
 
@@ -195,7 +195,11 @@ def _name(span: Span) -> str:
 
 
 def _join(groups: Sequence[_Group], llm_spans: Sequence[Span]) -> dict[_Group, _Asked]:
-    """Find each call in the models' answers: by id, else the next unused call of the same name."""
+    """
+    Find each call in the models' answers: by id, else the next unused call of the same name.
+
+    Of several unused ones the one with the same arguments: parallel calls may start in any order.
+    """
     asked = _asked(llm_spans)
     by_id = {call.call_id: call for call in asked if call.call_id is not None}
     ids = {group: group.call_id for group in groups}
@@ -206,14 +210,47 @@ def _join(groups: Sequence[_Group], llm_spans: Sequence[Span]) -> dict[_Group, _
         if call_id in by_id:
             matches[group] = by_id[call_id]
             by_id[call_id].used = True
-    unused: dict[str, deque[_Asked]] = {}
+    _join_by_name([group for group in groups if group not in matches], asked, matches)
+    return matches
+
+
+def _join_by_name(groups: Sequence[_Group], asked: Sequence[_Asked], matches: dict[_Group, _Asked]) -> None:
+    by_name: dict[str, deque[_Asked]] = {}
+    by_arguments: dict[tuple[str, str], deque[_Asked]] = {}
     for call in asked:
         if not call.used:
-            unused.setdefault(call.name, deque()).append(call)
-    for group, call_id in ids.items():
-        if call_id is None and unused.get(group.name):
-            matches[group] = unused[group.name].popleft()
-    return matches
+            by_name.setdefault(call.name, deque()).append(call)
+            for key in _keys(call.args):
+                by_arguments.setdefault((call.name, key), deque()).append(call)
+    for group in groups:
+        if group.name in by_name and group.args is not MISSING:
+            _take(by_arguments.get((group.name, _canonical(group.args))), group, matches)
+    for group in groups:
+        # A call that says its id and its arguments needs nothing, and would take it from one that does.
+        if group not in matches and (group.call_id is None or group.args is MISSING):
+            _take(by_name.get(group.name), group, matches)
+
+
+def _take(calls: deque[_Asked] | None, group: _Group, matches: dict[_Group, _Asked]) -> None:
+    """Join a call with the first that is unused."""
+    while calls:
+        call = calls.popleft()
+        if not call.used:
+            call.used = True
+            matches[group] = call
+            return
+
+
+def _keys(args: object) -> Iterator[str]:
+    """Yield the arguments as text, as tools record them: LangChain's have the bare value if there is but one."""
+    yield _canonical(args)
+    if is_dict(args) and len(args) == 1:
+        yield from map(_canonical, args.values())
+
+
+def _canonical(value: object) -> str:
+    """Return arguments as text in which the order of their names makes no difference."""
+    return text_of(dict(sorted(value.items())) if is_dict(value) else value)
 
 
 def _asked(llm_spans: Sequence[Span]) -> list[_Asked]:

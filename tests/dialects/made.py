@@ -18,7 +18,7 @@ def made(
     *,
     scope: str = "my.app",
     parent: dict[str, Any] | None = None,
-    status: str = "UNSET",
+    status: str | dict[str, str] = "UNSET",
     **facts: Any,
 ) -> dict[str, Any]:
     """Return a span as plain data, later than all spans made before it."""
@@ -31,7 +31,7 @@ def made(
         "kind": "INTERNAL",
         "start_time_ns": number * 1000,
         "end_time_ns": number * 1000 + 500,
-        "status": {"code": status},
+        "status": {"code": status} if isinstance(status, str) else status,
         "attributes": attributes or {},
         "resource": {"service.name": "app"},
         "scope": {"name": scope, "version": "1"},

@@ -169,3 +169,39 @@ def test_our_own_evaluation_spans_count_although_they_are_no_spans_of_the_trace(
 
     assert trace.evaluations == [helpful(target)]
     assert len(trace.spans) == 1
+
+
+def test_a_verdict_that_only_says_whether_it_passed_has_a_label() -> None:
+    attributes = {"gen_ai.evaluation.name": "x", "gen_ai.evaluation.passed": False, "gen_ai.evaluation.comment": "no"}
+    span = made("agent", events=[{"name": "gen_ai.evaluation.result", "timestamp": 1, "attributes": attributes}])
+
+    assert of(span) == [EvaluationResult("x", None, "fail", "no", None, span["span_id"])]
+
+
+def test_a_record_may_have_its_verdict_in_the_body() -> None:
+    span = made(
+        "agent",
+        logs=[
+            {
+                "event_name": "gen_ai.evaluation.result",
+                "timestamp": 1,
+                "body": {"score": 0.9, "label": "good", "explanation": "because"},
+                "attributes": {"gen_ai.evaluation.name": "helpfulness"},
+            }
+        ],
+    )
+
+    assert of(span) == [helpful(span)]
+
+
+def test_a_span_of_an_older_convention_names_what_it_is_about() -> None:
+    target = made("agent")
+    carrier = made("gen_ai.evaluation.result", {**STANDARD, "gen_ai.evaluation.span_id": target["span_id"]})
+
+    assert of(target, carrier) == [helpful(target)]
+
+
+def test_annotations_may_start_at_any_number() -> None:
+    span = made("agent", {"annotations.1.annotation.name": "a", "annotations.1.annotation.label": "good"})
+
+    assert [(result.name, result.label) for result in of(span)] == [("a", "good")]

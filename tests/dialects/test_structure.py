@@ -349,6 +349,7 @@ def test_messages_are_those_of_the_last_call_with_its_answer() -> None:
         ('[{"node": {"text": "a", "id_": "n"}, "score": 1}]', [Document("a", "n", 1.0)]),
         ('{"answer": 42}', []),
         ("just text", []),
+        ('["{\\"id\\": \\"1\\", \\"content\\": \\"a\\"}"]', [Document("a", "1")]),
     ],
 )
 def test_documents_of_any_shape_have_one_form(output: str, documents: list[Document]) -> None:
@@ -389,3 +390,55 @@ def test_deep_and_cyclic_traces_are_read() -> None:
 
     assert len(trace.tool_calls) == 1
     assert trace.usage == Usage(1, 1, 2)
+
+
+def test_parallel_calls_are_told_apart_by_their_arguments() -> None:
+    answer = llm(
+        attributes=asking(
+            ("a", "get", '{"city": "Paris"}'),
+            ("b", "get", '{"city": "Rome"}'),
+            ("c", "get", '{"city": "Oslo", "n": 1}'),
+        )
+    )
+    last, second, first = ('{"n": 1, "city": "Oslo"}', '{"city": "Rome"}', "Paris")
+
+    calls = trace_of(answer, *(tool("get", attributes={"input.value": value}) for value in (last, second, first)))
+
+    assert [call.call_id for call in calls.tool_calls] == ["c", "b", "a"]
+
+
+def test_a_call_whose_id_no_model_knows_takes_the_arguments_of_the_next_of_its_name() -> None:
+    answer = llm(attributes=asking(("a", "get", '{"n": 1}'), ("b", "get", '{"n": 2}')))
+
+    calls = trace_of(answer, tool("get", attributes={"tool.id": "a"}), tool("get", attributes={"tool.id": "own"}))
+
+    assert [(call.call_id, call.arguments) for call in calls.tool_calls] == [("a", {"n": 1}), ("own", {"n": 2})]
+
+
+def test_what_a_call_does_not_say_the_model_span_around_it_may() -> None:
+    said = {
+        "llm.model_name": "m",
+        "llm.input_messages.0.message.role": "user",
+        "llm.input_messages.0.message.content": "question",
+        "llm.output_messages.0.message.role": "assistant",
+        "llm.output_messages.0.message.content": "answer",
+    }
+    root = made("root")
+    outer = llm((1, 1), attributes=said, parent=root)
+    inner = llm((1, 1), parent=outer)
+
+    trace = trace_of(root, outer, inner)
+
+    assert trace.llm_calls[0].model == "m"
+    assert trace.llm_calls[0].outputs == [{"role": "assistant", "content": "answer"}]
+    assert [message.content for message in trace.messages] == ["question", "answer"]
+    assert (trace.inputs, trace.outputs) == ("question", "answer")
+
+
+def test_a_root_that_says_nothing_is_asked_last() -> None:
+    root = made("root", kind("CHAIN", input__value="", output__value=""))
+    agent = made("agent", kind("AGENT", input__value="question"), parent=root)
+
+    trace = trace_of(root, agent)
+
+    assert (trace.inputs, trace.outputs) == ("question", "")

@@ -193,6 +193,9 @@ def test_an_orphaned_trace_still_has_a_root() -> None:
         ({"gen_ai.tool.name": "get_weather"}, "TOOL"),
         ({"gen_ai.request.model": "m", "gen_ai.usage.input_tokens": 3}, "LLM"),
         ({"gen_ai.request.model": "m"}, "UNKNOWN"),
+        ({"retrieval.documents.3.document.metadata": "{}"}, "RETRIEVER"),
+        ({"embedding.embeddings.0.embedding.text": "hi"}, "EMBEDDING"),
+        ({"gen_ai.evaluation.name": "tone"}, "EVALUATOR"),
         ({"gen_ai.operation.name": 7}, "UNKNOWN"),
         ({"http.request.method": "GET"}, "UNKNOWN"),
     ],
@@ -234,3 +237,73 @@ def test_spans_arrive_in_any_order_and_in_any_number_of_requests() -> None:
 def test_values_that_are_decoded_already_are_left_alone() -> None:
     assert json_value({"a": 1}) == {"a": 1}
     assert json_twice(["a"]) == ["a"]
+
+
+def test_notes_of_google_adk_that_content_was_left_out_are_no_content() -> None:
+    answer = {"content": {"role": "model", "parts": [{"function_call": {"id": "c1", "name": "get", "args": {"n": 1}}}]}}
+    request = {"contents": [{"role": "user", "parts": [{"text": "question"}]}]}
+    scope = "gcp.vertex.agent"
+    outer = made(
+        "call_llm",
+        {
+            "gcp.vertex.agent.llm_request": json.dumps(request),
+            "gcp.vertex.agent.llm_response": json.dumps(answer),
+            "gen_ai.request.model": "gemini",
+        },
+        scope=scope,
+    )
+    elided = {"event_name": "gen_ai.user.message", "timestamp": 1, "body": {"content": "<elided>"}, "attributes": {}}
+    inner = made(
+        "generate_content", {"gen_ai.operation.name": "generate_content"}, scope=scope, parent=outer, logs=[elided]
+    )
+    tool = made(
+        "execute_tool get",
+        {
+            "gen_ai.operation.name": "execute_tool",
+            "gen_ai.tool.name": "get",
+            "gen_ai.tool.call.id": "<not specified>",
+            "gcp.vertex.agent.tool_response": '{"result": "<not specified>"}',
+        },
+        scope=scope,
+        parent=inner,
+        status="ERROR",
+    )
+    merged = made(
+        "execute_tool (merged tools)",
+        {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "(merged tools)"},
+        scope=scope,
+        parent=inner,
+    )
+
+    trace = trace_of(outer, inner, tool, merged)
+
+    assert [message.content for message in trace.messages] == ["question", ""]
+    [llm_call] = trace.llm_calls
+    assert (llm_call.span.name, llm_call.model, llm_call.inputs) == ("generate_content", "gemini", request)
+    [call] = trace.tool_calls
+    assert (call.call_id, call.arguments, call.result) == ("c1", {"n": 1}, None)
+
+
+def test_a_crew_that_was_given_nothing_has_no_inputs_of_its_own() -> None:
+    crew = made(
+        "Crew.kickoff",
+        {"openinference.span.kind": "CHAIN", "crew_inputs": ""},
+        scope="openinference.instrumentation.crewai",
+    )
+    agent = made("agent", {"openinference.span.kind": "AGENT", "input.value": "question"}, parent=crew)
+
+    trace = trace_of(crew, agent)
+
+    assert trace.root is not None
+    assert trace.root.inputs is None
+    assert trace.inputs == "question"
+
+
+def test_a_server_address_that_is_a_url_and_names_with_templates_do_no_harm() -> None:
+    span = view(
+        "Chat Completion with {request_data[model]!r}",
+        {"gen_ai.operation.name": "chat", "server.address": "https://api.openai.com/v1"},
+        scope="logfire.openai",
+    )
+
+    assert (span.span_type, span.inputs) == ("CHAT_MODEL", None)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from tests.dialects.made import event, made, trace_of, view
+from tests.dialects.made import event, log, made, trace_of, view
 
 from otel_scorer.dialects import DIALECTS, READER
 from otel_scorer.dialects.table import FIELDS, SPAN_TYPES
@@ -27,6 +27,10 @@ QUESTION = "What is the weather in Paris?"
         ("genkit", "TOOL", "x", "genkit-tracer", {"genkit:metadata:subtype": "tool.v2"}),
         ("claude_code", "LLM", "claude_code.llm_request", "claude", {"span.type": "llm_request"}),
         ("claude_code", "TASK", "x", "claude", {"span.type": "claude_code.tool.blocked_on_user"}),
+        ("claude_code", "TOOL", "claude_code.tool", "com.anthropic.claude_code.tracing", {"tool_name": "Bash"}),
+        ("livekit", "UNKNOWN", "tts_node", "agents", {"lk.input_text": "hi"}),
+        ("spring_ai", "TOOL", "x", "spring", {"spring.ai.kind": "tool_call", "gen_ai.operation.name": "framework"}),
+        ("spring_ai", "CHAIN", "x", "spring", {"spring.ai.kind": "chat_client", "gen_ai.operation.name": "framework"}),
         ("voltagent", "MEMORY", "x", "volt", {"span.type": "memory", "voltagent.operation_id": "1"}),
         ("voltagent", "TOOL", "x", "volt", {"entity.type": "tool", "voltagent.conversation_id": "1"}),
         ("livekit", "TOOL", "function_tool", "livekit-agents", {}),
@@ -419,3 +423,115 @@ def test_tables_are_well_formed() -> None:
 def test_what_is_not_said_is_missing_and_not_none() -> None:
     assert view().read("inputs") is MISSING
     assert view().inputs is None
+
+
+def test_spring_ai_tools() -> None:
+    tool = made(
+        "tool_call get_weather",
+        {
+            "spring.ai.kind": "tool_call",
+            "spring.ai.tool.definition.name": "get_weather",
+            "spring.ai.tool.call.arguments": '{"city": "Paris"}',
+            "spring.ai.tool.call.result": '"18 C"',
+        },
+    )
+
+    [call] = trace_of(tool).tool_calls
+
+    assert (call.name, call.arguments, call.result) == ("get_weather", {"city": "Paris"}, "18 C")
+
+
+def test_genkit_models() -> None:
+    request = {"toolRequest": {"name": "get", "ref": "c1", "input": {"city": "Paris"}}}
+    model = made(
+        "gemini",
+        {
+            "genkit:metadata:subtype": "model",
+            "genkit:input": json.dumps({"messages": [{"role": "user", "content": [{"text": QUESTION}]}]}),
+            "genkit:output": json.dumps(
+                {
+                    "message": {"role": "model", "content": [request]},
+                    "usage": {"inputTokens": 100, "outputTokens": 20, "totalTokens": 120},
+                }
+            ),
+        },
+        scope="genkit-tracer",
+    )
+    tool = made("get", {"genkit:metadata:subtype": "tool", "genkit:name": "get"}, scope="genkit-tracer")
+
+    trace = trace_of(model, tool)
+
+    assert trace.usage == Usage(100, 20, 120)
+    assert [message.content for message in trace.messages] == [QUESTION, ""]
+    assert [(call.call_id, call.arguments) for call in trace.tool_calls] == [("c1", {"city": "Paris"})]
+
+
+def test_laminar_associations() -> None:
+    span = view(
+        "x",
+        {
+            "lmnr.span.type": "LLM",
+            "lmnr.association.properties.session_id": "s",
+            "lmnr.association.properties.user_id": "u",
+            "lmnr.association.properties.tags": ["a"],
+        },
+    )
+
+    assert (span.read("session_id"), span.read("user_id"), span.read("tags")) == ("s", "u", ["a"])
+
+
+def test_messages_in_the_one_attribute_of_azures_events() -> None:
+    span = view(
+        "chat",
+        {"gen_ai.operation.name": "chat"},
+        events=[
+            event("gen_ai.user.message", gen_ai__event__content='{"role": "user", "content": "hi"}'),
+            event("gen_ai.choice", gen_ai__event__content='{"message": {"content": "hello"}, "index": 0}'),
+        ],
+    )
+
+    assert span.inputs == [{"role": "user", "content": "hi"}]
+    assert span.outputs == [{"role": "assistant", "content": "hello"}]
+
+
+def test_event_records_may_have_their_content_in_body_or_attributes() -> None:
+    details = "gen_ai.client.inference.operation.details"
+    spoken = [{"role": "user", "parts": [{"type": "text", "content": "hi"}]}]
+    in_body = view("chat", {"gen_ai.operation.name": "chat"})
+    in_body.logs = (log(details, {"gen_ai.input.messages": spoken}),)
+    in_attributes = view("chat", {"gen_ai.operation.name": "chat"})
+    in_attributes.logs = (log("gen_ai.user.message", None, content="hi"),)
+
+    assert in_body.inputs == in_attributes.inputs == [{"role": "user", "content": "hi"}]
+
+
+def test_a_message_needs_no_role_if_it_has_parts() -> None:
+    said = json.dumps([{"parts": [{"type": "text", "content": "hello"}], "finish_reason": "stop"}])
+
+    span = view("chat", {"gen_ai.operation.name": "chat", "gen_ai.output.messages": said})
+
+    assert span.outputs == [{"role": "assistant", "content": "hello"}]
+
+
+def test_codex_prompts_come_as_log_records_too() -> None:
+    span = view("run_turn", resource={"service.name": "codex_cli_rs"})
+    span.logs = (log("codex.user_prompt", None, prompt="fix it"),)
+
+    assert span.inputs == "fix it"
+
+
+def test_vercel_embeddings_are_decoded_one_by_one() -> None:
+    span = view("ai.embed.doEmbed", {"ai.operationId": "ai.embed.doEmbed", "ai.embeddings": ["[0.1,0.2]", "[0.3]"]})
+
+    assert span.outputs == [[0.1, 0.2], [0.3]]
+
+
+def test_why_a_span_failed() -> None:
+    raised = view(status="ERROR", events=[event("exception", exception__type="ValueError", exception__message="no")])
+    logged = view(status="ERROR")
+    logged.logs = (log("gen_ai.client.operation.exception", None, exception__type="Timeout"),)
+    redacted = view(status={"code": "ERROR", "message": "redacted"})
+
+    assert (raised.read("error_type"), raised.read("error_message")) == ("ValueError", "no")
+    assert logged.read("error_type") == "Timeout"
+    assert redacted.read("error_message") == "redacted"
