@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from otel_scorer.model.trace import Span, SpanStatusCode, SpanType, Trace, TraceInfo
     from otel_scorer.processor import ScoringSpanProcessor
     from otel_scorer.scorers.base import Scorer, scorer
+    from otel_scorer.scorers.lifecycle import ScorerSamplingConfig, ScorerStatus
+    from otel_scorer.scorers.registry import delete_scorer, get_scorer, list_scorer_versions, list_scorers
 
 __version__: Final = "0.1.0"
 
@@ -42,6 +44,8 @@ __all__ = [
     "OtelScorerError",
     "Scorer",
     "ScorerError",
+    "ScorerSamplingConfig",
+    "ScorerStatus",
     "ScoringSpanProcessor",
     "Span",
     "SpanStatusCode",
@@ -49,6 +53,10 @@ __all__ = [
     "Trace",
     "TraceInfo",
     "__version__",
+    "delete_scorer",
+    "get_scorer",
+    "list_scorer_versions",
+    "list_scorers",
     "load_traces",
     "scorer",
 ]
@@ -66,6 +74,8 @@ _HOMES: Final = {
     "otel_scorer.model.trace": ("Span", "SpanStatusCode", "SpanType", "Trace", "TraceInfo"),
     "otel_scorer.processor": ("ScoringSpanProcessor",),
     "otel_scorer.scorers.base": ("Scorer", "scorer"),
+    "otel_scorer.scorers.lifecycle": ("ScorerSamplingConfig", "ScorerStatus"),
+    "otel_scorer.scorers.registry": ("delete_scorer", "get_scorer", "list_scorer_versions", "list_scorers"),
 }
 _HOME_OF: Final = {name: module for module, names in _HOMES.items() for name in names}
 

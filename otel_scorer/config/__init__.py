@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from otel_scorer.config.environment import STORE_VARIABLE, store_path
 from otel_scorer.config.exporters import (
     ConsoleExporter,
     Exporter,
@@ -16,6 +15,7 @@ from otel_scorer.config.model import AssemblySettings, Config, Emit, Forwarding,
 from otel_scorer.config.quantities import OFF, format_bytes, format_duration, parse_bytes, parse_duration
 from otel_scorer.config.reading import exporters_from_urls, load_config
 from otel_scorer.config.sample import generate_sample
+from otel_scorer.stores.location import STORE_VARIABLE, store_path
 
 __all__ = [
     "OFF",

@@ -1,13 +1,7 @@
-"""
-What environment variables say: `OTEL_SCORER_STORE`, and `OTEL_EXPORTER_OTLP_*` as settings of ours.
-
-See the OpenTelemetry specification, "OpenTelemetry Protocol Exporter", for the latter.
-"""
+"""`OTEL_EXPORTER_OTLP_*` as settings of ours (OpenTelemetry specification, "OpenTelemetry Protocol Exporter")."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
@@ -17,28 +11,12 @@ from otel_scorer.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["STORE_VARIABLE", "exporter_from_environment", "store_path"]
-
-STORE_VARIABLE: Final = "OTEL_SCORER_STORE"
-"""Names the file in which traces are kept."""
+__all__ = ["exporter_from_environment"]
 
 _PREFIX: Final = "OTEL_EXPORTER_OTLP_"
 _TRACES_PATH: Final = "/v1/traces"
 _MILLISECONDS: Final = 1000
 _PROTOCOLS: Final = {"grpc": "grpc", "http/protobuf": "http/protobuf", "http/json": "http/protobuf"}
-
-
-def store_path(environ: Mapping[str, str] | None = None) -> Path:
-    """
-    Return where the store is if nobody says: `OTEL_SCORER_STORE`, else `.otel_scorer/traces.db` in the working folder.
-
-    Args:
-        environ: Default: the environment of this process.
-    """
-    from otel_scorer.stores.database import default_store_path
-
-    named = (os.environ if environ is None else environ).get(STORE_VARIABLE, "").strip()
-    return Path(named).expanduser() if named else default_store_path()
 
 
 def exporter_from_environment(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -11,10 +11,13 @@ trace does not have is absent: an expression that depends on it is false, and `h
 | `span_types`, `span_names`, `tool_names`, `dialects`, `tags` | lists of different values, sorted |
 | `span_count`, `failed_span_count`, `tool_call_count`, `llm_call_count` | integers |
 | `duration` | seconds from the first start to the last end |
+| `request_time`, `execution_duration`, `end_time` | of the root, in milliseconds, as MLflow counts them |
 | `service_name`, `session_id`, `user_id`, `model` | strings |
 | `state` | `OK`, `ERROR` or `IN_PROGRESS` |
 | `input_tokens`, `output_tokens`, `total_tokens` | integers |
 | `is_complete`, `close_reason`, `revision` | how the trace was closed |
+| `tag_values` | map of what MLflow calls tags: resource attributes of the root, and recorded tags, as text |
+| `spans` | list of maps: `name`, `span_type`, `status`, and `attributes` as text; converts every attribute |
 
 | `root.`, and `span.` for a scorer with `span_types` | |
 |---|---|
@@ -28,6 +31,7 @@ trace does not have is absent: an expression that depends on it is false, and `h
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from dataclasses import dataclass
 from enum import StrEnum
@@ -62,6 +66,27 @@ def _duration(trace: Trace) -> float | None:
     return (max(span.end_time_ns for span in spans) - min(span.start_time_ns for span in spans)) / _NANOSECONDS
 
 
+def _tag_values(trace: Trace) -> dict[str, str]:
+    resource = {} if trace.root is None else trace.root.resource
+    return {**{key: _text(value) for key, value in resource.items()}, **trace.info.tags}
+
+
+def _spans(trace: Trace) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": span.name,
+            "span_type": span.span_type,
+            "status": str(span.status.status_code),
+            "attributes": {key: _text(value) for key, value in span.attributes.items()},
+        }
+        for span in trace.spans
+    ]
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
 TRACE_FIELDS: Final[dict[str, Callable[[Trace], Any]]] = {
     "trace_id": lambda trace: trace.trace_id,
     "span_types": lambda trace: sorted(trace.span_types),
@@ -74,6 +99,9 @@ TRACE_FIELDS: Final[dict[str, Callable[[Trace], Any]]] = {
     "tool_call_count": lambda trace: len(trace.tool_calls),
     "llm_call_count": lambda trace: len(trace.llm_calls),
     "duration": _duration,
+    "request_time": lambda trace: trace.info.request_time,
+    "execution_duration": lambda trace: trace.info.execution_duration,
+    "end_time": lambda trace: trace.info.request_time + trace.info.execution_duration,
     "service_name": lambda trace: trace.service_name,
     "session_id": lambda trace: trace.session_id,
     "user_id": lambda trace: trace.user_id,
@@ -85,6 +113,8 @@ TRACE_FIELDS: Final[dict[str, Callable[[Trace], Any]]] = {
     "is_complete": lambda trace: trace.is_complete,
     "close_reason": lambda trace: None if trace.close_reason is None else str(trace.close_reason),
     "revision": lambda trace: trace.revision,
+    "tag_values": _tag_values,
+    "spans": _spans,
 }
 """Fields of `trace`, and how each is found; None: absent."""
 

@@ -18,6 +18,7 @@ from otel_scorer.errors import ScorerError
 from otel_scorer.model.trace import MISSING
 from otel_scorer.scorers.arguments import Signature
 from otel_scorer.scorers.evidence import Evidence
+from otel_scorer.scorers.lifecycle import Registrable
 from otel_scorer.scorers.options import OPTION_NAMES, ScorerDefinitionError, ScorerOptions, ScorerType
 from otel_scorer.scorers.turn import Turn
 from otel_scorer.scorers.versions import digest
@@ -31,7 +32,7 @@ __all__ = ["Scorer", "ScorerDefinitionError", "ScorerOptions", "as_scorer", "as_
 _LAMBDA: Final = "lambda"
 
 
-class Scorer(ScorerOptions, metaclass=ScorerType):
+class Scorer(Registrable, ScorerOptions, metaclass=ScorerType):
     """
     Judges traces. Subclass it, give `name` a default, add typed fields, and write `__call__`.
 

@@ -13,6 +13,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -25,6 +26,8 @@ from pydantic import ValidationError
 from otel_scorer.errors import ConfigError, ScorerError
 from otel_scorer.scorers.base import Scorer, as_scorer, as_scorers
 from otel_scorer.scorers.builtin import BUILT_IN
+from otel_scorer.scorers.lifecycle import loading
+from otel_scorer.scorers.references import FILE_MODULES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,6 +38,8 @@ ENTRY_POINT_GROUP: Final = "otel_scorer.scorers"
 
 # What refuses a scorer class that cannot work stands here and in pydantic; to blame is the line with the class.
 _MACHINERY: Final = (str(Path(__file__).parent), str(Path(pydantic.__file__).parent), "<frozen ")
+# Modules of files that are being executed.
+_in_progress: Final = ContextVar("otel_scorer_files", default=frozenset[str]())
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,10 @@ class ScorerSpec:
         pass_if: When a value passes, such as `">= 0.7"`.
         concurrent: Calls may overlap in a process.
         parameters: Fields for a scorer class; only for a reference to one scorer class.
+        description: What it judges.
+        version: Its version.
+        aggregations: How `evaluate` sums its values up.
+        folder: Where to look for the module, should it not be found otherwise.
     """
 
     use: str
@@ -64,6 +73,10 @@ class ScorerSpec:
     pass_if: str | None = None
     concurrent: bool | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    description: str | None = None
+    version: str | None = None
+    aggregations: Sequence[str] | None = None
+    folder: str | None = None
 
     @property
     def options(self) -> dict[str, Any]:
@@ -76,6 +89,9 @@ class ScorerSpec:
             "span_types": self.span_types or None,
             "pass_if": self.pass_if,
             "concurrent": self.concurrent,
+            "description": self.description,
+            "version": self.version,
+            "aggregations": self.aggregations,
         }
         return {key: value for key, value in given.items() if value is not None}
 
@@ -124,7 +140,7 @@ def _found(spec: ScorerSpec, modules: dict[str, ModuleType]) -> list[Scorer]:
     elif attribute is None and (point := _entry_point(reference)) is not None:
         return _scorers_in(_guarded(point.load, reference), spec)
     else:
-        module = _module(place, reference)
+        module = _module(place, spec)
     target = module if attribute is None else _attribute(module, attribute, reference)
     return _scorers_in(target, spec)
 
@@ -147,15 +163,24 @@ def _entry_point(name: str) -> Any:
     return next(iter(entry_points(group=ENTRY_POINT_GROUP, name=name)), None)
 
 
-def _module(name: str, reference: str) -> ModuleType:
-    here = str(Path.cwd())
+def _module(name: str, spec: ScorerSpec) -> ModuleType:
+    reference = spec.use
     if not _exists(name, reference):
         # Unlike `python`, an installed command does not look into the folder that it was called in.
-        sys.path.append(here)
-        if not _exists(name, reference):
-            sys.path.remove(here)
+        for folder in (str(Path.cwd()), spec.folder):
+            if folder is not None and _exists_in(folder, name, reference):
+                break
+        else:
             raise ConfigError(f"Unknown scorer {reference!r}: {_suggestions(name)}")
     return cast("ModuleType", _guarded(lambda: importlib.import_module(name), reference))
+
+
+def _exists_in(folder: str, name: str, reference: str) -> bool:
+    sys.path.append(folder)
+    if _exists(name, reference):
+        return True
+    sys.path.remove(folder)
+    return False
 
 
 def _exists(name: str, reference: str) -> bool:
@@ -185,9 +210,14 @@ def _module_of_file(place: str, modules: dict[str, ModuleType]) -> ModuleType:
     path = Path(place).expanduser().resolve()
     digest = hashlib.sha256(str(path).encode()).hexdigest()[:12]
     # The last part is the file's own name: it goes into the scorers' versions (see versions.py).
-    name = f"otel_scorer_file_{digest}.{path.stem}"
+    name = f"{FILE_MODULES}{digest}.{path.stem}"
     if name in modules:
         return modules[name]
+    if (running := _running(path)) is not None:
+        return running
+    if name in _in_progress.get():
+        # A file that asks for its own scorers while it is executed gets what there is, as with Python's imports.
+        return sys.modules[name]
     if not path.is_file():
         raise ConfigError(f"Scorer file {place!r} does not exist")
     spec = importlib.util.spec_from_file_location(name, path)
@@ -200,6 +230,7 @@ def _module_of_file(place: str, modules: dict[str, ModuleType]) -> ModuleType:
     before = sys.modules.get(name)
     sys.modules[name] = module
     loader = spec.loader
+    token = _in_progress.set(_in_progress.get() | {name})
     try:
         _guarded(lambda: loader.exec_module(module), place)
     except ConfigError:
@@ -208,14 +239,24 @@ def _module_of_file(place: str, modules: dict[str, ModuleType]) -> ModuleType:
         else:
             sys.modules[name] = before
         raise
+    finally:
+        _in_progress.reset(token)
     modules[name] = module
     return module
+
+
+def _running(path: Path) -> ModuleType | None:
+    """Return the program that runs here, if it is that file: executing it again would run it twice."""
+    main = sys.modules.get("__main__")
+    file = getattr(main, "__file__", None)
+    return main if file is not None and Path(file).resolve() == path else None
 
 
 def _guarded(load: Callable[[], Any], reference: str) -> Any:
     """Execute somebody's module; whatever goes wrong in it is a problem of that reference."""
     try:
-        return load()
+        with loading():
+            return load()
     except (Exception, SystemExit) as error:
         raise ConfigError(_import_problem(reference, error)) from error
 

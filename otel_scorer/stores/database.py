@@ -100,15 +100,24 @@ _TRACES: Final = (
     ) STRICT, WITHOUT ROWID""",
 )
 _REGISTRATIONS: Final = (
+    # A scorer that runs on live traces, or waits to: stopped is a sample rate of 0.
     """CREATE TABLE registrations (
         name TEXT PRIMARY KEY,
-        ref TEXT NOT NULL,
-        parameters TEXT NOT NULL DEFAULT '{}',
-        sample_rate REAL,
+        sample_rate REAL NOT NULL DEFAULT 0,
         filter_string TEXT,
-        state TEXT NOT NULL,
         created_ms INTEGER NOT NULL,
         updated_ms INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID""",
+    # Where its code is found, and what it is given; the latest version is the one that runs.
+    """CREATE TABLE definitions (
+        name TEXT NOT NULL REFERENCES registrations ON DELETE CASCADE,
+        version INTEGER NOT NULL,
+        ref TEXT NOT NULL,
+        folder TEXT,
+        parameters TEXT NOT NULL,
+        options TEXT NOT NULL,
+        created_ms INTEGER NOT NULL,
+        PRIMARY KEY (name, version)
     ) STRICT, WITHOUT ROWID""",
     # Grows with every change of a registration, whoever makes it: cheap to poll.
     "CREATE TABLE revisions (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID",

@@ -18,7 +18,7 @@ from otel_scorer.stores.database import Database, default_store_path, open_datab
 PROCESSES = 4
 ROWS = 25
 
-INSERT = "INSERT INTO registrations VALUES (?, 'module:scorer', '{}', 1.0, NULL, 'started', 0, 0)"
+INSERT = "INSERT INTO registrations VALUES (?, 1.0, NULL, 0, 0)"
 
 
 def names(database: Database) -> list[str]:
@@ -62,7 +62,7 @@ def test_every_change_of_a_registration_is_counted(tmp_path: Path) -> None:
         before = revision(database)
         with database.transaction() as write:
             write.execute(INSERT, ("one",))
-            write.execute("UPDATE registrations SET state = 'stopped'")
+            write.execute("UPDATE registrations SET sample_rate = 0")
             write.execute("DELETE FROM registrations")
 
         assert revision(database) == before + 3
