@@ -97,8 +97,10 @@ def _about_spans(clauses: list[Clause], filter_string: str) -> str:
         if clause.key in _SPAN:
             conditions.append(_compared(_SPAN[clause.key], clause))
         else:
-            key = _quoted(clause.key.removeprefix("attributes."))
-            conditions += [f"{key} in one.attributes", _compared(f"one.attributes[{key}]", clause)]
+            key = clause.key.removeprefix("attributes.")
+            if clause.value is not None:
+                conditions.append(f"{_quoted(key)} in one.attributes")
+            conditions.append(_compared(f"one.attributes[{_quoted(key)}]", clause, key_in=("one.attributes", key)))
     return f"trace.spans.exists(one, {' && '.join(conditions)})"
 
 

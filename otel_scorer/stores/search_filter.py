@@ -194,6 +194,8 @@ def _check(subject: Subject, key: str, comparator: str) -> None:
         allowed = _EQUAL | _ORDER if key in _NUMBERS else _EQUAL | _PATTERN | _LIST
     elif subject is Subject.SPAN and key == "content":
         allowed = frozenset({"LIKE", "ILIKE"})
+    elif subject is Subject.SPAN and key.startswith("attributes."):
+        allowed = _COMPARATORS[subject] | _NULL  # MLflow has no such question about attributes, and people ask it
     else:
         allowed = _COMPARATORS[subject]
     if comparator not in allowed:

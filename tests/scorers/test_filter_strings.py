@@ -70,6 +70,7 @@ def answer(filter_string: str, trace: Trace) -> Answer:
         "span.name = 'get_weather' AND span.status = 'ERROR'",
         "span.attributes.city = 'São \"P\"'",
         "span.attributes.n = '3'",
+        "span.attributes.city IS NOT NULL AND span.attributes.n IS NULL",
         "span.attributes.http.route LIKE '/c%' AND span.type = 'AGENT'",
         "span.type = 'TOOL' AND status = 'OK' AND span.status = 'OK'",
     ],
@@ -91,6 +92,7 @@ def test_a_filter_string_lets_its_traces_through(trace: Trace, filter_string: st
         "span.type = 'RETRIEVER'",
         "span.type NOT IN ('TOOL', 'AGENT')",
         "span.attributes.nothing != 'x'",
+        "span.attributes.nothing IS NOT NULL",
         # One span must fulfil all clauses about spans.
         "span.name = 'lookup' AND span.status = 'ERROR'",
         "span.attributes.http.route = '/chat' AND span.type = 'TOOL'",
