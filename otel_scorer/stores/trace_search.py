@@ -70,15 +70,19 @@ def condition(clauses: Iterable[Clause]) -> Condition:
     """
     found = Condition()
     parts: list[str] = []
+    about_spans: list[Callable[[Span], bool]] = []
     for clause in clauses:
         if clause.subject is Subject.SPAN:
-            found.on_spans.append(_about_spans(clause))
+            about_spans.append(_about_span(clause))
             continue
         sql, parameters = _sql(clause)
         parts.append(sql)
         found.parameters += parameters
     if parts:
         found.sql = " AND ".join(parts)
+    if about_spans:
+        # As in MLflow: one span of which all of them hold.
+        found.on_spans.append(lambda trace: any(all(holds(span) for holds in about_spans) for span in trace.spans))
     return found
 
 
@@ -139,19 +143,17 @@ def _pattern(clause: Clause) -> re.Pattern[str]:
         raise ConfigError(f"{clause.text}: not a regular expression: {error}") from error
 
 
-def _about_spans(clause: Clause) -> OnSpans:
-    """Return what tells whether any span of a trace fits."""
+def _about_span(clause: Clause) -> Callable[[Span], bool]:
+    """Return what tells whether a span fits."""
     read: Callable[[Span], str | None] | None = _SPAN_FIELDS.get(clause.key)
     if read is None:
         if not clause.key.startswith(_ATTRIBUTES):
             raise _unknown(clause)
         read = partial(_attribute, clause.key.removeprefix(_ATTRIBUTES))
+    if clause.comparator in _NULLS:
+        return lambda span: (read(span) is None) == (clause.comparator == "IS NULL")
     fits = _test(clause)
-
-    def holds(trace: Trace) -> bool:
-        return any((value := read(span)) is not None and fits(value) for span in trace.spans)
-
-    return holds
+    return lambda span: (value := read(span)) is not None and fits(value)
 
 
 def _attribute(key: str, span: Span) -> str | None:
