@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from otel_scorer.dialects import READER
+from otel_scorer.dialects import default_reader
 from otel_scorer.model.decode import attach_logs, logs_from_raw, spans_from_raw
 from otel_scorer.model.log_records import read_logs
 from otel_scorer.model.trace import Trace
@@ -27,10 +27,12 @@ from otel_scorer.pipeline.suppression import suppressed
 from otel_scorer.stores.otlp_files import FileProblem, OtlpFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
+    from typing import Any
 
     from otel_scorer.model.decision import Decision
+    from otel_scorer.model.trace import Reader
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.assembler import ClosedTrace
     from otel_scorer.scorers.base import Scorer
@@ -73,35 +75,46 @@ class ScoredTrace:
     decisions: tuple[Decision, ...]
 
 
-def load_traces(*paths: str | Path) -> list[Trace]:
+def load_traces(*paths: str | Path, dialects: Mapping[str, Any] | str | Path | None = None) -> list[Trace]:
     """
     Read the traces of files, first start first.
 
     Args:
         paths: OTLP JSON, JSON lines or protobuf, each also gzip or zstd; `-` for standard input. What a damaged file
             still tells is used, and a warning is logged.
+        dialects: What otel_scorer should know about your spans: the section `dialects` of the configuration, or a
+            configuration file that has one (docs/dialects.md).
 
     Raises:
-        ConfigError: A file cannot be opened.
+        ConfigError: A file cannot be opened, or `dialects` cannot be used.
     """
-    recording = read_recording(paths)
+    recording = read_recording(paths, reader=None if dialects is None else _taught(dialects))
     for problem in recording.problems:
         logger.warning("Not read: %s", problem)
     return recording.traces
 
 
-def read_recording(paths: Sequence[str | Path], on_progress: Progress | None = None) -> Recording:
+def _taught(dialects: Mapping[str, Any] | str | Path) -> Reader:
+    from otel_scorer.config import taught_reader
+
+    return taught_reader(dialects)
+
+
+def read_recording(
+    paths: Sequence[str | Path], on_progress: Progress | None = None, *, reader: Reader | None = None
+) -> Recording:
     """
     Read files and put their traces together.
 
     Args:
         paths: See `load_traces`.
         on_progress: Told how many bytes are read, of how many.
+        reader: Tells what attributes mean; by default with all dialects that are installed.
 
     Raises:
         ConfigError: A file cannot be opened.
     """
-    collector = _Collector()
+    collector = _Collector(reader or default_reader())
     files = [OtlpFile(path) for path in paths]
     for position, file in enumerate(files):
         for signal, data in file.requests():
@@ -120,7 +133,8 @@ def read_recording(paths: Sequence[str | Path], on_progress: Progress | None = N
 class _Collector:
     """Takes requests and gives traces."""
 
-    def __init__(self) -> None:
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
         self._assembler = TraceAssembler(_NO_LIMITS)
         self._own: dict[bytes, dict[bytes, RawSpan]] = {}
 
@@ -145,7 +159,7 @@ class _Collector:
         attach_logs(views, logs_from_raw(closed.logs))
         return Trace(
             views,
-            READER,
+            self._reader,
             close_reason=closed.reason.value,
             is_complete=closed.complete,
             revision=closed.revision,

@@ -15,7 +15,7 @@ from weakref import WeakSet
 
 from opentelemetry.sdk.trace import SpanProcessor
 
-from otel_scorer.dialects import READER
+from otel_scorer.dialects import default_reader
 from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.pipeline.app_engine import AppEngine
 from otel_scorer.pipeline.app_options import QUEUE_SIZE, AppOptions
@@ -31,7 +31,8 @@ from otel_scorer.transport.log_limit import LogLimit
 from otel_scorer.transport.sdk_exporter import SdkExport, destination_of, exporters_beside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
+    from pathlib import Path
     from typing import Any
 
     from opentelemetry.context import Context
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from otel_scorer.model.decision import Decision
+    from otel_scorer.model.trace import Reader
 
 __all__ = ["ScoringSpanProcessor"]
 
@@ -88,12 +90,14 @@ class ScoringSpanProcessor(SpanProcessor):
             `OTEL_BSP_MAX_QUEUE_SIZE` or 2048 of each, more where whole traces are held.
         schedule_delay: Seconds after which an incomplete batch is exported. Default: `OTEL_BSP_SCHEDULE_DELAY`, or 5.
         shutdown_timeout: Seconds that `shutdown` may take.
+        dialects: What otel_scorer should know about your spans: the section `dialects` of the configuration as a
+            mapping, or a configuration file that has one (docs/dialects.md).
 
     Raises:
         ValueError: Options contradict each other.
         TypeError: `exporter` is none.
         ScorerError: Something in `scorers` is none.
-        ConfigError: A reference cannot be loaded, or a filter cannot be compiled.
+        ConfigError: A reference cannot be loaded, a filter cannot be compiled, or `dialects` cannot be used.
     """
 
     def __init__(
@@ -116,6 +120,7 @@ class ScoringSpanProcessor(SpanProcessor):
         max_queue_size: int | None = None,
         schedule_delay: float | None = None,
         shutdown_timeout: float = 30.0,
+        dialects: Mapping[str, Any] | str | Path | None = None,
     ) -> None:
         _check_exporter(exporter)
         _check_positive(
@@ -147,6 +152,7 @@ class ScoringSpanProcessor(SpanProcessor):
         self._selector = Selector(_scorers_of(scorers), default_timeout=timeout, suppress=suppressed)
         self._exporter = exporter
         self._export = SdkExport(exporter, queue_size=queue_size, delay=schedule_delay)
+        self._reader = default_reader() if dialects is None else _taught(dialects)
         self._engine = self._new_engine()
         self._shutdown_timeout = shutdown_timeout
         self._is_shut = False
@@ -261,7 +267,7 @@ class ScoringSpanProcessor(SpanProcessor):
             self._complain("shutdown", error)
 
     def _new_engine(self) -> AppEngine:
-        return AppEngine(self._options, self._selector, READER, self._export.send)
+        return AppEngine(self._options, self._selector, self._reader, self._export.send)
 
     def after_fork(self) -> None:
         """Start afresh in a forked child: empty buffers, new locks, and new threads with the first span."""
@@ -309,6 +315,12 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _taught(dialects: Mapping[str, Any] | str | Path) -> Reader:
+    from otel_scorer.config import taught_reader
+
+    return taught_reader(dialects)
 
 
 def _scorers_of(given: Iterable[Callable[..., Any] | str]) -> list[Any]:

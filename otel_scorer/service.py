@@ -246,6 +246,7 @@ def _options(config: Config) -> EngineOptions:
 def _worker_setup(config: Config) -> dict[str, object]:
     return {
         "scorers": [_spec(scorer) for scorer in config.scorers],
+        "dialects": config.dialects.teaching.to_dict(),
         "timeout": config.scoring.timeout,
         "concurrency": config.scoring.concurrency,
         "folder": str(Path.cwd()),

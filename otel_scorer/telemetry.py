@@ -45,6 +45,7 @@ COUNTERS: Final[dict[str, Counter]] = {
         "{record}", "Log records about spans that scorers will not see; they were forwarded all the same", ("reason",)
     ),
     "assembler.closed": Counter("{trace}", "Traces closed, by close reason", ("reason",)),
+    "dialects.failures": Counter("{failure}", "Values that a dialect of a plugin failed to read", ("dialect",)),
     "scoring.decisions": Counter("{decision}", "Decisions, by scorer and outcome", ("scorer", "outcome")),
     "scoring.worker_restarts": Counter("{restart}", "Scorer worker processes replaced", ("reason",)),
     "encoder.verdicts": Counter("{verdict}", "Verdicts sent, by encoding", ("encoding",)),

@@ -143,9 +143,9 @@ def make_trace(
         reader: Tells what attributes mean. Default: the one that knows all dialects.
     """
     if reader is None:
-        from otel_scorer.dialects import READER
+        from otel_scorer.dialects import default_reader
 
-        reader = READER
+        reader = default_reader()
     return Trace(spans_from_raw(make_raw(*spans, service=service)), reader, close_reason=close_reason)
 
 

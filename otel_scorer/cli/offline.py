@@ -15,6 +15,7 @@ from otel_scorer.cli.arguments import ManyValues, is_reference, many, unavailabl
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from otel_scorer.dialects import DialectReader
     from otel_scorer.evaluation import Recording
     from otel_scorer.reporting.report import Report
 
@@ -27,6 +28,22 @@ _PROBLEMS_SHOWN = 10
 _WIDTH = 120
 # In a file or a pipe nothing needs to be cut to fit.
 _UNLIMITED = 2000
+
+
+_teaching = click.option(
+    "-c",
+    "--config",
+    "config_file",
+    metavar="FILE",
+    help="Configuration, of which the section `dialects` counts: what spans mean.",
+)
+
+
+def _reader(config_file: str | None) -> DialectReader:
+    from otel_scorer.config import taught_reader
+    from otel_scorer.dialects import default_reader
+
+    return default_reader() if config_file is None else taught_reader(config_file)
 
 
 @click.command(cls=ManyValues)
@@ -53,6 +70,7 @@ _UNLIMITED = 2000
 )
 @unavailable("--store", metavar="FILE")
 @unavailable("--send", metavar="URL")
+@_teaching
 @click.pass_context
 def score(
     ctx: click.Context,
@@ -64,6 +82,7 @@ def score(
     out: str | None,
     fail_under: tuple[str, ...],
     max_errors: int | None,
+    config_file: str | None,
 ) -> None:
     """
     Run scorers on recorded traces and report what they say.
@@ -83,7 +102,7 @@ def score(
     with contextlib.redirect_stdout(sys.stderr):
         loaded = load_scorers(scorers)
     with ProgressBar("reading") as progress:
-        recording = read_recording(files, progress.update)
+        recording = read_recording(files, progress.update, reader=_reader(config_file))
     with ProgressBar("scoring") as progress, contextlib.redirect_stdout(sys.stderr):
         scored = score_traces(recording.traces, loaded, on_progress=progress.update)
     report = build_report(
@@ -163,23 +182,32 @@ def _report_problems(recording: Recording) -> None:
 @click.option("--format", "format_", type=click.Choice(["tree", "json"]), default="tree", show_default=True)
 @click.option("--explain", is_flag=True, help="Say of each value by which dialect and attribute key it was found.")
 @click.option("--trace-id", metavar="ID", help="Only this trace; the first digits are enough.")
+@_teaching
 @click.pass_context
-def inspect(ctx: click.Context, files: tuple[str, ...], format_: str, *, explain: bool, trace_id: str | None) -> None:
+def inspect(
+    ctx: click.Context,
+    files: tuple[str, ...],
+    format_: str,
+    *,
+    explain: bool,
+    trace_id: str | None,
+    config_file: str | None,
+) -> None:
     """Show recorded traces as otel_scorer understands them."""
     from otel_scorer.cli.progress import ProgressBar
-    from otel_scorer.dialects import READER
     from otel_scorer.errors import ConfigError
     from otel_scorer.evaluation import read_recording
 
+    reader = _reader(config_file)
     with ProgressBar("reading") as progress:
-        recording = read_recording(files, progress.update)
+        recording = read_recording(files, progress.update, reader=reader)
     traces = recording.traces
     if trace_id is not None:
         traces = [trace for trace in traces if trace.trace_id.startswith(trace_id.lower())]
         if not traces:
             _report_problems(recording)
             raise ConfigError(f"There is no trace {trace_id} among {len(recording.traces)}")
-    explainer = READER if explain else None
+    explainer = reader if explain else None
     if format_ == "json":
         _write([_json(traces, explainer)], None)
     else:

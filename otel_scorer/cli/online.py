@@ -119,6 +119,7 @@ def check(config_file: str | None, *, defaults: bool) -> None:
 def _description(config: Config, scorers: list[Scorer]) -> list[str]:
     protocols = config.receivers.otlp.protocols
     lines = [f"receives    OTLP/gRPC {protocols.grpc.endpoint}, OTLP/HTTP {protocols.http.endpoint}"]
+    lines += _about_dialects(config)
     lines += [f"scores      {_about(scorer)}" for scorer in scorers]
     lines.append(f"emits       {', '.join(config.emit)} (explanations: {config.explanations})")
     lines.append(f"forwards    {config.forwarding}")
@@ -131,6 +132,24 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
         if scorer.is_stateful
     ]
     return [*lines, "ok"]
+
+
+def _about_dialects(config: Config) -> list[str]:
+    """Say what is understood of spans beyond what is built in. A dialect that is disabled must be there."""
+    from otel_scorer.dialects import make_reader
+    from otel_scorer.dialects.plugins import installed
+
+    teaching = config.dialects.teaching
+    used = {dialect.name for dialect in make_reader(teaching).dialects}
+    lines = [f"reads       {name} from {', '.join(keys)}" for name, keys in teaching.attributes.items()]
+    lines += [f"types       {rule.type} if {rule}" for rule in teaching.span_types]
+    lines += [f"disables    {name}" for name in teaching.disabled]
+    for plugin in installed():
+        who = f"plugin {plugin.name} of {plugin.package}"
+        lines += [f"speaks      {each.name} ({who})" for each in plugin.dialects if each.name in used]
+        if plugin.problem is not None:
+            lines.append(f"note        {who} is not used: {plugin.problem}")
+    return lines
 
 
 def _about(scorer: Scorer) -> str:

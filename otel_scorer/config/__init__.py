@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from otel_scorer.config.dialects import DialectSettings
 from otel_scorer.config.exporters import (
     ConsoleExporter,
     Exporter,
@@ -13,7 +14,7 @@ from otel_scorer.config.exporters import (
 )
 from otel_scorer.config.model import AssemblySettings, Config, Emit, Forwarding, ScorerSettings, ScoringSettings
 from otel_scorer.config.quantities import OFF, format_bytes, format_duration, parse_bytes, parse_duration
-from otel_scorer.config.reading import exporters_from_urls, load_config
+from otel_scorer.config.reading import exporters_from_urls, load_config, load_teaching, taught_reader
 from otel_scorer.config.sample import generate_sample
 from otel_scorer.stores.location import STORE_VARIABLE, store_path
 
@@ -23,6 +24,7 @@ __all__ = [
     "AssemblySettings",
     "Config",
     "ConsoleExporter",
+    "DialectSettings",
     "Emit",
     "Exporter",
     "FileExporter",
@@ -37,8 +39,10 @@ __all__ = [
     "format_duration",
     "generate_sample",
     "load_config",
+    "load_teaching",
     "parse_bytes",
     "parse_duration",
     "store_path",
+    "taught_reader",
     "without_password",
 ]

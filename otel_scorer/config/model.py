@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from otel_scorer.config.dialects import DialectSettings
 from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter
 from otel_scorer.config.quantities import OFF, Address, ByteSize, Duration
 from otel_scorer.config.receivers import Receivers
@@ -215,6 +216,9 @@ class Config(Section):
 
     receivers: Receivers = Field(default_factory=Receivers, description="Where spans come from.")
     assembly: AssemblySettings = Field(default_factory=AssemblySettings, description="When a trace is complete.")
+    dialects: DialectSettings = Field(
+        default_factory=DialectSettings, description="What spans mean, beyond the vocabularies that are built in."
+    )
     scoring: ScoringSettings = Field(default_factory=ScoringSettings, description="How scorers are run.")
     scorers: Annotated[list[ScorerSettings], Empty] = Field(
         default_factory=list[ScorerSettings],

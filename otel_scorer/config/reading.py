@@ -10,14 +10,16 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
+from otel_scorer.config.dialects import DialectSettings, SpanTypeSettings
 from otel_scorer.config.environment import exporter_from_environment
 from otel_scorer.config.expansion import expand
 from otel_scorer.config.exporters import KINDS
 from otel_scorer.config.model import Config, ScorerSettings
-from otel_scorer.config.section import NOT_YET, children, nearest
+from otel_scorer.config.section import NOT_YET, Section, children, nearest
 from otel_scorer.config.yaml_text import YamlText
+from otel_scorer.dialects import make_reader
 from otel_scorer.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-    from otel_scorer.config.section import Section
+    from otel_scorer.dialects import DialectReader
+    from otel_scorer.dialects.teaching import Teaching
 
-__all__ = ["exporters_from_urls", "load_config"]
+__all__ = ["exporters_from_urls", "load_config", "load_teaching", "taught_reader"]
 
 _FLAGS: Final = "command line"
 _SHOWN: Final = 60
@@ -52,16 +55,7 @@ def load_config(
         ConfigError: Something cannot be used; the message names the setting and its line.
     """
     environ = os.environ if environ is None else environ
-    document = None if path is None else YamlText(_read(path), str(path))
-    raw = None if document is None else document.value
-    if raw is None:
-        raw = {}
-    if not isinstance(raw, dict):
-        raise ConfigError(f"{path}: the configuration must be a mapping of settings, such as 'forwarding: hold_root'")
-    try:
-        settings, expanded = expand(cast("dict[str, Any]", raw), environ)
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+    document, settings, expanded = _read_settings(path, environ)
     for key, value in (overrides or {}).items():
         _put(settings, key.split("."), value, f"{path or _FLAGS}")
         expanded = {at for at in expanded if ".".join(map(str, at))[: len(key)] != key}
@@ -74,6 +68,70 @@ def load_config(
     except ValidationError as error:
         raise ConfigError(_message(error, document, str(path or _FLAGS), expanded)) from error
     return config.with_secrets(expanded)
+
+
+def _read_settings(
+    path: str | Path | None, environ: Mapping[str, str], *, only: str | None = None
+) -> tuple[YamlText | None, dict[str, Any], set[tuple[int | str, ...]]]:
+    """Return a file, its settings (or `only` one of them) with variables filled in, and where they were."""
+    document = None if path is None else YamlText(_read(path), str(path))
+    raw = None if document is None else document.value
+    if raw is None:
+        raw = {}
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: the configuration must be a mapping of settings, such as 'forwarding: hold_root'")
+    found = cast("dict[str, Any]", raw)
+    if only is not None:
+        for key in found:
+            if key not in Config.model_fields:
+                raise ConfigError(f"{path}: unknown key {key}; {_hint((key,))}")
+        found = {key: value for key, value in found.items() if key == only}
+    try:
+        settings, expanded = expand(found, environ)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return document, settings, expanded
+
+
+class _DialectsAlone(Section):
+    """Of the configuration only what spans mean: the rest is for the sidecar, and may not suit this process."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    dialects: DialectSettings = Field(default_factory=DialectSettings)
+
+
+def load_teaching(given: Mapping[str, Any] | str | Path, *, environ: Mapping[str, str] | None = None) -> Teaching:
+    """
+    Read what users teach about attributes and spans.
+
+    Args:
+        given: A configuration file, of which only the section `dialects` counts, or that section as a mapping.
+        environ: The environment; by default the one of this process.
+
+    Raises:
+        ConfigError: Something cannot be used; the message names the setting and its line.
+    """
+    document, name, expanded = None, "dialects", set[tuple[int | str, ...]]()
+    settings: dict[str, Any] = {"dialects": given}
+    if isinstance(given, str | Path):
+        name = str(given)
+        environ = os.environ if environ is None else environ
+        document, settings, expanded = _read_settings(given, environ, only="dialects")
+    try:
+        return _DialectsAlone.model_validate(settings).dialects.teaching
+    except ValidationError as error:
+        raise ConfigError(_message(error, document, name, expanded)) from error
+
+
+def taught_reader(dialects: Mapping[str, Any] | str | Path) -> DialectReader:
+    """
+    Return a reader that knows what `load_teaching` reads.
+
+    Raises:
+        ConfigError: It cannot be used.
+    """
+    return make_reader(load_teaching(dialects))
 
 
 def exporters_from_urls(
@@ -178,6 +236,8 @@ def _known_keys(place: Sequence[int | str]) -> list[str]:
             section = KINDS[str(place[step + 1]).partition("/")[0]]
         elif section is Config and key == "scorers":
             section = ScorerSettings
+        elif section is DialectSettings and key == "span_types":
+            section = SpanTypeSettings
         else:
             section = children(section).get(str(key), section)
     return list(section.model_fields)

@@ -1,13 +1,15 @@
 """
-Attribute vocabularies: one module each, in one table.
+Attribute vocabularies: one module each, in one table; and what a dialect of your own is made of.
 
 The order is the order of precedence, for span types and for every field: what an application or its framework says
 counts more than what was derived from it, and the specific counts more than the general. To add a dialect, write a
-module and put it in its place here.
+module and put it in its place here; from another package, name it in an entry point (see docs/dialects.md).
 """
 
 from __future__ import annotations
 
+import difflib
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.dialects import (
@@ -37,12 +39,45 @@ from otel_scorer.dialects import (
     voltagent,
 )
 from otel_scorer.dialects.reader import DialectReader
+from otel_scorer.dialects.table import (
+    SPAN_TYPES,
+    Attribute,
+    Computed,
+    Dialect,
+    EventAttribute,
+    Flattened,
+    MimeAttribute,
+    NamePart,
+    NameRule,
+    Source,
+    SpanTypeKey,
+    attributes,
+)
+from otel_scorer.errors import ConfigError
 from otel_scorer.model.trace import register_reader
 
 if TYPE_CHECKING:
-    from otel_scorer.dialects.table import Dialect
+    from otel_scorer.dialects.teaching import Teaching
 
-__all__ = ["DIALECTS", "READER", "DialectReader"]
+__all__ = [
+    "DIALECTS",
+    "READER",
+    "SPAN_TYPES",
+    "Attribute",
+    "Computed",
+    "Dialect",
+    "DialectReader",
+    "EventAttribute",
+    "Flattened",
+    "MimeAttribute",
+    "NamePart",
+    "NameRule",
+    "Source",
+    "SpanTypeKey",
+    "attributes",
+    "default_reader",
+    "make_reader",
+]
 
 DIALECTS: Final[tuple[Dialect, ...]] = (
     own.DIALECT,
@@ -74,6 +109,51 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
 )
 
 READER: Final = DialectReader(DIALECTS)
-"""Knows all dialects."""
+"""Knows all built-in dialects."""
 
-register_reader(READER)
+
+@cache
+def default_reader() -> DialectReader:
+    """Return the reader that knows the built-in dialects and those of installed packages."""
+    return make_reader()
+
+
+def make_reader(teaching: Teaching | None = None) -> DialectReader:
+    """
+    Return a reader that knows the built-in dialects, those of installed packages, and what was taught.
+
+    Args:
+        teaching: What the user adds, or does not want.
+
+    Raises:
+        ConfigError: A dialect is disabled that is not there.
+    """
+    from otel_scorer.dialects.plugins import installed, usable
+    from otel_scorer.dialects.teaching import TaughtReader, Teaching, taught_dialect
+
+    teaching = teaching or Teaching()
+    own, *built_in = DIALECTS
+    plugins = installed()
+    _check_disabled(teaching, {dialect.name for plugin in plugins for dialect in plugin.dialects})
+    built_in = [dialect for dialect in built_in if dialect.name not in teaching.disabled]
+    others = usable(plugins, {dialect.name for dialect in (own, *built_in)}, disabled=teaching.disabled)
+    if not others and teaching.is_empty:
+        return READER
+    if teaching.attributes:
+        others.insert(0, taught_dialect(teaching.attributes))
+    table = (own, *others, *built_in)
+    if teaching.attributes or teaching.span_types:
+        return TaughtReader(table, teaching.span_types)
+    return DialectReader(table)
+
+
+def _check_disabled(teaching: Teaching, others: set[str]) -> None:
+    names = [dialect.name for dialect in DIALECTS[1:]] + sorted(others)
+    for name in teaching.disabled:
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+            raise ConfigError(f"dialects.disabled: there is no dialect {name!r}; {hint}")
+
+
+register_reader(default_reader)

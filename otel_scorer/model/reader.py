@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from otel_scorer.model.span import Span
     from otel_scorer.model.trace import Trace
 
@@ -34,18 +36,18 @@ class Reader(Protocol):
         ...
 
 
-# The dialects are a layer above: they put their reader here when they are imported.
-_default_reader: list[Reader] = []
+# The dialects are a layer above: they put here what makes their reader when they are imported.
+_default_reader: list[Callable[[], Reader]] = []
 
 
-def register_reader(reader: Reader) -> None:
-    """Make `reader` the one that `Trace.from_dict` and `Trace.from_json` give to the traces they build."""
-    _default_reader[:] = [reader]
+def register_reader(make: Callable[[], Reader]) -> None:
+    """Have `Trace.from_dict` and `Trace.from_json` give the reader that `make` returns to the traces they build."""
+    _default_reader[:] = [make]
 
 
 def registered_reader() -> Reader:
     """
-    Return what `register_reader` was given last.
+    Return what the one that `register_reader` was given last makes.
 
     Raises:
         RuntimeError: Nobody called it.
@@ -53,5 +55,5 @@ def registered_reader() -> Reader:
     if not _default_reader:
         msg = "Nothing can tell what attributes mean: import otel_scorer.dialects, or pass a reader"
         raise RuntimeError(msg)
-    [reader] = _default_reader
-    return reader
+    [make] = _default_reader
+    return make()

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS  # pyright: ignore[reportPrivateUsage]
 
-from otel_scorer.dialects import READER
+from otel_scorer.dialects import make_reader
+from otel_scorer.dialects.teaching import Teaching
 from otel_scorer.errors import OtelScorerError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.decode import attach_logs, logs_from_request, spans_from_request
@@ -55,6 +56,7 @@ class Worker:
         self._connection = connection
         self._heartbeat = Heartbeat(page, 0)
         self._send_lock = threading.Lock()  # guards the pipe: three threads answer
+        self._reader = make_reader(Teaching.from_dict(setup["dialects"]) if "dialects" in setup else None)
         specs = [_spec(spec) for spec in setup["scorers"]]
         scorers = load_scorers(specs)
         self._selections = [Selection(scorer, default_timeout=setup["timeout"]) for scorer in scorers]
@@ -110,7 +112,7 @@ class Worker:
             attach_logs(spans, logs_from_request(logs))
         trace = Trace(
             spans,
-            READER,
+            self._reader,
             close_reason=job["close_reason"],
             is_complete=job["complete"],
             revision=revision,
