@@ -53,7 +53,7 @@ def _reader(config_file: str | None) -> DialectReader:
     takes=is_reference,
     required=True,
     metavar="REF ...",
-    help="module:attribute, module, file.py, built-in.",
+    help="module:attribute, module, file.py, a built-in, a registered one.",
 )
 @click.option(
     "--format", "format_", type=click.Choice(_FORMATS), default="table", show_default=True, help="Of the report."
@@ -94,13 +94,14 @@ def score(
     from otel_scorer.reporting.report import build_report
     from otel_scorer.reporting.subject import trace_subject
     from otel_scorer.scorers.loading import load_scorers
+    from otel_scorer.scorers.registry import with_registered
 
     bounds = [_bound(text) for text in fail_under]
     if out is not None and not Path(out).absolute().parent.is_dir():
         raise click.UsageError(f"--out: there is no folder {Path(out).parent}")
     # What scorers print must not end up in the report.
     with contextlib.redirect_stdout(sys.stderr):
-        loaded = load_scorers(scorers)
+        loaded = load_scorers(with_registered(scorers))
     with ProgressBar("reading") as progress:
         recording = read_recording(files, progress.update, reader=_reader(config_file))
     with ProgressBar("scoring") as progress, contextlib.redirect_stdout(sys.stderr):

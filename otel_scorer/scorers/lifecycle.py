@@ -13,7 +13,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, cast
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias, TypeVar, cast
 
 from otel_scorer.errors import ConfigError, ScorerError
 
@@ -23,7 +23,23 @@ if TYPE_CHECKING:
     from otel_scorer.scorers.options import ScorerOptions
     from otel_scorer.stores.registrations import Registration
 
-__all__ = ["Registrable", "ScorerSamplingConfig", "ScorerStatus", "Ticket", "loading", "with_registration"]
+__all__ = [
+    "Registrable",
+    "ScorerSamplingConfig",
+    "ScorerStatus",
+    "Ticket",
+    "loading",
+    "schedule",
+    "starting",
+    "stopping",
+    "unscheduled",
+    "updating",
+    "with_registration",
+]
+
+AnyScorer = TypeVar("AnyScorer", bound="ScorerOptions")
+Change: TypeAlias = "Callable[[Registration], tuple[float, str | None]]"
+"""Takes a registration as it is, and returns its new sample rate and filter string."""
 
 
 class ScorerStatus(StrEnum):
@@ -163,10 +179,7 @@ class Registrable:
             ConfigError: The filter string cannot be read, or asks what cannot be known of a live trace.
             StoreError: The store cannot be written.
         """
-        rate = _checked_rate(sampling_config, "starting")
-        if rate is None or rate <= 0:
-            raise ScorerError("When starting a scorer, its sample rate must be a number above 0, and at most 1")
-        return self._schedule(name, store, lambda _: (rate, _checked_filter(sampling_config)))
+        return self._schedule(name, store, starting(sampling_config))
 
     def update(
         self, *, sampling_config: ScorerSamplingConfig, name: str | None = None, store: str | Path | None = None
@@ -176,14 +189,7 @@ class Registrable:
 
         What `sampling_config` does not say stays as it is; a sample rate of 0 stops the scorer.
         """
-        rate = _checked_rate(sampling_config, "updating")
-        keeps_filter = sampling_config.filter_string is None
-        wanted = _checked_filter(sampling_config)
-        return self._schedule(
-            name,
-            store,
-            lambda now: (now.sample_rate if rate is None else rate, now.filter_string if keeps_filter else wanted),
-        )
+        return self._schedule(name, store, updating(sampling_config))
 
     def stop(self, *, name: str | None = None, store: str | Path | None = None) -> Self:
         """
@@ -191,14 +197,9 @@ class Registrable:
 
         Arguments, result and errors are those of `start`.
         """
-        return self._schedule(name, store, lambda _: (0.0, None))
+        return self._schedule(name, store, stopping)
 
-    def _schedule(
-        self,
-        name: str | None,
-        store: str | Path | None,
-        change: Callable[[Registration], tuple[float, str | None]],
-    ) -> Self:
+    def _schedule(self, name: str | None, store: str | Path | None, change: Change) -> Self:
         ticket = _ticket_of(self)
         scorer = cast("ScorerOptions", self)
         if ticket is None:
@@ -210,17 +211,57 @@ class Registrable:
         name = name or ticket.registration.name
         if _is_loading.get():
             return cast("Self", with_registration(scorer, ticket.registration, path))
-        from otel_scorer.stores.database import open_database
-        from otel_scorer.stores.registrations import Registrations
+        return cast("Self", with_registration(unscheduled(scorer), schedule(name, change, path), path))
 
-        with open_database(path) as database:
+
+def starting(config: ScorerSamplingConfig) -> Change:
+    """
+    Return the change that `Scorer.start` makes.
+
+    Raises:
+        ScorerError: The sample rate cannot be meant.
+        ConfigError: The filter string cannot be read.
+    """
+    rate = _checked_rate(config, "starting")
+    if rate is None or rate <= 0:
+        raise ScorerError("When starting a scorer, its sample rate must be a number above 0, and at most 1")
+    wanted = _checked_filter(config)
+    return lambda _: (rate, wanted)
+
+
+def updating(config: ScorerSamplingConfig) -> Change:
+    """Return the change that `Scorer.update` makes. Raises what `starting` does."""
+    rate = _checked_rate(config, "updating")
+    keeps_filter = config.filter_string is None
+    wanted = _checked_filter(config)
+    return lambda now: (now.sample_rate if rate is None else rate, now.filter_string if keeps_filter else wanted)
+
+
+def stopping(now: Registration) -> tuple[float, str | None]:
+    """Say what a stopped scorer sees: the change that `Scorer.stop` makes."""
+    del now
+    return 0.0, None
+
+
+def schedule(name: str, change: Change, store: Path) -> Registration:
+    """
+    Change which live traces a registered scorer sees.
+
+    Raises:
+        ScorerError: There is none of that name.
+    """
+    from otel_scorer.stores.database import open_database
+    from otel_scorer.stores.registrations import Registrations
+
+    if store.exists():
+        with open_database(store) as database:
             registration = Registrations(database).schedule(name, change)
-        if registration is None:
-            raise ScorerError(f"There is no registered scorer {name!r} in {path}")
-        return cast("Self", with_registration(unscheduled(scorer), registration, path))
+        if registration is not None:
+            return registration
+    raise ScorerError(f"There is no registered scorer {name!r} in {store}")
 
 
-def with_registration(scorer: ScorerOptions, registration: Registration, store: Path) -> ScorerOptions:
+def with_registration(scorer: AnyScorer, registration: Registration, store: Path) -> AnyScorer:
     """
     Return a copy that is called as it is registered and sees what it is registered for.
 
@@ -238,7 +279,7 @@ def with_registration(scorer: ScorerOptions, registration: Registration, store: 
     return changed
 
 
-def unscheduled(scorer: ScorerOptions) -> ScorerOptions:
+def unscheduled(scorer: AnyScorer) -> AnyScorer:
     """Return a registered scorer with the sample rate and filter of its code, for traces that are chosen otherwise."""
     ticket = _ticket_of(scorer)
     if ticket is None:
@@ -248,8 +289,8 @@ def unscheduled(scorer: ScorerOptions) -> ScorerOptions:
     return plain
 
 
-def _with(scorer: ScorerOptions, given: dict[str, Any]) -> ScorerOptions:
-    return cast("ScorerOptions", cast("Any", scorer).with_options(**given))
+def _with(scorer: AnyScorer, given: dict[str, Any]) -> AnyScorer:
+    return cast("AnyScorer", cast("Any", scorer).with_options(**given))
 
 
 def _ticket_of(scorer: object) -> Ticket | None:

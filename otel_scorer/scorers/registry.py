@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any
 
 from otel_scorer.errors import ConfigError, OtelScorerError, ScorerError
+from otel_scorer.scorers.builtin import BUILT_IN
 from otel_scorer.scorers.filter_strings import cel_filter
 from otel_scorer.scorers.lifecycle import with_registration
 from otel_scorer.scorers.loading import ScorerSpec, load_scorers
@@ -29,6 +31,7 @@ __all__ = [
     "load_registered",
     "registered_in",
     "spec_of",
+    "with_registered",
 ]
 
 logger = logging.getLogger(__name__)
@@ -130,18 +133,10 @@ def spec_of(registration: Registration) -> ScorerSpec:
     Raises:
         ConfigError: Its filter string cannot be read.
     """
-    definition = registration.definition
-    options = dict(definition.options)
+    given: dict[str, Any] = {"name": registration.name, "sample_rate": registration.sample_rate}
     if registration.filter_string is not None:
-        options["filter"] = cel_filter(registration.filter_string)
-    options["sample_rate"] = registration.sample_rate
-    return ScorerSpec(
-        use=definition.ref,
-        name=registration.name,
-        folder=definition.folder,
-        parameters=definition.parameters,
-        **options,
-    )
+        given["filter"] = cel_filter(registration.filter_string)
+    return replace(_plain_spec(registration), **given)
 
 
 def live_specs(registrations: Sequence[Registration]) -> list[ScorerSpec]:
@@ -163,12 +158,37 @@ def load_registered(registration: Registration, path: Path) -> Scorer:
     Raises:
         ConfigError: It cannot be loaded.
     """
+    [scorer] = load_scorers([_plain_spec(registration)])
+    return with_registration(scorer, registration, path)
+
+
+def with_registered(references: Sequence[str], *, store: str | Path | None = None) -> list[str | ScorerSpec]:
+    """
+    Return references for `load_scorers`, among which names of registered scorers may be.
+
+    These judge every trace that they are given: sample rate and filter of a registration are for live traces. The name
+    of a built-in scorer stays what it is.
+
+    Args:
+        references: See `ScorerSpec.use`.
+        store: See `list_scorers`.
+
+    Raises:
+        ConfigError: The store cannot be opened.
+    """
+    registered = {each.name: each for each in registered_in(_path(store)) if each.name not in BUILT_IN}
+    return [
+        replace(_plain_spec(registered[reference]), name=reference) if reference in registered else reference
+        for reference in references
+    ]
+
+
+def _plain_spec(registration: Registration) -> ScorerSpec:
+    """Return how the code is loaded, whatever live traces it sees."""
     definition = registration.definition
-    spec = ScorerSpec(
+    return ScorerSpec(
         use=definition.ref, folder=definition.folder, parameters=definition.parameters, **definition.options
     )
-    [scorer] = load_scorers([spec])
-    return cast("Scorer", with_registration(scorer, registration, path))
 
 
 def _versions(name: str, path: Path) -> list[Registration]:
