@@ -3,6 +3,8 @@ Score live traces with plain Python, wherever OpenTelemetry flows.
 
 Every public name is here. A name's module is imported when the name is first used, so that `import otel_scorer` costs
 next to nothing and needs no server library.
+
+PYTEST_DONT_REWRITE: the package has a pytest plugin, but no assertion of it is one of a test.
 """
 
 from __future__ import annotations
