@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import time
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
 from weakref import WeakSet
 
@@ -18,11 +20,12 @@ from opentelemetry.sdk.trace import SpanProcessor
 from otel_scorer.dialects import default_reader
 from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.pipeline.app_engine import AppEngine
-from otel_scorer.pipeline.app_options import QUEUE_SIZE, AppOptions
+from otel_scorer.pipeline.app_options import QUEUE_SIZE, AppOptions, emit_kinds, forwarding_of
 from otel_scorer.pipeline.assembler import AssemblyLimits
-from otel_scorer.pipeline.emission import Emission, Emit
+from otel_scorer.pipeline.emission import Emission
 from otel_scorer.pipeline.engine import Forwarding
-from otel_scorer.pipeline.selection import Selector
+from otel_scorer.pipeline.followed import StoreFollower
+from otel_scorer.pipeline.selection import Selection, Selector
 from otel_scorer.pipeline.suppression import suppressed
 from otel_scorer.scorers.base import as_scorers
 from otel_scorer.scorers.turn import Turn
@@ -32,7 +35,6 @@ from otel_scorer.transport.sdk_exporter import SdkExport, destination_of, export
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
-    from pathlib import Path
     from typing import Any
 
     from opentelemetry.context import Context
@@ -49,14 +51,13 @@ logger = logging.getLogger(__name__)
 EmitKind: TypeAlias = Literal["events", "attributes", "evaluation_span"]
 ForwardingKind: TypeAlias = Literal["hold_root", "hold_trace", "passthrough"]
 
-_ON_SPAN: Final = frozenset({Emit.EVENTS, Emit.ATTRIBUTES})
-_LATER: Final = frozenset({"logs", "metrics", "native"})
 # A SpanContext is a tuple, and its properties cost as much as everything else that is done for a span.
 _TRACE_FLAGS: Final = 3
 _SAMPLED: Final = 1
 _LIMITS: Final = AssemblyLimits()
 # Of the time for a shutdown, what scorers may use up; the rest is for the export of what they said.
 _SCORERS_SHARE: Final = 5 / 6
+_FOLLOWER_END: Final = 0.5
 # How many spans the SDK's queue must take at once, per span that one trace may release at once.
 _ROOM: Final = 2
 
@@ -72,6 +73,8 @@ class ScoringSpanProcessor(SpanProcessor):
         exporter: Any exporter of the SDK's.
         scorers: Scorers, plain callables, or references as in the configuration file (`package.module:attribute`,
             `path/to/file.py`, the name of a built-in).
+        store: A store of registered scorers. Those that are started there run here too, after `scorers`; a change is
+            followed within a second, on a thread of ours.
         emit: How verdicts are written: `events` and `attributes` on the scored span, `evaluation_span`.
             Default: events and attributes; `evaluation_span` with `export_spans=False`.
         forwarding: `hold_root`: spans leave when they end, the local root with its verdicts. `hold_trace`: all
@@ -97,14 +100,15 @@ class ScoringSpanProcessor(SpanProcessor):
         ValueError: Options contradict each other.
         TypeError: `exporter` is none.
         ScorerError: Something in `scorers` is none.
-        ConfigError: A reference cannot be loaded, a filter cannot be compiled, or `dialects` cannot be used.
+        ConfigError: A reference cannot be loaded, a filter cannot be compiled, or `dialects` or `store` cannot be used.
     """
 
     def __init__(
         self,
         exporter: SpanExporter,
-        scorers: Iterable[Callable[..., Any] | str],
+        scorers: Iterable[Callable[..., Any] | str] = (),
         *,
+        store: str | Path | None = None,
         emit: Iterable[EmitKind] | None = None,
         forwarding: ForwardingKind = "hold_root",
         export_spans: bool = True,
@@ -129,9 +133,9 @@ class ScoringSpanProcessor(SpanProcessor):
             schedule_delay=1 if schedule_delay is None else schedule_delay,
         )  # fmt: skip
         _check_positive(or_zero=True, timeout=timeout, hold_deadline=hold_deadline, root_cap=root_cap)
-        self._emission = Emission(_emit_kinds(emit, export_spans=export_spans), Explanations(explanations))
+        self._emission = Emission(emit_kinds(emit, export_spans=export_spans), Explanations(explanations))
         queue_size = max_queue_size
-        mode = _forwarding(forwarding)
+        mode = forwarding_of(forwarding)
         if queue_size is None and mode is Forwarding.HOLD_TRACE:
             queue_size = _ROOM * max_spans_per_trace
         self._options = AppOptions(
@@ -148,8 +152,14 @@ class ScoringSpanProcessor(SpanProcessor):
             exports_spans=export_spans,
             queue_size=max_queue_size or QUEUE_SIZE,
             concurrency=concurrency,
+            scorers_change=store is not None,
         )
         self._selector = Selector(_scorers_of(scorers), default_timeout=timeout, suppress=suppressed)
+        self._given = self._selector.selections
+        select = partial(Selection, default_timeout=timeout, suppress=suppressed)
+        self._follower = None if store is None else StoreFollower(Path(store), select, self._use)
+        if self._follower is not None:
+            self._selector = Selector.of([*self._given, *self._follower.load()])
         self._exporter = exporter
         self._export = SdkExport(exporter, queue_size=queue_size, delay=schedule_delay)
         self._reader = default_reader() if dialects is None else _taught(dialects)
@@ -259,12 +269,18 @@ class ScoringSpanProcessor(SpanProcessor):
             return
         self._is_shut = True
         deadline = time.monotonic() + self._shutdown_timeout
+        if self._follower is not None:
+            self._follower.shutdown(_FOLLOWER_END)
         try:
             if not self._engine.shutdown(self._shutdown_timeout * _SCORERS_SHARE):
                 logger.warning("Some verdicts were not in within the time for shutting down; they are lost")
             self._export.shutdown(deadline - time.monotonic())
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
             self._complain("shutdown", error)
+
+    def _use(self, registered: Iterable[Selection]) -> None:
+        self._selector = Selector.of([*self._given, *registered])
+        self._engine.selector = self._selector
 
     def _new_engine(self) -> AppEngine:
         return AppEngine(self._options, self._selector, self._reader, self._export.send)
@@ -281,10 +297,15 @@ class ScoringSpanProcessor(SpanProcessor):
         self._log_limit = LogLimit()
         self._export.after_fork()
         self._engine = self._new_engine()
+        if self._follower is not None:
+            self._follower.after_fork()
+            self._has_looked_around = False
 
     def _look_around(self, span: Span) -> None:
-        """Warn, once, if another processor of the same provider exports spans to the same place."""
+        """At the first span: follow the store; warn if another processor of the provider exports to the same place."""
         self._has_looked_around = True
+        if self._follower is not None:
+            self._follower.start()
         if not self._options.exports_spans:
             return
         ours = destination_of(self._exporter)
@@ -332,37 +353,6 @@ def _scorers_of(given: Iterable[Callable[..., Any] | str]) -> list[Any]:
     for item in given:
         found += load_scorers([item]) if isinstance(item, str) else [item]
     return as_scorers(found)
-
-
-def _emit_kinds(emit: Iterable[str] | None, *, export_spans: bool) -> frozenset[Emit]:
-    if emit is None:
-        return _ON_SPAN if export_spans else frozenset({Emit.EVALUATION_SPAN})
-    names = [emit] if isinstance(emit, str) else list(emit)
-    for name in names:
-        if name in _LATER:
-            msg = f"emit={name!r} is not available yet; there are {', '.join(Emit)}"
-            raise ValueError(msg)
-        if name not in set(Emit):
-            msg = f"emit={name!r} is unknown; there are {', '.join(Emit)}"
-            raise ValueError(msg)
-    kinds = frozenset(map(Emit, names))
-    if not kinds:
-        msg = f"emit is empty, so no verdict would go anywhere; there are {', '.join(Emit)}"
-        raise ValueError(msg)
-    if not export_spans and kinds & _ON_SPAN:
-        msg = (
-            f"emit={', '.join(sorted(kinds & _ON_SPAN))} writes on spans, and with export_spans=False somebody else "
-            "exports them: use emit=('evaluation_span',), or let ScoringSpanProcessor export the spans itself"
-        )
-        raise ValueError(msg)
-    return kinds
-
-
-def _forwarding(name: str) -> Forwarding:
-    if name not in set(Forwarding):
-        msg = f"forwarding={name!r} is unknown; there are {', '.join(Forwarding)}"
-        raise ValueError(msg)
-    return Forwarding(name)
 
 
 def _check_exporter(exporter: object) -> None:

@@ -84,7 +84,7 @@ class AppEngine:
 
     Args:
         options: How units are treated.
-        selector: The scorers.
+        selector: The scorers; to be replaced at any time, for units that are open too.
         reader: What tells the meaning of attributes.
         send: Takes a span to export; must not block.
         clock: Monotonic seconds.
@@ -100,7 +100,7 @@ class AppEngine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
-        self._selector = selector
+        self.selector = selector
         self._reader = reader
         self._send = send
         self._clock = clock
@@ -113,7 +113,8 @@ class AppEngine:
         self._sends_children = options.exports_spans and not self._holds_trace
         self._sends_roots = options.exports_spans and forwarding is Forwarding.PASSTHROUGH
         # Nobody ever wants to look at anything: no scorer, or none with a sample.
-        self._is_off = not self._holds_trace and not any(rule.threshold for rule in selector.selections)
+        is_wanted = options.scorers_change or any(rule.threshold for rule in selector.selections)
+        self._is_off = not is_wanted and not self._holds_trace
         # Guards the units; the application's threads take it for every span, ours hardly ever.
         self._lock = threading.Lock()
         self._units: UnitAssembler[ReadableSpan] = UnitAssembler(options.limits, self._admits, _measured)
@@ -251,14 +252,14 @@ class AppEngine:
         """Whether a unit is assembled: not where nobody scores it, and not what a scorer itself does."""
         if is_suppressed():
             return False
-        if self._holds_trace or self._selector.wants(trace_id.to_bytes(16, "big")):
+        if self._holds_trace or self.selector.wants(trace_id.to_bytes(16, "big")):
             return True
         if is_head:
             self._refuse(trace_id)
         return False
 
     def _refuse(self, trace_id: int) -> None:
-        for decision in self._selector.refuse(trace_id.to_bytes(16, "big"), Outcome.NOT_SAMPLED):
+        for decision in self.selector.refuse(trace_id.to_bytes(16, "big"), Outcome.NOT_SAMPLED):
             count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
 
     def _start(self) -> None:
@@ -310,14 +311,14 @@ class AppEngine:
                 is_complete=unit.complete,
                 revision=unit.revision,
             )
-            return self._selector.choose(trace)
+            return self.selector.choose(trace)
         except Exception as error:
             logger.exception("A trace could not be read")
-            return self._selector.refuse(unit.trace_id, Outcome.UNPROCESSABLE, f"{type(error).__name__}: {error}")
+            return self.selector.refuse(unit.trace_id, Outcome.UNPROCESSABLE, f"{type(error).__name__}: {error}")
 
     def _shed(self, waiting: _Waiting) -> None:
         _count_closed(waiting.unit)
-        refused = self._selector.refuse(waiting.unit.trace_id, Outcome.SHED, "the queue to the scorers is full")
+        refused = self.selector.refuse(waiting.unit.trace_id, Outcome.SHED, "the queue to the scorers is full")
         for index, decision in enumerate(refused):
             count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
             self._on_decision(waiting, index, decision, index == len(refused) - 1)

@@ -67,8 +67,8 @@ def _duration(trace: Trace) -> float | None:
 
 
 def _tag_values(trace: Trace) -> dict[str, str]:
-    resource = {} if trace.root is None else trace.root.resource
-    return {**{key: _text(value) for key, value in resource.items()}, **trace.info.tags}
+    tags = {} if trace.root is None else {key: _text(value) for key, value in trace.root.resource.items()}
+    return {**tags, **trace.info.tags}
 
 
 def _spans(trace: Trace) -> list[dict[str, Any]]:

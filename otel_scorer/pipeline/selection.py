@@ -8,14 +8,14 @@ decision that says so.
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.pipeline.filters import Answer, compile_filter
 from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT, Invocation, PreparedScorer
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from otel_scorer.model.trace import Span, Trace
     from otel_scorer.pipeline.runner import Suppression
@@ -157,6 +157,14 @@ class Selector:
     ) -> None:
         self.selections = [Selection(scorer, default_timeout=default_timeout, suppress=suppress) for scorer in scorers]
         self._samples = any(selection.threshold < _RANGE for selection in self.selections)
+
+    @classmethod
+    def of(cls, selections: Iterable[Selection]) -> Self:
+        """Return a selector over selections that were made before."""
+        selector = cls(())
+        selector.selections += selections
+        selector._samples = any(selection.threshold < _RANGE for selection in selector.selections)
+        return selector
 
     def wants(self, trace_id: bytes) -> bool:
         """Whether any scorer has this trace in its sample; if none has, nobody needs to look into its spans."""
