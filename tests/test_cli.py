@@ -145,6 +145,32 @@ def test_every_format_can_be_written_to_a_file(tmp_path: Path) -> None:
         assert "convert_currency" in out.read_text(encoding="utf-8").replace("\\_", "_")
 
 
+def test_errors_alone_are_told_and_do_not_fail(scorers: str) -> None:
+    result = run("score", CAPTURE, "--scorers", scorers)
+    bounded = run("score", CAPTURE, "--scorers", scorers, "--max-errors", "3")
+
+    assert (result.exit_code, bounded.exit_code) == (0, 0)
+    assert result.stderr == "3 errors: they count for the exit code with --max-errors or --fail-under\n"
+    assert bounded.stderr == ""
+
+
+def test_one_run_writes_as_many_reports_as_are_asked_for(tmp_path: Path) -> None:
+    names = ["r.html", "r.md", "r.xml", "r.txt"]
+    command = ["score", "--scorers", "tool_errors", "--report", *(str(tmp_path / name) for name in names), CAPTURE]
+
+    result = run(*command, "--report", str(tmp_path / "r.jsonl"), "--format", "json")
+
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["traces"] == 3
+    found = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert set(found) == {*names, "r.jsonl"}
+    assert found["r.html"].startswith("<!doctype html>")
+    assert found["r.md"].startswith("<!-- otel-scorer -->")
+    assert found["r.xml"].startswith("<?xml")
+    assert found["r.txt"].startswith("3 traces")
+    assert len(found["r.jsonl"].splitlines()) == 3
+
+
 BROKEN_SCORERS = "def broken(:\n"
 
 BAD_INPUT: dict[str, tuple[list[str], str]] = {
@@ -166,6 +192,14 @@ BAD_INPUT: dict[str, tuple[list[str], str]] = {
     "no files": (["score", "--scorers", "latency"], "Missing argument 'FILE ...'"),
     "an unknown format": (["score", CAPTURE, "--scorers", "latency", "--format", "xml"], "'xml' is not one of"),
     "a folder to write to that is not there": (["score", CAPTURE, "--scorers", "latency", "--out", "no/x"], "--out"),
+    "a report in a folder that is not there": (
+        ["score", CAPTURE, "--scorers", "latency", "--report", "no/x.md"],
+        "--report: there is no folder no",
+    ),
+    "a report of no format": (
+        ["score", CAPTURE, "--scorers", "latency", "--report", "x.pdf"],
+        "--report: x.pdf does not say its format",
+    ),
     "a folder to write over": (["score", CAPTURE, "--scorers", "latency", "--out", "."], "Cannot write ."),
     "an unknown command": (["sore"], "No such command 'sore'"),
     "an unknown flag": (["score", CAPTURE, "--scorer", "latency"], "No such option"),
@@ -240,7 +274,7 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 
 
 def test_a_warning_is_one_line(scorers: str) -> None:
-    result = in_a_process("score", CAPTURE, "--scorers", scorers, scorers)
+    result = in_a_process("score", CAPTURE, "--scorers", scorers, scorers, "--max-errors", "6")
 
     assert result.returncode == 0
     assert result.stderr.startswith(b"Warning: ")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -215,3 +217,20 @@ def test_the_collector_configuration_names_only_what_it_defines() -> None:
     for kind in ("receivers", "processors", "exporters"):
         used = {name for pipeline in pipelines.values() for name in pipeline[kind]}
         assert used == set(collector[kind])
+
+
+def test_the_tests_that_the_page_on_ci_shows_do_what_it_says(tmp_path: Path) -> None:
+    for snippet in SNIPPETS:
+        if snippet.file_name in {"agent.py", "my_scorers.py", "test_agent.py", "test_recorded.py"}:
+            (tmp_path / snippet.file_name).write_text(snippet.text, encoding="utf-8")
+    shutil.copy(ROOT / "tests" / "captures" / "strands.json", tmp_path / "traces.jsonl")
+    is_installed = any(each.value == "otel_scorer.pytest_plugin" for each in entry_points(group="pytest11"))
+    plugin = () if is_installed else ("-p", "otel_scorer.pytest_plugin")
+
+    done = run(tmp_path, sys.executable, "-m", "pytest", *plugin, "--rootdir=.", "-v", ".")
+
+    assert "test_the_weather_takes_few_calls FAILED" in done.stdout, done.stdout
+    assert "AssertionError: few_tool_calls: False on invoke_agent" in done.stdout
+    assert "answer_length:" not in done.stdout
+    assert '{"city": "Paris"}' in done.stdout
+    assert re.search(r"test_recorded_traces\[\S+\] (PASSED|FAILED)", done.stdout)

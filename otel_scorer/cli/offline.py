@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 __all__ = ["inspect", "score"]
 
 _FORMATS = ("table", "json", "jsonl", "junit", "markdown", "html")
+_FORMAT_OF = {
+    ".html": "html", ".md": "markdown", ".xml": "junit", ".json": "json", ".jsonl": "jsonl", ".txt": "table",
+}  # fmt: skip
 _UNREADABLE = 2
 _MISSED = 1
 _PROBLEMS_SHOWN = 10
@@ -60,6 +63,12 @@ def _reader(config_file: str | None) -> DialectReader:
 )
 @click.option("--out", metavar="FILE", help="Write the report there instead of to standard output.")
 @many(
+    "--report",
+    takes=lambda word: Path(word).suffix in {".html", ".md", ".txt", ".xml"},
+    metavar="FILE ...",
+    help="Write it there too, in the format of the name: .html, .md, .xml (JUnit), .json, .jsonl or .txt (table).",
+)
+@many(
     "--fail-under",
     takes=lambda word: "=" in word,
     metavar="NAME=VALUE ...",
@@ -80,6 +89,7 @@ def score(
     scorers: tuple[str, ...],
     format_: str,
     out: str | None,
+    report: tuple[str, ...],
     fail_under: tuple[str, ...],
     max_errors: int | None,
     config_file: str | None,
@@ -88,6 +98,9 @@ def score(
     Run scorers on recorded traces and report what they say.
 
     FILE is OTLP JSON, JSON lines or protobuf, each also gzip or zstd; - is standard input.
+
+    Exit code: 0, also where scorers had errors; 1 if a bound of --fail-under or --max-errors was missed; 2 if the
+    input or the arguments cannot be read.
     """
     from otel_scorer.cli.progress import ProgressBar
     from otel_scorer.evaluation import read_recording, score_traces
@@ -97,8 +110,10 @@ def score(
     from otel_scorer.scorers.registry import with_registered
 
     bounds = [_bound(text) for text in fail_under]
-    if out is not None and not Path(out).absolute().parent.is_dir():
-        raise click.UsageError(f"--out: there is no folder {Path(out).parent}")
+    formats = [_format_of(path) for path in report]
+    for flag, path in [("--out", out or ""), *(("--report", path) for path in report)]:
+        if not Path(path).absolute().parent.is_dir():
+            raise click.UsageError(f"{flag}: there is no folder {Path(path).parent}")
     # What scorers print must not end up in the report.
     with contextlib.redirect_stdout(sys.stderr):
         loaded = load_scorers(with_registered(scorers))
@@ -106,15 +121,27 @@ def score(
         recording = read_recording(files, progress.update, reader=_reader(config_file))
     with ProgressBar("scoring") as progress, contextlib.redirect_stdout(sys.stderr):
         scored = score_traces(recording.traces, loaded, on_progress=progress.update)
-    report = build_report(
+    found = build_report(
         ((trace_subject(each.trace), each.decisions) for each in scored),
         fail_under=bounds,
         max_errors=max_errors if max_errors is not None or not bounds else 0,
         problems=[str(problem) for problem in recording.problems],
     )
-    _write(_render(report, format_, is_terminal=out is None and sys.stdout.isatty()), out)
+    _write(_render(found, format_, is_terminal=out is None and sys.stdout.isatty()), out)
+    for path, its_format in zip(report, formats, strict=True):
+        _write(_render(found, its_format, is_terminal=False), path)
     _report_problems(recording)
-    ctx.exit(_UNREADABLE if recording.problem_count else _MISSED if report.is_missed else 0)
+    if found.error_count and max_errors is None and not bounds:
+        errors = "1 error" if found.error_count == 1 else f"{found.error_count} errors"
+        click.echo(f"{errors}: they count for the exit code with --max-errors or --fail-under", err=True)
+    ctx.exit(_UNREADABLE if recording.problem_count else _MISSED if found.is_missed else 0)
+
+
+def _format_of(path: str) -> str:
+    found = _FORMAT_OF.get(Path(path).suffix)
+    if found is None:
+        raise click.UsageError(f"--report: {path} does not say its format: {', '.join(_FORMAT_OF)}")
+    return found
 
 
 def _bound(text: str) -> tuple[str, float]:
