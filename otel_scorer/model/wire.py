@@ -3,13 +3,12 @@ OTLP requests as bytes: slice spans out of a request, splice them into new ones,
 
 The only module that knows the protobuf wire format. Nothing here walks bytes in Python: requests are validated by the
 protobuf runtime, and a second, smaller message type, which declares spans as plain bytes, makes the same runtime do the
-slicing. So any field order, repeated fields and unknown fields come out exactly as they came in.
+slicing (see `message_types`). So any field order, repeated fields and unknown fields come out exactly as they came in.
 """
 
 from __future__ import annotations
 
 import math
-import re
 import struct
 from dataclasses import dataclass
 from enum import StrEnum
@@ -18,7 +17,6 @@ from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
@@ -28,6 +26,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model.facts import OWN_SCOPE
+from otel_scorer.model.message_types import checking_type, slicing_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -59,13 +58,6 @@ SPAN_OVERHEAD: Final = 400
 """Bytes that a buffered span costs beside its data: the RawSpan, its two or three ids, its place in the buffer."""
 
 
-# A span whose encoder wrote its fields in order, as all do: a trace id, a span id, a parent id of 8 bytes if any, none
-# of them all zero. Asking a compiled pattern costs a third of asking the message for its ids.
-_begins_with_ids: Final = re.compile(
-    rb"\x0a\x10(?!\x00{16}).{16}\x12\x08(?!\x00{8}).{8}(?:\x22\x08|[^\x0a\x12\x1a\x22])", re.DOTALL
-).match
-
-
 class Signal(StrEnum):
     """The three kinds of OTLP request."""
 
@@ -74,38 +66,13 @@ class Signal(StrEnum):
     METRICS = "metrics"
 
 
-_PARSE: Final[dict[Signal, Callable[[bytes], object]]] = {
-    Signal.TRACES: ExportTraceServiceRequest.FromString,
-    Signal.LOGS: ExportLogsServiceRequest.FromString,
-    Signal.METRICS: ExportMetricsServiceRequest.FromString,
+_Slices: Final = slicing_type()
+_ID_FIELDS: Final = frozenset({"trace_id", "span_id", "parent_span_id"})
+_CHECK: Final[dict[Signal, Callable[[bytes], Any]]] = {
+    Signal.TRACES: checking_type(ExportTraceServiceRequest, columns=_ID_FIELDS).FromString,
+    Signal.LOGS: checking_type(ExportLogsServiceRequest).FromString,
+    Signal.METRICS: checking_type(ExportMetricsServiceRequest).FromString,
 }
-
-
-def _slicing_request() -> type[Any]:
-    """
-    Build the message type that slices: the three levels every OTLP request has, the innermost items as bytes.
-
-    Field numbers are the same for traces, logs and metrics (resource_* = 1, scope_* = 2, items = 2). What is not
-    declared (resource, scope, schema_url, anything unknown) stays in the message's unknown fields and is serialised
-    again in its original order.
-    """
-    kind = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(
-        name="otel_scorer/slicing.proto", package="otel_scorer.slicing", syntax="proto3"
-    )
-    for name, field_name, number, type_, type_name in (
-        ("Scope", "items", 2, kind.TYPE_BYTES, None),
-        ("Resource", "scopes", 2, kind.TYPE_MESSAGE, ".otel_scorer.slicing.Scope"),
-        ("Request", "resources", 1, kind.TYPE_MESSAGE, ".otel_scorer.slicing.Resource"),
-    ):
-        message = file.message_type.add(name=name)
-        message.field.add(name=field_name, number=number, type=type_, label=kind.LABEL_REPEATED, type_name=type_name)
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName("otel_scorer.slicing.Request"))
-
-
-_Slices: Final = _slicing_request()
 
 
 class ScopeRef:
@@ -235,28 +202,24 @@ def check_request(signal: Signal, data: bytes) -> int:
     """
     Validate a request that is only passed through and return how many spans, records or metrics it holds.
 
-    Of an id that is written twice in one span the first one is looked at, unlike in `read_traces`.
+    Ids are looked at over all spans at once: that each is there and valid, not which span it belongs to.
 
     Raises:
         InvalidRequestError: It is no request of this signal, or one of its spans has an invalid id: then `read_traces`
             tells the usable spans from the others.
     """
-    if signal is not Signal.TRACES:
-        try:
-            _PARSE[signal](data)
-        except DecodeError as error:
-            raise InvalidRequestError(f"Not an OTLP {signal} request: {error}") from error
-        return count_items(signal, data)
-    request = _parse_traces(data)
-    items = 0
-    ordinary = True
-    for resource_slices in _Slices.FromString(data).resources:
-        for slices in resource_slices.scopes:
-            spans = slices.items
-            items += len(spans)
-            ordinary = ordinary and all(map(_begins_with_ids, spans))
-    if not ordinary:
-        _check_ids(request)
+    try:
+        checked = _CHECK[signal](data)
+    except DecodeError as error:
+        raise _not_a_request(signal, data, error) from error
+    items = count_items(signal, data)
+    if signal is Signal.TRACES:
+        span = checked.resource_spans.scope_spans.spans
+        trace_ids, span_ids = list(span.trace_id), list(span.span_id)
+        each_has_both = len(trace_ids) == len(span_ids) == items
+        # An id may be there twice, the last one counts: that only the whole message tells.
+        if not each_has_both or not _are_usable(trace_ids, span_ids, list(span.parent_span_id)):
+            _check_ids(_parse_traces(data))
     return items
 
 
@@ -413,8 +376,12 @@ def _parse_traces(data: bytes) -> ExportTraceServiceRequest:
     try:
         return ExportTraceServiceRequest.FromString(data)
     except DecodeError as error:
-        hint = "; it looks like OTLP logs" if _is_logs(data) else ""
-        raise InvalidRequestError(f"Not an OTLP traces request: {error}{hint}") from error
+        raise _not_a_request(Signal.TRACES, data, error) from error
+
+
+def _not_a_request(signal: Signal, data: bytes, error: DecodeError) -> InvalidRequestError:
+    hint = "; it looks like OTLP logs" if signal is Signal.TRACES and _is_logs(data) else ""
+    return InvalidRequestError(f"Not an OTLP {signal} request: {error}{hint}")
 
 
 def _why_invalid(trace_id: bytes, span_id: bytes, parent_id: bytes) -> str:

@@ -237,6 +237,27 @@ def test_no_bytes_do_worse_than_being_refused(data: bytes) -> None:
     assert len(read_spans(join_spans(spans))) == len(spans)
 
 
+@given(requests(), st.data())
+def test_checking_refuses_what_the_message_type_refuses_and_nothing_else(
+    written: WrittenRequest, draw: st.DataObject
+) -> None:
+    assume(written.data)
+    damaged = bytearray(written.data)
+    for _ in range(draw.draw(st.integers(1, 3))):
+        damaged[draw.draw(st.integers(0, len(damaged) - 1))] = draw.draw(st.integers(0, 255))
+    data = bytes(damaged)
+    try:
+        usable = not read_traces(data).rejected
+    except InvalidRequestError:
+        usable = False
+    try:
+        items = check_request(Signal.TRACES, data)
+    except InvalidRequestError:
+        items = None
+
+    assert items == (count_items(Signal.TRACES, data) if usable else None)
+
+
 @pytest.mark.parametrize("with_ids", [True, False])
 def test_logs_at_the_traces_endpoint_are_called_logs(with_ids: bool) -> None:
     request = ExportLogsServiceRequest()
