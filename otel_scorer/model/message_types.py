@@ -14,7 +14,6 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from google.protobuf.descriptor import FileDescriptor
     from google.protobuf.descriptor_pb2 import DescriptorProto
     from google.protobuf.message import Message
 
@@ -70,7 +69,7 @@ def checking_type(original: type[Message], columns: frozenset[str] = frozenset()
     return message_factory.GetMessageClass(pool.FindMessageTypeByName(original.DESCRIPTOR.full_name))
 
 
-def _files(file: FileDescriptor, seen: set[str]) -> Iterator[FileDescriptor]:
+def _files(file: Any, seen: set[str]) -> Iterator[Any]:
     """Give a file after everything that it imports."""
     if file.name not in seen:
         seen.add(file.name)
