@@ -13,7 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status as StatusMessage
 
-from otel_scorer.model.decode import encode_attributes, logs_from_request, spans_from_raw
+from otel_scorer.model.decode import attach_logs, encode_attributes, logs_from_request, spans_from_raw
 from otel_scorer.model.facts import SpanKind, SpanStatusCode
 from otel_scorer.model.otlp_span import LOCAL_ROOT_FLAGS, OtlpSpan
 from otel_scorer.model.trace import Trace
@@ -88,9 +88,7 @@ def trace_from_bytes(
     """
     views = spans_from_raw(read_traces(spans).spans)
     if logs:
-        found = logs_from_request(logs)
-        for view in views:
-            view.logs = tuple(found.get((view.trace_id, view.span_id), ()))
+        attach_logs(views, logs_from_request(logs))
     return Trace(
         views,
         reader,

@@ -238,7 +238,10 @@ def test_searching_looks_into_spans(store: TraceStore, traces: list[Trace]) -> N
     assert with_tools
     assert found(store, "span.type = 'TOOL'") == with_tools
     assert found(store, "span.name LIKE '%weather%' AND span.type = 'TOOL'") <= with_tools
-    assert found(store, "span.attributes.tool.name LIKE '%'") == with_tools
+    assert found(store, "span.attributes.tool.name IS NOT NULL") == with_tools
+    assert found(store, "span.type = 'TOOL' AND span.attributes.tool.name IS NULL") == set()
+    # One span must fulfil all of them.
+    assert found(store, "span.type = 'TOOL' AND span.type = 'AGENT'") == set()
     assert found(store, "span.type = 'NOTHING'") == set()
     assert len(list(store.search(filter_string="span.type = 'TOOL'", max_results=1))) == 1
 
