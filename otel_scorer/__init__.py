@@ -20,6 +20,9 @@ if TYPE_CHECKING:
         ScorerError,
     )
     from otel_scorer.evaluation import load_traces
+    from otel_scorer.evaluation.evaluating import evaluate
+    from otel_scorer.evaluation.result import EvaluationResult
+    from otel_scorer.evaluation.stored import log_expectation, search_traces
     from otel_scorer.model.feedback import (
         AssessmentError,
         AssessmentSource,
@@ -41,6 +44,7 @@ __all__ = [
     "AssessmentSourceType",
     "AssessmentValueError",
     "ConfigError",
+    "EvaluationResult",
     "Expectation",
     "Feedback",
     "OtelScorerError",
@@ -56,16 +60,22 @@ __all__ = [
     "TraceInfo",
     "__version__",
     "delete_scorer",
+    "evaluate",
     "get_scorer",
     "list_scorer_versions",
     "list_scorers",
     "load_traces",
+    "log_expectation",
     "scorer",
+    "search_traces",
 ]
 
 _HOMES: Final = {
     "otel_scorer.errors": ("AssessmentValueError", "ConfigError", "OtelScorerError", "ScorerError"),
     "otel_scorer.evaluation": ("load_traces",),
+    "otel_scorer.evaluation.evaluating": ("evaluate",),
+    "otel_scorer.evaluation.result": ("EvaluationResult",),
+    "otel_scorer.evaluation.stored": ("log_expectation", "search_traces"),
     "otel_scorer.model.feedback": (
         "AssessmentError",
         "AssessmentSource",

@@ -62,9 +62,10 @@ class Selection:
     Attributes:
         prepared: The scorer as it is called.
         threshold: Traces whose `sampling_number` is below are in the sample.
+        is_plain: Whether it asks nothing of a trace before it is called, and judges the trace as a whole.
     """
 
-    __slots__ = ("_filter", "_is_plain", "_span_types", "prepared", "threshold")
+    __slots__ = ("_filter", "_span_types", "is_plain", "prepared", "threshold")
 
     def __init__(
         self, scorer: Scorer, *, default_timeout: float = DEFAULT_TIMEOUT, suppress: Suppression | None = None
@@ -75,7 +76,7 @@ class Selection:
         self._filter = None
         if scorer.filter is not None:
             self._filter = compile_filter(scorer.filter, owner=scorer.name, has_span=bool(self._span_types))
-        self._is_plain = self._filter is None and not self._span_types
+        self.is_plain = self._filter is None and not self._span_types
 
     def choose(self, trace: Trace, *, revision: int | None = None, trace_id: str | None = None) -> list[Choice]:
         """
@@ -91,7 +92,7 @@ class Selection:
         """
         trace_id = trace.trace_id if trace_id is None else trace_id
         revision = trace.revision if revision is None else revision
-        if self._is_plain:
+        if self.is_plain:
             return [Invocation(self.prepared, trace, revision=revision, trace_id=trace_id)]
         if self._filter is not None and not self._filter.is_about_spans:
             refused = self._asked(trace, None, trace_id, revision)

@@ -111,6 +111,15 @@ class Signature:
         """The offered names that reach the scorer."""
         return frozenset(OFFERED) if self.takes_all else frozenset(parameter.name for parameter in self.parameters)
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The offered names that it cannot do without."""
+        return tuple(
+            parameter.name
+            for parameter in self.parameters
+            if parameter.offer is not None and parameter.default is MISSING and not parameter.optional
+        )
+
     def fit(self, look_up: Callable[[Offer], Any]) -> Arguments:
         """
         Return what to call the scorer with.

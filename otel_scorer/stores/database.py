@@ -51,6 +51,7 @@ _TRACES: Final = (
         logs BLOB NOT NULL,
         packed INTEGER NOT NULL,
         name TEXT,
+        root_id TEXT,
         service_name TEXT,
         session_id TEXT,
         user_id TEXT,

@@ -39,6 +39,7 @@ class TraceRecord:
         spans: Encoded ExportTraceServiceRequest.
         logs: Encoded ExportLogsServiceRequest, or nothing.
         name: Of the root.
+        root_id: Its span id, 16 hex digits.
         service_name: Of the root's resource.
         session_id: Conversation that it belongs to.
         user_id: User whom it was made for.
@@ -55,6 +56,7 @@ class TraceRecord:
     spans: bytes
     logs: bytes = b""
     name: str | None = None
+    root_id: str | None = None
     service_name: str | None = None
     session_id: str | None = None
     user_id: str | None = None
@@ -67,7 +69,14 @@ class TraceRecord:
     revision: int = 1
 
     @classmethod
-    def of(cls, trace: Trace, *, spans: bytes | None = None, logs: bytes | None = None) -> Self:
+    def of(
+        cls,
+        trace: Trace,
+        *,
+        spans: bytes | None = None,
+        logs: bytes | None = None,
+        tags: Mapping[str, object] | None = None,
+    ) -> Self:
         """
         Return the record of a trace.
 
@@ -75,6 +84,7 @@ class TraceRecord:
             trace: The trace.
             spans: Its spans as bytes, if they are at hand.
             logs: Its log records, likewise.
+            tags: What it is tagged with beside its own tags.
         """
         info, root = trace.info, trace.root
         return cls(
@@ -82,13 +92,14 @@ class TraceRecord:
             spans_as_bytes(trace) if spans is None else spans,
             logs_as_bytes(trace) if logs is None else logs,
             None if root is None else root.name,
+            None if root is None else root.span_id,
             None if root is None else root.service_name,
             trace.session_id,
             trace.user_id,
             info.state,
             info.request_time,
             info.request_time + info.execution_duration,
-            info.tags,
+            {**info.tags, **{str(key): str(value) for key, value in (tags or {}).items()}},
             trace.close_reason,
             trace.is_complete,
             trace.revision,
@@ -103,6 +114,7 @@ class TraceRecord:
             zstd.compress(self.logs, _LEVEL) if packed and self.logs else self.logs,
             packed,
             self.name,
+            self.root_id,
             self.service_name,
             self.session_id,
             self.user_id,
@@ -153,9 +165,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """One judgement of one trace, as it was stored; see `Entry`."""
+    """One judgement of one trace, as it was stored; see `Entry` and `TraceRecord`."""
 
     trace_id: str
+    name: str | None
+    root_id: str | None
+    close_reason: str | None
+    complete: bool
     position: int
     given: Mapping[str, Any] | None
     error: str | None

@@ -42,13 +42,14 @@ _MILLISECOND: Final = 1_000_000
 
 
 _TRACE_COLUMNS: Final = (
-    "trace_id, spans, logs, packed, name, service_name, session_id, user_id, state, start_ms, end_ms, tags, "
+    "trace_id, spans, logs, packed, name, root_id, service_name, session_id, user_id, state, start_ms, end_ms, tags, "
     "close_reason, complete, revision, stored_ms"
 )
 # Spans that came late replace what was stored before them; the number, and so the place in searches, stays.
-_PUT_TRACE: Final = f"""INSERT INTO traces ({_TRACE_COLUMNS}) VALUES ({", ".join("?" * 16)})
+_PUT_TRACE: Final = f"""INSERT INTO traces ({_TRACE_COLUMNS}) VALUES ({", ".join("?" * 17)})
     ON CONFLICT (trace_id) DO UPDATE SET
     spans = excluded.spans, logs = excluded.logs, packed = excluded.packed, name = excluded.name,
+    root_id = excluded.root_id,
     service_name = excluded.service_name, session_id = excluded.session_id, user_id = excluded.user_id,
     state = excluded.state, start_ms = excluded.start_ms, end_ms = excluded.end_ms, tags = excluded.tags,
     close_reason = excluded.close_reason, complete = excluded.complete, revision = excluded.revision,
@@ -177,13 +178,23 @@ class TraceStore:
         after = (-1, -1)
         while True:
             rows = self._database.query(
-                "SELECT position, id, trace_id, given, error, decisions FROM entries "
-                "WHERE run_id = ? AND (position, id) > (?, ?) ORDER BY position, id LIMIT ?",
+                "SELECT e.position, e.id, e.given, e.error, e.decisions, "
+                "t.trace_id, t.name, t.root_id, t.close_reason, t.complete "
+                "FROM entries e JOIN traces t ON t.trace_id = e.trace_id "
+                "WHERE e.run_id = ? AND (e.position, e.id) > (?, ?) ORDER BY e.position, e.id LIMIT ?",
                 (run_id, *after, _PAGE),
             )
-            for position, _, trace_id, given, error, decisions in rows:
+            for position, _, given, error, decisions, trace_id, name, root_id, close_reason, complete in rows:
                 yield StoredEntry(
-                    trace_id, position, None if given is None else json.loads(given), error, decisions_of(decisions)
+                    trace_id,
+                    name,
+                    root_id,
+                    close_reason,
+                    bool(complete),
+                    position,
+                    None if given is None else json.loads(given),
+                    error,
+                    decisions_of(decisions),
                 )
             if len(rows) < _PAGE:
                 return
@@ -219,9 +230,9 @@ class TraceStore:
             spans,
             logs,
             self._reader or registered_reader(),
-            close_reason=row[14],
-            is_complete=bool(row[15]),
-            revision=row[16],
+            close_reason=row[15],
+            is_complete=bool(row[16]),
+            revision=row[17],
             assessments=[*self._expectations(trace_id), *self._feedback(trace_id)],
         )
 

@@ -1,0 +1,201 @@
+"""`evaluate`: run scorers on rows of data, on traces, or on what the application answers now."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from otel_scorer.dialects import default_reader
+from otel_scorer.errors import ConfigError
+from otel_scorer.evaluation.items import read_data
+from otel_scorer.evaluation.result import Bounds, EvaluationResult, RowResult
+from otel_scorer.evaluation.scoring import Counting
+from otel_scorer.evaluation.tally import Tally
+from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.trace import MISSING
+from otel_scorer.model.trace_bytes import trace_from_bytes
+from otel_scorer.pipeline.offline import OfflineScoring
+from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT, Invocation
+from otel_scorer.pipeline.selection import Selection
+from otel_scorer.reporting.subject import Evidence, row_subject, trace_subject
+from otel_scorer.scorers.base import as_scorers
+from otel_scorer.scorers.evidence import Evidence as ScorerEvidence
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    from otel_scorer.evaluation.items import Item
+    from otel_scorer.evaluation.recordings import Progress
+    from otel_scorer.evaluation.stored import StoreWriter
+    from otel_scorer.model.trace import Trace
+    from otel_scorer.pipeline.selection import Choice
+    from otel_scorer.reporting.subject import Subject
+    from otel_scorer.stores.trace_store import TraceStore
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    data: Any,
+    scorers: Iterable[Callable[..., Any]],
+    predict_fn: Callable[..., Any] | None = None,
+    store: str | Path | TraceStore | Literal[False] | None = None,
+    *,
+    run_name: str | None = None,
+    fail_under: Mapping[str, float] | None = None,
+    max_errors: int = 0,
+    concurrency: int = 10,
+    timeout: float = DEFAULT_TIMEOUT,
+    on_progress: Progress | None = None,
+) -> EvaluationResult:
+    """
+    Run scorers on every row and sum up what they say.
+
+    Args:
+        data: Dicts with any of `inputs`, `outputs`, `expectations`, `trace` and `tags`, in a list or as they come from
+            a generator; a pandas DataFrame with such columns, where empty cells (NaN) count as missing; traces; what
+            `search_traces` returned; or paths of OTLP files. What a row says wins over what its trace says.
+        scorers: Scorers, or any callables. Their `filter` and `span_types` count as they do live, `sample_rate` does
+            not: every row is judged.
+        predict_fn: Called as `predict_fn(**inputs)` for each row, on threads or, if it is a coroutine function, on an
+            event loop. It is traced: scorers see the spans that it makes. What it raises is kept with the row.
+        store: Where traces and verdicts are kept, to be found by `search_traces(run_id=...)`. Default:
+            `OTEL_SCORER_STORE`, else `.otel_scorer/traces.db`. False: nowhere; then the result holds the rows.
+        run_name: What to call the run.
+        fail_under: Smallest means that are fine, by feedback name; see `EvaluationResult.passed`.
+        max_errors: Errors that are fine there.
+        concurrency: Calls of `predict_fn` at the same time.
+        timeout: Seconds for one call of a scorer that does not say; 0: no limit.
+        on_progress: Told how many rows are judged, of how many; called on another thread.
+
+    Raises:
+        ConfigError: The data is nothing that can be evaluated; rows of a list have the wrong shape, or no row has what
+            a scorer cannot do without (both before anything runs); a filter or the store cannot be used.
+        StoreError: The store cannot be written any more.
+    """
+    made = as_scorers(scorers)
+    if concurrency < 1:
+        raise ConfigError(f"`concurrency` must be at least 1, got {concurrency}")
+    selections = [Selection(one, default_timeout=timeout) for one in made]
+    source = read_data(data)
+    source.check(made, makes_outputs=predict_fn is not None)
+    tally = Tally(made)
+    counting = Counting(source, on_progress)
+    scoring = OfflineScoring(partial(_choose, selections), on_decided=counting.one_more)
+    kept: list[RowResult] = []
+    with ExitStack() as stack:
+        items: Iterable[Item] = source.items
+        run_id, writer = uuid.uuid4().hex, None
+        load: Callable[[], Iterable[RowResult]] = kept.copy
+        if store is not False:
+            run_id, writer = _start(stack, store, run_name)
+            load = partial(_stored, store, run_id)
+        if predict_fn is not None:
+            from otel_scorer.evaluation.prediction import predictions
+
+            items = predictions(items, predict_fn, concurrency=concurrency)
+        for item, decisions in scoring.run(items):
+            tally.add(decisions)
+            if writer is None:
+                kept.append(RowResult(item.position, _subject(item), decisions, item.error))
+            else:
+                writer.add(item, decisions)
+        if writer is not None:
+            writer.flush()
+    return EvaluationResult(
+        run_id,
+        tally.metrics,
+        load,
+        bounds=Bounds(dict(fail_under or {}), max_errors),
+        problems=source.problems,
+    )
+
+
+def _start(stack: ExitStack, store: str | Path | TraceStore | None, run_name: str | None) -> tuple[str, StoreWriter]:
+    # Only who keeps something needs SQLite.
+    from otel_scorer.evaluation.stored import StoreWriter, opened_store
+
+    opened = stack.enter_context(opened_store(store))
+    run_id = opened.start_run(run_name)
+    return run_id, StoreWriter(opened, run_id)
+
+
+def _stored(store: str | Path | TraceStore | None, run_id: str) -> Iterable[RowResult]:
+    from otel_scorer.evaluation.stored import stored_results
+
+    return stored_results(store, run_id)
+
+
+def _choose(selections: Sequence[Selection], item: Item) -> Sequence[Choice]:
+    """Return the calls to make on an item."""
+    trace = item.trace
+    trace_id = "" if trace is None else trace.trace_id
+    if item.problem is not None:
+        return [one.decide(Outcome.UNPROCESSABLE, trace_id, 1, reason=item.problem) for one in selections]
+    choices: list[Choice] = []
+    for selection in selections:
+        if selection.is_plain:
+            choices.append(
+                Invocation(
+                    selection.prepared,
+                    trace,
+                    inputs=item.inputs,
+                    outputs=item.outputs,
+                    expectations=_expectations(item),
+                    revision=1 if trace is None else trace.revision,
+                    trace_id=trace_id,
+                )
+            )
+        else:
+            choices += _chosen(selection, item)
+    return choices
+
+
+def _chosen(selection: Selection, item: Item) -> Iterable[Choice]:
+    """Ask a scorer with a filter or span types; a row without a trace is one span to it."""
+    trace = item.trace or _as_trace(item)
+    for choice in selection.choose(trace, trace_id="" if item.trace is None else trace.trace_id):
+        if not isinstance(choice, Decision):
+            span = choice.evidence.span
+            given = (item.inputs, item.outputs) if span is None else (MISSING, MISSING)
+            choice.evidence = ScorerEvidence(
+                item.trace, span, inputs=given[0], outputs=given[1], expectations=_expectations(item)
+            )
+        yield choice
+
+
+def _as_trace(item: Item) -> Trace:
+    from otel_scorer.evaluation.row_traces import row_record
+
+    return trace_from_bytes(row_record(item, 0).spans, b"", default_reader())
+
+
+def _expectations(item: Item) -> Any:
+    """Return what is expected of a row: what it says, and what is attached to its trace beside that."""
+    if item.expectations is MISSING or item.trace is None:
+        return item.expectations
+    attached = item.trace.search_assessments(type="expectation")
+    return {**{each.name: each.value for each in attached}, **item.expectations} if attached else item.expectations
+
+
+def _subject(item: Item) -> Subject:
+    """Return a row that nobody stored, as reports show it."""
+    recorded = item.recorded
+    if recorded is not None and item.trace is not None:
+        return trace_subject(item.trace, lambda: _evidence(item, recorded.load()))
+    evidence = partial(_evidence, item, item.trace)
+    return row_subject(item.position, evidence) if item.trace is None else trace_subject(item.trace, evidence)
+
+
+def _evidence(item: Item, trace: Trace | None) -> Evidence:
+    expected = _expectations(item)
+    inputs, outputs = item.inputs, item.outputs
+    if trace is not None:
+        inputs = trace.read("inputs") if inputs is MISSING else inputs
+        outputs = trace.read("outputs") if outputs is MISSING else outputs
+        if expected is MISSING:
+            expected = {each.name: each.value for each in trace.search_assessments(type="expectation")}
+    return Evidence(trace, inputs, outputs, None if expected is MISSING else expected or None)
