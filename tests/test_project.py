@@ -51,6 +51,7 @@ PUBLIC_NAMES = {
     "AssessmentSourceType",
     "AssessmentValueError",
     "ConfigError",
+    "EvaluationResult",
     "Expectation",
     "Feedback",
     "OtelScorerError",
@@ -68,8 +69,11 @@ PUBLIC_NAMES = {
     "get_scorer",
     "list_scorer_versions",
     "list_scorers",
+    "evaluate",
     "load_traces",
+    "log_expectation",
     "scorer",
+    "search_traces",
 }
 
 # What scores traces, wherever: the import contract of these cannot name a module before it exists.

@@ -77,7 +77,9 @@ def _reader(config_file: str | None) -> DialectReader:
 @click.option(
     "--max-errors", type=click.IntRange(min=0), metavar="N", help="Errors that --fail-under forgives.  [default: 0]"
 )
-@unavailable("--store", metavar="FILE")
+@click.option(
+    "--store", metavar="FILE", help="Keep the traces and what is said of them there; search_traces() finds them."
+)
 @unavailable("--send", metavar="URL")
 @_teaching
 @click.pass_context
@@ -92,6 +94,7 @@ def score(
     report: tuple[str, ...],
     fail_under: tuple[str, ...],
     max_errors: int | None,
+    store: str | None,
     config_file: str | None,
 ) -> None:
     """
@@ -103,9 +106,9 @@ def score(
     input or the arguments cannot be read.
     """
     from otel_scorer.cli.progress import ProgressBar
-    from otel_scorer.evaluation import read_recording, score_traces
+    from otel_scorer.evaluation import read_recording
+    from otel_scorer.evaluation.recorded_scoring import score_recording
     from otel_scorer.reporting.report import build_report
-    from otel_scorer.reporting.subject import trace_subject
     from otel_scorer.scorers.loading import load_scorers
     from otel_scorer.scorers.registry import with_registered
 
@@ -120,13 +123,14 @@ def score(
     with ProgressBar("reading") as progress:
         recording = read_recording(files, progress.update, reader=_reader(config_file))
     with ProgressBar("scoring") as progress, contextlib.redirect_stdout(sys.stderr):
-        scored = score_traces(recording.traces, loaded, on_progress=progress.update)
-    found = build_report(
-        ((trace_subject(each.trace), each.decisions) for each in scored),
-        fail_under=bounds,
-        max_errors=max_errors if max_errors is not None or not bounds else 0,
-        problems=[str(problem) for problem in recording.problems],
-    )
+        found = build_report(
+            score_recording(
+                recording, loaded, store=store, run_name=f"score {' '.join(files)}", on_progress=progress.update
+            ),
+            fail_under=bounds,
+            max_errors=max_errors if max_errors is not None or not bounds else 0,
+            problems=[str(problem) for problem in recording.problems],
+        )
     _write(_render(found, format_, is_terminal=out is None and sys.stdout.isatty()), out)
     for path, its_format in zip(report, formats, strict=True):
         _write(_render(found, its_format, is_terminal=False), path)

@@ -92,7 +92,7 @@ def evaluate(
         load: Callable[[], Iterable[RowResult]] = kept.copy
         if store is not False:
             run_id, writer = _start(stack, store, run_name)
-            load = partial(_stored, store, run_id)
+            load = writer.results
         if predict_fn is not None:
             from otel_scorer.evaluation.prediction import predictions
 
@@ -121,12 +121,6 @@ def _start(stack: ExitStack, store: str | Path | TraceStore | None, run_name: st
     opened = stack.enter_context(opened_store(store))
     run_id = opened.start_run(run_name)
     return run_id, StoreWriter(opened, run_id)
-
-
-def _stored(store: str | Path | TraceStore | None, run_id: str) -> Iterable[RowResult]:
-    from otel_scorer.evaluation.stored import stored_results
-
-    return stored_results(store, run_id)
 
 
 def _choose(selections: Sequence[Selection], item: Item) -> Sequence[Choice]:

@@ -1,4 +1,4 @@
-"""Traces and results as pandas DataFrames, under MLflow's column names. Only here pandas is imported, when asked for."""
+"""Traces and results as pandas DataFrames, under MLflow's column names. pandas is imported when it is asked for."""
 
 from __future__ import annotations
 

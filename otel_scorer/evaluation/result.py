@@ -143,7 +143,7 @@ class EvaluationResult:
         - A feedback named in `fail_under` needs a mean that is not smaller; no value at all is not enough.
         - Of every other feedback each value must pass: by `pass_if` of its scorer, else True and "yes" do. A number or
           a text that nobody can tell good from bad does not pass, as in MLflow.
-        - There are no more errors than `max_errors`.
+        - There are no more errors than `max_errors`; a call of `predict_fn` that failed is one.
 
         `not_applicable`, "no value" and rows where a scorer returned nothing say neither.
         """
@@ -210,8 +210,10 @@ class EvaluationResult:
         failures = [
             f"{bound.name}: {bound.text}" for bound in report.bounds if bound.is_missed and bound.name != "errors"
         ]
-        if report.error_count > self._bounds.max_errors:
-            failures += [f"{row.name}: {row.explanation}" for row in report.rows if row.is_error]
+        errors = [f"predict_fn: row {each.position}: {each.error}" for each in self.results if each.error is not None]
+        errors += [f"{row.name}: {row.explanation}" for row in report.rows if row.is_error]
+        if len(errors) > self._bounds.max_errors:
+            failures += errors
         for row in report.rows:
             if row.feedback is not None and not row.is_error and row.name not in self._bounds.fail_under:
                 failures += _failure(row, row.feedback)

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
-from otel_scorer.config.environment import store_path
 from otel_scorer.dialects import default_reader
 from otel_scorer.errors import AssessmentValueError, ConfigError
 from otel_scorer.evaluation.frames import trace_frame
@@ -19,6 +18,7 @@ from otel_scorer.model.feedback import AssessmentSource, Expectation
 from otel_scorer.model.trace import MISSING
 from otel_scorer.reporting.subject import Evidence, Subject
 from otel_scorer.stores.database import default_store_path, open_database
+from otel_scorer.stores.location import store_path
 from otel_scorer.stores.trace_entries import Entry, TraceRecord
 from otel_scorer.stores.trace_store import TraceStore
 
@@ -105,6 +105,10 @@ class StoreWriter:
         if len(self._batch) >= _BATCH:
             self.flush()
 
+    def results(self) -> Iterator[RowResult]:
+        """Yield what was written, wherever the program has gone meanwhile."""
+        return stored_results(self._store.path, self._run_id)
+
     def flush(self) -> None:
         """
         Write what is left.
@@ -129,7 +133,7 @@ def _given(item: Item) -> dict[str, Any] | None:
     """Return what a row says beside its trace, where that is something else than the trace says."""
     if item.trace is None:
         return None
-    given = {
+    given: dict[str, Any] = {
         name: value
         for name in _GIVEN
         if (value := getattr(item, name)) is not MISSING and value != item.trace.read(name)
@@ -137,7 +141,7 @@ def _given(item: Item) -> dict[str, Any] | None:
     return given or None
 
 
-def stored_results(store: str | Path | TraceStore | None, run_id: str) -> Iterator[RowResult]:
+def stored_results(store: Path, run_id: str) -> Iterator[RowResult]:
     """
     Yield what was said in a stored run.
 
@@ -145,13 +149,12 @@ def stored_results(store: str | Path | TraceStore | None, run_id: str) -> Iterat
         ConfigError: The store cannot be opened.
         StoreError: It cannot be read.
     """
-    where = store if store is not None else store_path().absolute()
-    with opened_store(where, make=False) as opened:
+    with opened_store(store, make=False) as opened:
         for entry in opened.entries(run_id):
-            yield RowResult(entry.position, _subject(where, entry), entry.decisions, entry.error)
+            yield RowResult(entry.position, _subject(store, entry), entry.decisions, entry.error)
 
 
-def _subject(store: str | Path | TraceStore, entry: StoredEntry) -> Subject:
+def _subject(store: Path, entry: StoredEntry) -> Subject:
     return Subject(
         name=entry.name or f"row {entry.position}",
         trace_id=entry.trace_id,
@@ -162,7 +165,7 @@ def _subject(store: str | Path | TraceStore, entry: StoredEntry) -> Subject:
     )
 
 
-def _evidence(store: str | Path | TraceStore, entry: StoredEntry) -> Evidence:
+def _evidence(store: Path, entry: StoredEntry) -> Evidence:
     with opened_store(store, make=False) as opened:
         trace = opened.trace(entry.trace_id)
     if trace is None:

@@ -159,11 +159,11 @@ class Database:
     Every method may be called from any thread, and in a process that was forked off.
 
     Attributes:
-        path: The file.
+        path: The file, as an absolute path: the program may go elsewhere.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        self.path = path.absolute()
         # Guards the connection; held through a transaction.
         self._lock = threading.RLock()
         self._process = os.getpid()

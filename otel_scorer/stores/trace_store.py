@@ -30,6 +30,7 @@ from otel_scorer.stores.trace_search import condition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from otel_scorer.model.reader import Reader
     from otel_scorer.model.trace import Trace
@@ -74,6 +75,11 @@ class TraceStore:
     def __init__(self, database: Database, reader: Reader | None = None) -> None:
         self._database = database
         self._reader = reader
+
+    @property
+    def path(self) -> Path:
+        """The file, as an absolute path."""
+        return self._database.path
 
     def start_run(self, name: str | None = None) -> str:
         """

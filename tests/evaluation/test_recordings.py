@@ -17,7 +17,7 @@ from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.trace import Span, Trace
 from otel_scorer.scorers import load_scorers, scorer
 
-CAPTURES = Path(__file__).resolve().parent / "captures"
+CAPTURES = Path(__file__).resolve().parent.parent / "captures"
 WITH_TRACES = sorted(path for path in CAPTURES.glob("*.json") if not path.name.startswith("eval_"))
 
 

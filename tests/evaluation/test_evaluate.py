@@ -1,0 +1,566 @@
+"""`evaluate`: what scorers are given from rows and traces, what comes out, and what is refused before anything runs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from otel_scorer import (
+    AssessmentError,
+    ConfigError,
+    EvaluationResult,
+    Feedback,
+    Scorer,
+    Trace,
+    evaluate,
+    load_traces,
+    log_expectation,
+    scorer,
+    search_traces,
+)
+from otel_scorer.model.decision import Outcome
+
+CAPTURES = Path(__file__).resolve().parent.parent / "captures"
+CAPTURE = CAPTURES / "openinference_openai.json"
+STORES = [None, False]
+
+ROWS: list[dict[str, Any]] = [
+    {"inputs": {"question": "a"}, "outputs": "Paris", "expectations": {"answer": "Paris"}},
+    {"inputs": {"question": "b"}, "outputs": "Rome", "expectations": {"answer": "Oslo"}},
+    {"inputs": {"question": "c"}, "outputs": None, "expectations": {"answer": "Lima"}},
+]
+
+
+@pytest.fixture(autouse=True)
+def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OTEL_SCORER_STORE", raising=False)
+
+
+@scorer
+def exact(outputs: Any, expectations: dict[str, Any]) -> bool:
+    return bool(outputs == expectations["answer"])
+
+
+@scorer
+def length(outputs: str) -> int:
+    return len(outputs)
+
+
+@scorer
+def has_tools(trace: Trace) -> bool:
+    return bool(trace.search_spans("TOOL"))
+
+
+def outcomes(result: EvaluationResult) -> list[list[str]]:
+    return [[decision.outcome.value for decision in row.decisions] for row in result.results]
+
+
+def values(result: EvaluationResult) -> list[list[Any]]:
+    return [[feedback.value for feedback in row.feedbacks] for row in result.results]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_rows_are_scored_in_their_order(store: Any) -> None:
+    result = evaluate(ROWS, [exact, length], store=store)
+
+    assert values(result) == [[True, 5], [False, 4], [False, 4]]
+    assert result.metrics == {"exact/mean": 1 / 3, "length/mean": 13 / 3}
+    assert [row.position for row in result.results] == [0, 1, 2]
+    assert [(row.inputs, row.outputs) for row in result.results] == [(r["inputs"], r["outputs"]) for r in ROWS]
+    assert [row.evidence().expectations for row in result.results] == [r["expectations"] for r in ROWS]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_the_same_is_found_with_a_store_and_without(store: Any) -> None:
+    @scorer
+    def everything(outputs: Any) -> Any:
+        if outputs is None:
+            return [Feedback("one", value=1.5, rationale="why", metadata={"k": "v"}), Feedback("two", value=[1, "a"])]
+        if outputs == "Rome":
+            raise KeyError(outputs)
+        return Feedback(error=AssessmentError("CODE", "message"))
+
+    result = evaluate(ROWS, [everything], store=store)
+
+    first, second, third = result.results
+    assert [first.feedbacks[0].error_code, first.decisions[0].outcome] == ["CODE", Outcome.SCORED]
+    assert [second.feedbacks[0].error_code, second.decisions[0].outcome] == ["KeyError", Outcome.FAILED]
+    assert second.feedbacks[0].error is not None
+    assert "Traceback" in str(second.feedbacks[0].error.stack_trace)
+    assert third.feedbacks == [
+        Feedback("one", value=1.5, rationale="why", metadata={"k": "v"}),
+        Feedback("two", value=[1, "a"]),
+    ]
+    assert result.metrics == {"one/mean": 1.5}
+
+
+def test_the_three_steps_of_the_documentation_page() -> None:
+    # Only the imports differ from the page of MLflow's documentation.
+    def sample_app(question: str) -> str:
+        return f"The answer to {question!r} is 42."
+
+    eval_dataset = [
+        {"inputs": {"question": "How much does a microwave cost?"}},
+        {"inputs": {"question": "Can I return the headphones I bought 8 months ago?"}},
+        {"inputs": {"question": "What is your address?"}},
+    ]
+
+    # 1: make traces with a scorer that only holds the place.
+    eval_results = evaluate(data=eval_dataset, predict_fn=sample_app, scorers=[lambda **kwargs: 1])
+
+    # 2: find them.
+    generated_traces = search_traces(run_id=eval_results.run_id)
+
+    # 3: work on a scorer without calling the application again.
+    @scorer
+    def response_length(outputs: str) -> int:
+        return len(outputs)
+
+    @scorer
+    def asks(inputs: dict[str, Any]) -> str:
+        return "yes" if inputs["question"].endswith("?") else "no"
+
+    again = evaluate(data=generated_traces, scorers=[response_length, asks])
+
+    assert eval_results.metrics == {"lambda/mean": 1.0}
+    assert [trace.inputs for trace in generated_traces] == [row["inputs"] for row in eval_dataset]
+    assert values(again) == [[len(sample_app(row["inputs"]["question"])), "yes"] for row in eval_dataset]
+    assert again.metrics["asks/mean"] == 1.0
+    assert [row.trace_id for row in again.results] == [trace.trace_id for trace in generated_traces]
+    # What was said then is part of the trace now.
+    latest = search_traces(run_id=again.run_id)
+    assert [[each.name for each in trace.search_assessments(type="feedback")] for trace in latest] == [
+        ["lambda", "response_length", "asks"]
+    ] * 3
+
+
+def test_expectations_attached_to_a_stored_trace_reach_scorers_and_searches() -> None:
+    first = evaluate([{"inputs": {}, "outputs": "Paris"}], [length])
+    [trace] = search_traces(first.run_id)
+    log_expectation(f"tr-{trace.trace_id}", "answer", "Paris", metadata={"by": "me"})
+
+    [trace] = search_traces(first.run_id)
+    result = evaluate([trace], [exact])
+
+    assert [each.value for each in trace.search_assessments("answer", type="expectation")] == ["Paris"]
+    assert values(result) == [[True]]
+    assert search_traces(filter_string="expectation.answer = 'Paris'")[0].trace_id == trace.trace_id
+
+
+def test_expectations_of_rows_are_stored_with_their_traces() -> None:
+    result = evaluate(ROWS, [length])
+
+    again = evaluate(search_traces(result.run_id), [exact])
+
+    assert values(again) == [[True], [False], [False]]
+
+
+def test_what_a_row_says_wins_over_what_its_trace_says() -> None:
+    [trace, *_] = load_traces(CAPTURE)
+
+    result = evaluate([{"trace": trace, "outputs": "other", "expectations": {"answer": "other"}}], [exact, has_tools])
+
+    assert values(result) == [[True, True]]
+    [row] = result.results
+    assert row.outputs == "other"
+    assert row.inputs == trace.inputs
+
+
+@pytest.mark.parametrize("as_what", ["trace", "json", "dict", "row", "row of json"])
+def test_traces_come_in_any_form(as_what: str) -> None:
+    traces = load_traces(CAPTURE)
+    forms: dict[str, Any] = {
+        "trace": traces,
+        "json": [{"trace": trace.to_json()} for trace in traces],
+        "dict": [{"trace": trace.to_dict()} for trace in traces],
+        "row": [{"trace": trace} for trace in traces],
+        "row of json": [{"trace": trace.to_json(), "outputs": math.nan} for trace in traces],
+    }
+
+    result = evaluate(forms[as_what], [has_tools, length])
+
+    assert values(result) == values(evaluate(traces, [has_tools, length], store=False))
+    assert [row.trace_id for row in result.results] == [trace.trace_id for trace in traces]
+
+
+@pytest.mark.parametrize("store", STORES)
+@pytest.mark.parametrize("many", [False, True])
+def test_files_are_data(store: Any, many: bool) -> None:
+    data: Any = [str(CAPTURE), CAPTURES / "langfuse.json"] if many else str(CAPTURE)
+
+    result = evaluate(data, [has_tools], store=store)
+
+    traces = load_traces(*data) if many else load_traces(data)
+    assert values(result) == [[bool(trace.search_spans("TOOL"))] for trace in traces]
+    assert [(row.trace or traces[0]).to_dict()["data"] for row in result.results] == [
+        t.to_dict()["data"] for t in traces
+    ]
+
+
+def test_what_of_a_file_cannot_be_read_is_said_and_the_rest_is_scored(tmp_path: Path) -> None:
+    text = CAPTURE.read_text(encoding="utf-8")
+    path = tmp_path / "cut.json"
+    path.write_text(text[: len(text) // 2], encoding="utf-8")
+
+    result = evaluate(path, [has_tools])
+
+    assert len(result.results) > 0
+    [problem] = result.problems
+    assert "cut.json (line" in problem
+
+
+def test_a_stream_is_scored_as_it_comes() -> None:
+    seen: list[int] = []
+    lead: list[int] = []
+
+    @scorer
+    def watch(inputs: dict[str, int]) -> bool:
+        seen.append(inputs["n"])
+        return True
+
+    def rows() -> Iterator[dict[str, Any]]:
+        for number in range(2000):
+            lead.append(number - len(seen))
+            yield {"inputs": {"n": number}}
+
+    result = evaluate(rows(), [watch])
+
+    assert seen == list(range(2000))
+    assert max(lead) < 600
+    assert result.metrics == {"watch/mean": 1.0}
+    assert len(result.results) == 2000
+
+
+def test_async_scorers_scorers_of_spans_and_filters_work_on_rows_and_traces() -> None:
+    @scorer
+    async def waits(outputs: Any) -> bool:
+        return True
+
+    @scorer(span_types=["TOOL"])
+    def per_tool(span: Any) -> bool:
+        return bool(span.span_type == "TOOL")
+
+    [trace, *_] = load_traces(CAPTURE)
+
+    result = evaluate([{"outputs": "x"}, trace], [waits, per_tool], store=False)
+
+    assert outcomes(result)[0] == ["scored", "not_applicable"]
+    tools = trace.search_spans("TOOL")
+    assert outcomes(result)[1] == ["scored"] + ["scored"] * len(tools)
+    assert {decision.span_id for decision in result.results[1].decisions[1:]} == {span.span_id for span in tools}
+
+
+def test_every_row_is_judged_whatever_the_rate_of_live_sampling_is() -> None:
+    result = evaluate(ROWS, [length.with_options(sample_rate=0.0)])
+
+    assert outcomes(result) == [["scored"]] * 3
+
+
+def test_a_value_that_some_rows_lack_makes_a_scorer_not_applicable_there() -> None:
+    result = evaluate([{"outputs": "x", "expectations": {"answer": "x"}}, {"outputs": "y"}], [exact, length])
+
+    assert outcomes(result) == [["scored", "scored"], ["not_applicable", "scored"]]
+    assert "'expectations'" in str(result.results[1].decisions[0].reason)
+    assert result.metrics == {"exact/mean": 1.0, "length/mean": 1.0}
+
+
+@pytest.mark.parametrize("as_stream", [False, True])
+def test_a_value_that_all_rows_lack_is_an_error_before_anything_runs(as_stream: bool) -> None:
+    ran: list[Any] = []
+    rows = [{"outputs": "x"}, {"outputs": "y", "expectations": math.nan}]
+
+    with pytest.raises(ConfigError, match=r"Scorer 'exact' needs 'expectations', and not one of 2 rows has it"):
+        evaluate(iter(rows) if as_stream else rows, [ran.append, exact])
+
+    assert ran == []
+    assert not Path(".otel_scorer").exists()
+
+
+def test_a_trace_is_a_value_that_rows_can_lack() -> None:
+    with pytest.raises(ConfigError, match="needs 'trace'"):
+        evaluate(ROWS, [has_tools])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"outputs": 1}, 7], "1 of 2 rows cannot be used: row 1: a row must be a dict or a Trace, got int"),
+        ([{"inputs": {}, "expectations": "x"}], "row 0: `expectations` must be a dict, got str"),
+        ([{"inputs": {}, "tags": "x"}], "row 0: `tags` must be a dict, got str"),
+        ([{"question": "x"}] * 5, "row 2: it has none of .* \\(and 2 more\\)"),
+        ([{"trace": 3}], "row 0: `trace` must be a Trace"),
+        ([{"trace": "{}"}], "row 0: Not a trace"),
+        ([{"trace": "no json"}], "row 0: "),
+    ],
+)
+def test_rows_of_the_wrong_shape_are_refused_before_anything_runs(rows: list[Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        evaluate(rows, [lambda: True])
+
+
+def test_a_wrong_row_far_into_a_stream_loses_nothing_else() -> None:
+    rows = (({"outputs": "x"} if number != 150 else "wrong") for number in range(200))
+
+    result = evaluate(rows, [length])
+
+    assert [row.position for row in result.results if row.decisions[0].outcome != "scored"] == [150]
+    assert result.results[150].decisions[0].outcome == "unprocessable"
+    assert "a row must be a dict" in str(result.results[150].decisions[0].reason)
+
+
+@pytest.mark.parametrize("data", [7, {"inputs": [1]}, b"x", None])
+def test_what_is_no_data_is_refused(data: Any) -> None:
+    with pytest.raises(ConfigError, match="needs a list of dicts"):
+        evaluate(data, [length])
+
+
+@pytest.mark.parametrize("data", [[], iter(())])
+def test_no_rows_are_no_error(data: Any) -> None:
+    result = evaluate(data, [length])
+
+    assert (result.results, result.metrics, result.passed, result.reason) == ([], {}, True, "")
+
+
+def test_no_scorers_store_the_data() -> None:
+    result = evaluate(ROWS, [])
+
+    assert [trace.outputs for trace in search_traces(result.run_id)] == ["Paris", "Rome", None]
+
+
+def test_a_problem_of_the_stream_itself_is_raised_and_what_came_before_is_stored() -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from ({"inputs": {}, "outputs": "x"} for _ in range(1000))
+        raise LookupError("the source is gone")
+
+    with pytest.raises(LookupError, match="the source is gone"):
+        evaluate(rows(), [length])
+
+    assert len(search_traces()) >= 768
+
+
+def test_values_that_json_cannot_hold_are_stored_as_text() -> None:
+    class Thing:
+        def __str__(self) -> str:
+            return "a thing"
+
+    circle: dict[Any, Any] = {}
+    circle["self"] = circle
+    rows = [
+        {"inputs": {"x": Thing()}, "outputs": {(1, 2): 3}, "expectations": {"answer": {1, 2}}},
+        {"inputs": circle, "outputs": Thing(), "expectations": {"answer": math.inf}},
+    ]
+
+    result = evaluate(rows, [exact])
+
+    assert outcomes(result) == [["scored"]] * 2
+    first, second = search_traces(result.run_id)
+    assert first.inputs == {"x": "a thing"}
+    assert second.outputs == "a thing"
+    assert second.search_assessments("answer")[0].value == "inf"
+
+
+def test_tags_of_rows_are_searched() -> None:
+    evaluate([{"inputs": {}, "tags": {"team": "a"}}, {"inputs": {}, "tags": {"team": 2}}], [])
+
+    assert [trace.info.tags["team"] for trace in search_traces(filter_string="tags.team = 'a'")] == ["a"]
+    assert len(search_traces(filter_string="tags.team = '2'")) == 1
+
+
+def test_aggregations_have_mlflows_names_and_values() -> None:
+    def span(numbers: Any) -> float:
+        return float(max(numbers) - min(numbers))
+
+    @scorer(aggregations=["min", "max", "mean", "median", "variance", "p90", span])
+    def number(outputs: int) -> int:
+        return outputs
+
+    @scorer(aggregations=[])
+    def nothing(outputs: int) -> int:
+        return outputs
+
+    result = evaluate([{"outputs": value} for value in (1, 2, 3, 4, 10)], [number, nothing])
+
+    # numpy's min, max, mean, median, var and percentile(90).
+    assert result.metrics == {
+        "number/min": 1.0,
+        "number/max": 10.0,
+        "number/mean": 4.0,
+        "number/median": 3.0,
+        "number/variance": 10.0,
+        "number/p90": pytest.approx(7.6),
+        "number/span": 9.0,
+    }
+
+
+def test_errors_missing_values_and_not_applicable_enter_no_mean_and_are_counted_apart() -> None:
+    @scorer
+    def judge(outputs: Any, expectations: dict[str, Any]) -> Any:
+        if outputs == "bad":
+            raise ValueError(outputs)
+        return {
+            "none": Feedback(value=None, rationale="nothing to say"),
+            "nothing": None,
+            "yes": "Yes",
+            "no": "no",
+        }.get(outputs, outputs)
+
+    rows: list[dict[str, Any]] = [
+        {"outputs": outputs, "expectations": {}}
+        for outputs in ("yes", "no", "bad", "none", "nothing", "other", math.inf, 1)
+    ]
+
+    result = evaluate([*rows, {"outputs": "x"}], [judge])
+
+    [summary] = result.report.summaries
+    assert result.metrics == {"judge/mean": pytest.approx(2 / 3)}
+    assert (summary.errors, summary.no_value, summary.passed, summary.failed) == (2, 1, 1, 1)
+    assert summary.pass_rate == 0.5
+    assert dict(summary.outcomes) == {"no feedback": 1, "not_applicable": 1}
+
+
+class TestPassing:
+    def test_every_verdict_must_pass(self) -> None:
+        assert evaluate(ROWS[:1], [exact]).passed
+        failed = evaluate(ROWS, [exact])
+        assert not failed.passed
+        assert failed.reason == "2 assertions failed:\n  - exact: value=False\n  - exact: value=False"
+
+    def test_pass_if_says_what_counts(self) -> None:
+        assert evaluate(ROWS, [length.with_options(pass_if=">= 4")]).passed
+        result = evaluate(ROWS, [length.with_options(pass_if=">= 5")])
+        assert result.reason.count("length: value=4") == 2
+
+    def test_a_number_that_nobody_can_tell_good_from_bad_does_not_pass(self) -> None:
+        result = evaluate(ROWS[:1], [length])
+
+        assert not result.passed
+        assert result.reason.startswith("length: returned 5; assertions need a yes/no rating")
+
+    def test_a_bound_on_the_mean_takes_the_place_of_the_single_values(self) -> None:
+        assert evaluate(ROWS, [exact, length], fail_under={"exact": 0.3, "length": 4}).passed
+        result = evaluate(ROWS, [exact], fail_under={"exact": 0.5, "other": 1.0})
+        assert "exact: 0.333333 (at least 0.5)" in result.reason
+        assert "other: no scored value" in result.reason
+
+    def test_errors_are_forgiven_up_to_a_number(self) -> None:
+        @scorer
+        def picky(outputs: Any) -> bool:
+            if outputs != "Paris":
+                raise ValueError(outputs)
+            return True
+
+        assert "picky: ValueError: Rome" in evaluate(ROWS, [picky]).reason
+        assert evaluate(ROWS, [picky], max_errors=2).passed
+
+    def test_pass_if_that_raises_does_not_pass(self) -> None:
+        result = evaluate(ROWS[:1], [length.with_options(pass_if=lambda value: bool(1 / 0))])
+
+        assert not result.passed
+        assert "pass_if: division by zero" in result.reason
+
+    def test_what_says_neither_does_not_fail(self) -> None:
+        @scorer
+        def silent(outputs: Any) -> Any:
+            return Feedback(value=None, rationale="nothing to evaluate")
+
+        assert evaluate([*ROWS, {"outputs": "x"}], [silent, exact.with_options(pass_if="in [True, False]")]).passed
+
+
+class TestStoring:
+    def test_nothing_is_stored_where_nothing_is_wanted(self) -> None:
+        result = evaluate(ROWS, [exact], store=False)
+
+        assert len(result.results) == 3
+        assert os.listdir() == []  # noqa: PTH208 - the names are enough
+
+    def test_the_default_store_is_nothing_to_commit(self) -> None:
+        evaluate(ROWS, [exact])
+
+        assert Path(".otel_scorer/.gitignore").read_text(encoding="utf-8") == "*\n"
+        assert Path(".otel_scorer/traces.db").exists()
+
+    def test_the_environment_names_another_store(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("OTEL_SCORER_STORE", str(tmp_path / "there.db"))
+
+        result = evaluate(ROWS, [exact])
+
+        assert len(search_traces(result.run_id)) == 3
+        assert [path.name for path in tmp_path.iterdir() if path.suffix == ".db"] == ["there.db"]
+
+    def test_a_result_is_read_from_its_store_wherever_the_program_has_gone(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        result = evaluate(ROWS, [exact])
+        (tmp_path / "elsewhere").mkdir()
+        monkeypatch.chdir(tmp_path / "elsewhere")
+
+        assert values(result) == [[True], [False], [False]]
+        assert result.results[0].outputs == "Paris"
+
+    def test_there_is_nothing_to_find_without_a_store(self) -> None:
+        with pytest.raises(ConfigError, match="There is no store"):
+            search_traces()
+        assert not Path(".otel_scorer").exists()
+
+    def test_the_kind_of_result_must_be_known(self) -> None:
+        with pytest.raises(ConfigError, match="`return_type`"):
+            search_traces(return_type="spark")  # type: ignore[arg-type]
+
+    def test_the_latest_traces_come_first_without_a_run(self) -> None:
+        first, second = evaluate(ROWS, [exact]), evaluate(ROWS[:1], [exact])
+
+        [latest] = search_traces(max_results=1)
+
+        assert latest.trace_id == second.results[0].trace_id
+        assert len(search_traces()) == 4
+        assert len(search_traces(first.run_id, max_results=2)) == 2
+
+
+class TestShowing:
+    def test_a_result_shows_its_sums(self) -> None:
+        result = evaluate(ROWS, [exact])
+
+        assert result.run_id in repr(result)
+        assert "exact/mean: 0.333333" in repr(result)
+
+    def test_a_notebook_shows_a_table(self) -> None:
+        assert "exact" in evaluate(ROWS, [exact])._repr_html_()
+
+    def test_a_page_is_written(self, tmp_path: Path) -> None:
+        evaluate(ROWS, [exact]).to_html(tmp_path / "report.html")
+
+        assert "exact" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_class_scorers_keep_their_state_over_the_rows() -> None:
+    class Counts(Scorer):
+        name: str = "counts"
+
+        def __init__(self, **data: Any) -> None:
+            super().__init__(**data)
+            self.seen = 0
+
+        def __call__(self, outputs: Any) -> int:
+            self.seen += 1
+            return self.seen
+
+    assert values(evaluate(ROWS, [Counts()])) == [[1], [2], [3]]
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int]] = []
+
+    evaluate(ROWS, [exact], on_progress=lambda done, total: told.append((done, total)))
+
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+def test_a_number_of_calls_must_be_possible() -> None:
+    with pytest.raises(ConfigError, match="`concurrency` must be at least 1"):
+        evaluate(ROWS, [exact], concurrency=0)
