@@ -15,6 +15,7 @@ import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
+from weakref import WeakSet
 
 from otel_scorer.errors import ConfigError, StoreError
 
@@ -166,8 +167,9 @@ class Database:
         self.path = path.absolute()
         # Guards the connection; held through a transaction.
         self._lock = threading.RLock()
-        self._process = os.getpid()
+        self._is_closed = False
         self._connection: sqlite3.Connection | None = self._open()
+        _open_databases.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -209,16 +211,27 @@ class Database:
     def close(self) -> None:
         """Close the file."""
         with self._lock:
-            connection, self._connection = self._connection, None
-            if connection is not None and self._process == os.getpid():
-                connection.close()
+            self._is_closed = True
+            self._let_go()
+
+    def before_fork(self) -> None:
+        """Wait for who is at it and let go of the connection: SQLite forbids to carry one over, even to close it."""
+        self._lock.acquire()
+        self._let_go()
+
+    def after_fork(self) -> None:
+        """Go on, in either process, with a connection of its own once one is needed."""
+        self._lock.release()
+
+    def _let_go(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
 
     def _own_connection(self) -> sqlite3.Connection:
-        if self._connection is None:
+        if self._is_closed:
             raise StoreError(f"The store {self.path} has been closed")
-        if self._process != os.getpid():
-            # SQLite forbids to carry a connection over a fork. The parent's is left alone, closing it would hurt too.
-            self._process = os.getpid()
+        if self._connection is None:
             self._connection = self._open()
         return self._connection
 
@@ -282,6 +295,26 @@ class Database:
                 f"{len(_MIGRATIONS)}): update otel_scorer, or name another file"
             )
         return int(version)
+
+
+_open_databases: WeakSet[Database] = WeakSet()
+_forking: list[Database] = []
+
+
+def _before_fork() -> None:
+    _forking[:] = _open_databases
+    for database in _forking:
+        database.before_fork()
+
+
+def _after_fork() -> None:
+    for database in _forking:
+        database.after_fork()
+    _forking.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class Transaction:
