@@ -8,7 +8,7 @@ decoded to tell its type.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from otel_scorer.dialects import structure
 from otel_scorer.dialects.chat import to_messages
@@ -17,6 +17,7 @@ from otel_scorer.dialects.table import (
     Attribute,
     Computed,
     EventAttribute,
+    MimeAttribute,
     NamePart,
     NameRule,
     attributes,
@@ -27,7 +28,7 @@ from otel_scorer.dialects.witness import Origin, Witness
 from otel_scorer.model.trace import MISSING, SpanType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from otel_scorer.dialects.structure import Derivation
     from otel_scorer.dialects.table import Dialect, Source
@@ -37,6 +38,9 @@ __all__ = ["DialectReader"]
 
 Place: TypeAlias = "tuple[str, Source]"
 """A dialect, and where it has the value of a field."""
+
+Step: TypeAlias = "tuple[str | None, Place]"
+"""A place to look at, and the attribute without which there is nothing in it."""
 
 # Tried after what the span's dialects say: the convention that everybody borrows keys from, and keys that are nobody's.
 _COMMON_GROUND: Final = "otel_genai"
@@ -113,6 +117,28 @@ _ONLY_OF: Final = {"tool_args": SpanType.TOOL, "tool_result": SpanType.TOOL, "do
 _CHAT_SIDES: Final = {"chat_inputs": ("inputs", "user"), "chat_outputs": ("outputs", "assistant")}
 
 
+_Proofs: TypeAlias = "tuple[dict[str, str], dict[str, str]]"
+"""Which dialect a value proves: by the whole value, and by how it starts."""
+
+_Spoken: TypeAlias = "tuple[tuple[str, ...], tuple[tuple[str, _Proofs], ...]]"
+"""Names of dialects in order, and the attributes whose value may prove one more."""
+
+
+class _Surroundings(NamedTuple):
+    """
+    What a scope and a resource say about all of their spans.
+
+    Attributes:
+        names: The dialects that they speak.
+        rules: Which names of theirs say what a span does.
+        spoken: What was found out about their spans, by the marks of dialects that a span has.
+    """
+
+    names: frozenset[str]
+    rules: tuple[NameRule, ...]
+    spoken: dict[frozenset[str], _Spoken]
+
+
 class DialectReader:
     """
     Reads spans and traces by a table of dialects. Implements `model.trace.Reader`.
@@ -127,21 +153,21 @@ class DialectReader:
         rules = [rule for dialect in dialects for rule in dialect.span_types]
         self._type_keys = tuple(dict.fromkeys(rule.key for rule in rules))
         self._type_rules = {key: tuple(rule for rule in rules if rule.key == key) for key in self._type_keys}
-        # What proves a dialect, flat: this is gone through once per span that is read.
-        self._keys = tuple((key, dialect.name) for dialect in dialects for key in dialect.keys)
-        self._values = tuple(
-            (key, value, dialect.name) for dialect in dialects for key, value in dialect.values.items()
-        )
+        self._values: dict[str, _Proofs] = {}
+        for dialect in dialects:
+            for key, value in dialect.values.items():
+                whole, starts = self._values.setdefault(key, ({}, {}))
+                (starts if value.endswith("*") else whole)[value.rstrip("*")] = dialect.name
+        self._marks = frozenset(key for dialect in dialects for key in (*dialect.keys, *dialect.values))
+        self._events = {event: dialect.name for dialect in dialects for event in dialect.events}
         self._resources = tuple(
             (key, value, dialect.name) for dialect in dialects for key, value in dialect.resource.items()
         )
         self._names = tuple((name, dialect.name) for dialect in dialects for name in dialect.names)
-        self._events = {event: dialect.name for dialect in dialects for event in dialect.events}
-        self._marks = frozenset((*(key for key, _ in self._keys), *(key for key, _, _ in self._values)))
-        self._detected: dict[tuple[str, frozenset[str], tuple[str, ...]], tuple[str, ...]] = {}
+        self._name_starts = tuple(name.rstrip("*") for name, _ in self._names)
+        self._surroundings: dict[tuple[str, tuple[str, ...]], _Surroundings] = {}
         self._answers: dict[tuple[str, object], tuple[str | None, str | None]] = {}
-        self._scopes: dict[str, tuple[frozenset[str], tuple[NameRule, ...]]] = {}
-        self._plans: dict[tuple[tuple[str, ...], str], tuple[tuple[str, Source], ...]] = {}
+        self._plans: dict[tuple[tuple[str, ...], str], tuple[Step, ...]] = {}
 
     def span_type(self, span: Span) -> str:
         """Return one of the `SpanType` values (or a type of the user's own), `UNKNOWN` if nothing says."""
@@ -153,9 +179,11 @@ class DialectReader:
         keys, fallback = self._type_keys, None
         while (found := span.first_of(keys)) is not None:
             try:
-                kind, generic = self._answers[found]
-            except (KeyError, TypeError):
-                kind, generic = self._resolve(*found)
+                answer = self._answers.get(found)
+            except TypeError:
+                # A list or a map, which is no key of a dict and no span type.
+                answer = None
+            kind, generic = answer or self._resolve(*found)
             if kind is not None:
                 return kind, None
             fallback = fallback or generic
@@ -245,7 +273,8 @@ class DialectReader:
             if kind is not None:
                 break
         # There are a few hundred values in the world; whoever makes up more must not fill our memory.
-        if isinstance(value, str) and len(value) < _LONG and len(self._answers) < _MANY:
+        told = kind is not None or generic is not None
+        if told and isinstance(value, str) and len(value) < _LONG and len(self._answers) < _MANY:
             self._answers[key, value] = kind, generic
         return kind, generic
 
@@ -260,7 +289,10 @@ class DialectReader:
         """Return the first value that is not empty, else an empty one, and where it is from."""
         finish = _FINISH.get(field)
         empty: tuple[object, Place | None] = (MISSING, None)
-        for place in self._plan(span.read("dialects"), field):
+        keys = span.attribute_keys
+        for needed, place in self._plan(span.read("dialects"), field):
+            if needed is not None and needed not in keys:
+                continue
             value = place[1].read(span)
             if finish is not None and value is not MISSING:
                 value = finish(value)
@@ -272,60 +304,72 @@ class DialectReader:
                 empty = (value, place)
         return empty
 
-    def _plan(self, names: tuple[str, ...], field: str) -> tuple[Place, ...]:
+    def _plan(self, names: tuple[str, ...], field: str) -> tuple[Step, ...]:
         plan = self._plans.get((names, field))
         if plan is None:
             asked = [name for name in (*names, _COMMON_GROUND) if name in self._by_name]
-            own = [
+            places = [
                 (name, source) for name in dict.fromkeys(asked) for source in self._by_name[name].fields.get(field, ())
             ]
-            plan = (*own, *(("common", source) for source in _COMMON.get(field, ())))
+            places += [("common", source) for source in _COMMON.get(field, ())]
+            plan = tuple((_needed(source), (name, source)) for name, source in places)
             if len(self._plans) < _MANY:
                 self._plans[names, field] = plan
         return plan
 
     def _detect(self, span: Span) -> tuple[str, ...]:
         """Return the names of the span's dialects in order of precedence, those that they build on included."""
-        resource, scope = span.resource, span.scope.name
+        around = self._around(span)
         present = span.which_of(self._marks)
-        said = [name for key, value, name in self._values if key in present and matches(value, span.attributes[key])]
-        said += [name for key, value, name in self._resources if key in resource and matches(value, resource[key])]
-        said += [name for value, name in self._names if matches(value, span.name)]
-        if span.has_events:
-            said += [self._events[event.name] for event in span.events if event.name in self._events]
-        # Spans of one kind prove the same: what is left to do for the thousandth of them is one look-up.
-        proof = (scope, present, tuple(said))
-        known = self._detected.get(proof)
+        known = around.spoken.get(present)
         if known is None:
-            known = self._in_order({name for key, name in self._keys if key in present} | set(said), scope)
-            if len(scope) < _LONG and len(self._detected) < _MANY:
-                self._detected[proof] = known
-        return known
+            known = self._spoken(around, present)
+        names, checks = known
+        said: set[str] = set()
+        for key, proofs in checks:
+            said.update(_proved(proofs, span.attributes[key]))
+        if not said and not span.has_events and not span.name.startswith(self._name_starts):
+            return names
+        said |= {name for pattern, name in self._names if matches(pattern, span.name)}
+        said |= {self._events[event] for event in span.event_names if event in self._events}
+        return self._in_order(said.union(names)) if said else names
 
-    def _in_order(self, found: set[str], scope: str) -> tuple[str, ...]:
-        by_scope, _ = self._scope(scope)
-        found |= by_scope
-        found |= {base for name in found if (base := self._by_name[name].base) is not None}
-        return tuple(dialect.name for dialect in self.dialects if dialect.name in found)
-
-    def _scope(self, scope: str) -> tuple[frozenset[str], tuple[NameRule, ...]]:
-        """Return the dialects that an instrumentation scope speaks, and the rules for names of its spans."""
-        known = self._scopes.get(scope)
-        if known is None:
-            speaking = [dialect for dialect in self.dialects if dialect.speaks(scope)]
-            known = (
-                frozenset(dialect.name for dialect in speaking),
-                (*(rule for dialect in speaking for rule in dialect.name_rules), *_ANY_NAMES),
+    def _around(self, span: Span) -> _Surroundings:
+        """Return what a span's scope and resource say: looked up once for all of their spans in a trace."""
+        around: _Surroundings | None = span.shared.get(self)
+        if around is None:
+            scope, resource = span.scope.name, span.resource
+            said = tuple(
+                [name for key, value, name in self._resources if key in resource and matches(value, resource[key])]
             )
-            # Scopes are names of libraries: the same goes for them.
-            if len(scope) < _LONG and len(self._scopes) < _MANY:
-                self._scopes[scope] = known
+            around = self._surroundings.get((scope, said))
+            if around is None:
+                speaking = [dialect for dialect in self.dialects if dialect.speaks(scope)]
+                rules = (*(rule for dialect in speaking for rule in dialect.name_rules), *_ANY_NAMES)
+                around = _Surroundings(frozenset((*said, *(dialect.name for dialect in speaking))), rules, {})
+                # Scopes are names of libraries: there are not many, unless somebody means us harm.
+                if len(scope) < _LONG and len(self._surroundings) < _MANY:
+                    self._surroundings[scope, said] = around
+            span.shared[self] = around
+        return around
+
+    def _spoken(self, around: _Surroundings, present: frozenset[str]) -> _Spoken:
+        """Return the dialects that the scope and these attributes prove, and what only a value can prove."""
+        by_key = {dialect.name for dialect in self.dialects if not present.isdisjoint(dialect.keys)}
+        checks = tuple((key, proofs) for key, proofs in self._values.items() if key in present)
+        known = self._in_order(around.names | by_key), checks
+        # Spans of one kind have the same marks: what is left to do for the thousandth of them is one look-up.
+        if len(around.spoken) < _MANY:
+            around.spoken[present] = known
         return known
+
+    def _in_order(self, found: set[str] | frozenset[str]) -> tuple[str, ...]:
+        bases = {base for name in found if (base := self._by_name[name].base) is not None}
+        return tuple(dialect.name for dialect in self.dialects if dialect.name in found or dialect.name in bases)
 
     def _type_by_name(self, span: Span) -> str | None:
-        _, rules = self._scope(span.scope.name)
         name = span.name
-        return next((rule.span_type for rule in rules if rule.pattern.search(name)), None)
+        return next((rule.span_type for rule in self._around(span).rules if rule.pattern.search(name)), None)
 
 
 def _type_by_hints(span: Span) -> str | None:
@@ -340,3 +384,15 @@ def _type_by_hints(span: Span) -> str | None:
 
 def _is_there(pattern: str, keys: Mapping[str, object]) -> bool:
     return any(matches(pattern, key) for key in keys) if pattern.endswith("*") else pattern in keys
+
+
+def _needed(source: Source) -> str | None:
+    return source.key if isinstance(source, Attribute | MimeAttribute) else None
+
+
+def _proved(proofs: _Proofs, value: object) -> Iterable[str]:
+    whole, starts = proofs
+    if not isinstance(value, str):
+        return ()
+    found = [name for start, name in starts.items() if value.startswith(start)] if starts else []
+    return [*found, whole[value]] if value in whole else found

@@ -8,6 +8,7 @@ does not say is taken from the agents and chains below it, or from the model cal
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from otel_scorer.dialects.ancestry import nearest_above
@@ -71,10 +72,7 @@ def derive(trace: Trace, field: str) -> Any:
 
 
 def _llm_calls(trace: Trace) -> list[LlmCall]:
-    leaves, usages = _leaves(trace)
-    if any(usage is not None for usage in usages.values()):
-        # Among calls that report tokens, one that neither does nor failed is a helper of its framework (LlamaIndex).
-        leaves = [span for span in leaves if usages[id(span)] is not None or span.failed]
+    leaves, usages = _counted(trace)
     above = nearest_above(trace, _is_llm)
     return [_llm_call(span, above, _tokens(usages[id(span)])) for span in leaves]
 
@@ -91,6 +89,15 @@ def _first_said(spans: Iterable[Span], field: str) -> tuple[Any, Span | None]:
     return next(said, (None, None))
 
 
+def _counted(trace: Trace) -> tuple[list[Span], dict[int, _Accounted | None]]:
+    """Return the model spans that count as calls, and their tokens; nothing that was said is decoded."""
+    leaves, usages = _leaves(trace)
+    if any(usage is not None for usage in usages.values()):
+        # Among calls that report tokens, one that neither does nor failed is a helper of its framework (LlamaIndex).
+        leaves = [span for span in leaves if usages[id(span)] is not None or span.failed]
+    return leaves, usages
+
+
 def _tokens(accounted: _Accounted | None) -> Usage | None:
     return None if accounted is None else accounted[0]
 
@@ -98,7 +105,7 @@ def _tokens(accounted: _Accounted | None) -> Usage | None:
 def _leaves(trace: Trace) -> tuple[list[Span], dict[int, _Accounted | None]]:
     """Return the model spans without another one below, and their tokens."""
     above = nearest_above(trace, _is_llm)
-    calls = [span for span in trace.spans if _is_llm(span)]
+    calls = _models(trace.spans)
     outer = {id(above[id(span)]) for span in calls if id(span) in above}
     leaves = [span for span in calls if id(span) not in outer]
     return leaves, _usages(leaves, above)
@@ -147,7 +154,8 @@ def _usage(span: Span) -> _Accounted | None:
 
 
 def _total_usage(trace: Trace) -> Usage | None:
-    usages = [call.usage for call in trace.llm_calls if call.usage is not None]
+    spans, accounted = _counted(trace)
+    usages = [usage for span in spans if (usage := _tokens(accounted[id(span)])) is not None]
     if not usages:
         return None
     return Usage(
@@ -278,7 +286,12 @@ def _dialects(trace: Trace) -> list[str]:
 
 
 def _tool_calls(trace: Trace) -> list[ToolCall]:
-    return find_tool_calls(trace, [span for span in trace.spans if _is_llm(span)])
+    # The calls are kept with the trace: if they held it in turn, only the garbage collector could free it.
+    return find_tool_calls(trace, partial(_models, trace.spans))
+
+
+def _models(spans: Iterable[Span]) -> list[Span]:
+    return [span for span in spans if span.span_type in LLM_TYPES]
 
 
 _FIELDS: Final[Mapping[str, Callable[[Trace], object]]] = {

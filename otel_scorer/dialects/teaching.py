@@ -22,7 +22,7 @@ from otel_scorer.dialects.witness import Origin
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from otel_scorer.dialects.reader import Place
+    from otel_scorer.dialects.reader import Step
     from otel_scorer.dialects.table import Source
     from otel_scorer.model.trace import Span
 
@@ -196,7 +196,7 @@ class TaughtReader(DialectReader):
         rule = self._ruling(span)
         return super().explain_type(span) if rule is None else Origin(TAUGHT, f"span_types: {rule}")
 
-    def _plan(self, names: tuple[str, ...], field: str) -> tuple[Place, ...]:
+    def _plan(self, names: tuple[str, ...], field: str) -> tuple[Step, ...]:
         # Any span may carry what was taught, whatever else it speaks.
         return super()._plan((TAUGHT, *names), field)
 

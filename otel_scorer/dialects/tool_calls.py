@@ -6,12 +6,11 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.dialects.ancestry import nearest_above
 from otel_scorer.dialects.values import arguments, is_dict, is_text, text_of
 from otel_scorer.model.trace import MISSING, SpanType, ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from otel_scorer.model.trace import Message, Span, Trace
 
@@ -67,18 +66,18 @@ class _Group:
 class _Answers:
     """What the models' answers say about all calls of a trace, joined when a call first asks for it."""
 
-    __slots__ = ("_groups", "_llm_spans", "_matches")
+    __slots__ = ("_find_models", "_groups", "_matches")
 
-    def __init__(self, groups: Sequence[_Group], llm_spans: Sequence[Span]) -> None:
+    def __init__(self, groups: Sequence[_Group], find_models: Callable[[], Sequence[Span]]) -> None:
         self._groups = groups
-        self._llm_spans = llm_spans
+        self._find_models = find_models
         self._matches: dict[_Group, _Asked] | None = None
 
     def about(self, group: _Group) -> _Asked | None:
         """Return what a model said when it asked for the call, if that can be told."""
         matches = self._matches
         if matches is None:
-            matches = self._matches = _join(self._groups, self._llm_spans)
+            matches = self._matches = _join(self._groups, self._find_models())
         return matches.get(group)
 
 
@@ -148,10 +147,16 @@ def explain_tool_call(call: ToolCall) -> dict[str, tuple[object, Span | None, st
     }
 
 
-def find_tool_calls(trace: Trace, llm_spans: Sequence[Span]) -> list[ToolCall]:
-    """Return the trace's calls of tools, by start of their outermost span; the model's answers are read on demand."""
+def find_tool_calls(trace: Trace, find_models: Callable[[], Sequence[Span]]) -> list[ToolCall]:
+    """
+    Return the trace's calls of tools, by start of their outermost span.
+
+    Args:
+        trace: The trace.
+        find_models: Returns its model spans; called once, when a call is asked for what its own spans do not say.
+    """
     groups = _merge(trace)
-    answers = _Answers(groups, llm_spans)
+    answers = _Answers(groups, find_models)
     return [ToolCall(group.name, group.spans[0], _Details(group, answers)) for group in groups]
 
 
@@ -171,22 +176,25 @@ def tool_result(value: object) -> object:
 
 
 def _merge(trace: Trace) -> list[_Group]:
-    outer = nearest_above(trace, lambda span: span.span_type == SpanType.TOOL, lambda span: span.span_type in _DECIDERS)
-    groups: dict[int, _Group] = {}
+    """Return the calls of tools: a TOOL span below one of the same tool belongs to its call."""
     ordered: list[_Group] = []
-    for span, _ in trace.tree.walk():
-        if span.span_type != SpanType.TOOL:
-            continue
-        name = _name(span)
-        above = outer.get(id(span))
-        group = None if above is None else groups[id(above)]
-        if group is not None and group.name == name:
-            group.spans.append(span)
-        else:
-            group = _Group(name, [span])
-            ordered.append(group)
-        groups[id(span)] = group
-    return sorted(ordered, key=lambda group: group.spans[0].start_time_ns)
+    # By depth, down to the span that was walked last: the call that what is below would belong to.
+    above: list[_Group | None] = []
+    for span, depth in trace.tree.walk():
+        group = above[depth - 1] if depth else None
+        kind = span.span_type
+        if kind == SpanType.TOOL:
+            name = _name(span)
+            if group is not None and group.name == name:
+                group.spans.append(span)
+            else:
+                group = _Group(name, [span])
+                ordered.append(group)
+        elif kind in _DECIDERS:
+            group = None
+        above[depth:] = (group,)
+    ordered.sort(key=lambda group: group.spans[0].start_time_ns)
+    return ordered
 
 
 def _name(span: Span) -> str:

@@ -11,6 +11,8 @@ import json
 import math
 from typing import TYPE_CHECKING, Final, TypeGuard, cast
 
+from pydantic_core import from_json
+
 from otel_scorer.model.trace import MISSING
 
 if TYPE_CHECKING:
@@ -66,9 +68,13 @@ def strict_json(value: object) -> object:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except (ValueError, RecursionError, MemoryError):
-        return value
+        return from_json(value)
+    except ValueError:
+        # Stricter than the standard library, which takes lone surrogates and deeper nesting.
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError, MemoryError):
+            return value
 
 
 def json_value(value: object) -> object:

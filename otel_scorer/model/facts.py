@@ -261,3 +261,16 @@ class TraceData:
     spans: list[Span]
     request: str | None
     response: str | None
+
+    @classmethod
+    def of(cls, spans: list[Span], request: object, response: object) -> TraceData:
+        """Write what the root was given and returned as JSON; MISSING: it does not say."""
+        return cls(spans, _json_text(request), _json_text(response))
+
+
+def _json_text(value: object) -> str | None:
+    if value is MISSING:
+        return None
+    import json
+
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -51,7 +51,8 @@ class Attributes(Mapping[str, AttributeValue]):
         value = self._values.get(key)
         if value is None:
             raise KeyError(key)
-        return decode_value(value)
+        # Most values are text: ask for that first.
+        return value.string_value or decode_value(value)
 
     def __contains__(self, key: object) -> bool:
         return key in self._values
@@ -59,7 +60,7 @@ class Attributes(Mapping[str, AttributeValue]):
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, or `default`."""
         value = self._values.get(key)
-        return default if value is None else decode_value(value)
+        return default if value is None else value.string_value or decode_value(value)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._values))

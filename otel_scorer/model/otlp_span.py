@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from otel_scorer.model.facts import Scope, SpanEvent, SpanKind, SpanLink, SpanStatusCode
 from otel_scorer.model.otlp_attributes import Attributes, decode_value
@@ -10,7 +10,7 @@ from otel_scorer.model.span import Span
 from otel_scorer.model.span_fields import parse_request, parse_resource_spans, parse_scope_spans, parse_span
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from otel_scorer.model.facts import AttributeValue
     from otel_scorer.model.span_fields import OriginFields, SpanFields
@@ -28,11 +28,13 @@ _STATUS_CODES: Final = tuple(SpanStatusCode)
 class Origin:
     """Resource and scope of the spans of one ScopeSpans, decoded once for all of them."""
 
-    __slots__ = ("attributes", "scope")
+    __slots__ = ("attributes", "notes", "scope")
 
     def __init__(self, resource: OriginFields, scope: OriginFields) -> None:
         self.attributes = Attributes(resource.attributes)
         self.scope = Scope(scope.name, scope.version, Attributes(scope.attributes))
+        self.notes: dict[Any, Any] = {}
+        """See `Span.shared`."""
 
     @classmethod
     def of(cls, ref: ScopeRef) -> Origin:
@@ -48,6 +50,7 @@ class OtlpSpan(Span):
     def __init__(self, origin: Origin, *, fields: SpanFields | None = None, raw: RawSpan | None = None) -> None:
         # What Span.__init__ does, without the call: every span that is typed, scored or shown comes by here.
         self._trace = None
+        self._left = None
         self._cache = {}
         self.logs = ()
         self._origin = origin
@@ -109,9 +112,28 @@ class OtlpSpan(Span):
             attributes = self._attributes = Attributes(self.fields.attributes)
         return attributes
 
+    @property
+    def attribute_keys(self) -> Container[str]:
+        fields = self._fields
+        return (self.fields if fields is None else fields).attributes
+
+    @property
+    def position(self) -> tuple[int, bytes, bytes]:
+        fields = self._fields
+        if fields is None:
+            fields = self.fields
+        parent_id = fields.parent_span_id
+        return fields.start_time_unix_nano, fields.span_id, parent_id if parent_id.strip(b"\0") else b""
+
+    @property
+    def shared(self) -> dict[Any, Any]:
+        return self._origin.notes
+
     def which_of(self, keys: frozenset[str]) -> frozenset[str]:
-        # Not an intersection: a protobuf map is quick to ask and slow to go through.
+        # Going through a protobuf map costs a little more per key than asking it for one.
         attributes = self.fields.attributes
+        if len(attributes) < len(keys):
+            return keys.intersection(attributes)
         return frozenset([key for key in keys if key in attributes])
 
     def first_of(self, keys: Iterable[str]) -> tuple[str, AttributeValue] | None:
@@ -126,7 +148,12 @@ class OtlpSpan(Span):
 
     @property
     def has_events(self) -> bool:
-        return bool(self.fields.events)
+        fields = self._fields
+        return bool((self.fields if fields is None else fields).events)
+
+    @property
+    def event_names(self) -> Sequence[str]:
+        return [event.name for event in self.fields.events]
 
     @property
     def events(self) -> Sequence[SpanEvent]:

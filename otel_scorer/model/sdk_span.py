@@ -97,6 +97,15 @@ class SdkSpan(Span):
         scope = self.readable.instrumentation_scope
         return Scope() if scope is None else Scope(scope.name, scope.version or "", _sdk_attributes(scope.attributes))
 
+    @property
+    def position(self) -> tuple[int, bytes, bytes]:
+        own, parent = self.readable.context, self.readable.parent
+        return (
+            self.start_time_ns,
+            b"" if own is None else own.span_id.to_bytes(8),
+            b"" if parent is None or not parent.span_id else parent.span_id.to_bytes(8),
+        )
+
     def _raw_status(self) -> tuple[SpanStatusCode, str]:
         status = self.readable.status
         return SpanStatusCode[status.status_code.name], status.description or ""

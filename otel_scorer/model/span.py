@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from otel_scorer.model.facts import MISSING, SpanStatus, SpanStatusCode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Container, Iterable, Sequence
+    from weakref import ReferenceType
 
     from otel_scorer.model.facts import AttributeValue, LogRecord, Scope, SpanEvent, SpanKind, SpanLink
     from otel_scorer.model.reader import Reader
@@ -23,6 +24,8 @@ __all__ = ["BYTES_KEY", "MAP_KEY", "Span"]
 
 BYTES_KEY: Final = "base64"
 """In plain data, bytes are a dict with only this key."""
+
+_UNREAD: Final = object()
 
 MAP_KEY: Final = "kvlist"
 """In plain data, a map that could be taken for bytes, or for this, is a dict with only this key."""
@@ -35,10 +38,11 @@ class Span(ABC):
     Names are those of `mlflow.entities.Span` where it has them.
     """
 
-    __slots__ = ("_cache", "_trace", "logs")
+    __slots__ = ("_cache", "_left", "_trace", "logs")
 
     def __init__(self) -> None:
         self._trace: Trace | None = None
+        self._left: tuple[ReferenceType[Trace], Reader] | None = None
         self._cache: dict[str, Any] = {}
         self.logs: tuple[LogRecord, ...] = ()
         """Log records that were sent about this span; whoever joins logs puts them here before the span is read."""
@@ -118,6 +122,26 @@ class Span(ABC):
         return bool(self.events)
 
     @property
+    def event_names(self) -> Sequence[str]:
+        """The names of the span events, in order; cheaper than reading them."""
+        return [event.name for event in self.events]
+
+    @property
+    def attribute_keys(self) -> Container[str]:
+        """The keys of the attributes, to ask whether one is there; cheaper than `attributes`."""
+        return self.attributes
+
+    @property
+    def position(self) -> tuple[int, bytes, bytes]:
+        """Start, span id and parent id (empty for a root): what the tree and the order of spans are made from."""
+        return self.start_time_ns, bytes.fromhex(self.span_id), bytes.fromhex(self.parent_id or "")
+
+    @property
+    def shared(self) -> dict[Any, Any]:
+        """Where a reader notes what is the same for all spans of a resource and scope."""
+        return self._cache
+
+    @property
     def duration_ns(self) -> int:
         """Nanoseconds from start to end; never negative, whatever the clocks said."""
         return max(0, self.end_time_ns - self.start_time_ns)
@@ -128,13 +152,14 @@ class Span(ABC):
         code, description = self._raw_status()
         read = code
         if code is SpanStatusCode.UNSET:
-            read = SpanStatusCode.ERROR if "error.type" in self.attributes else SpanStatusCode.OK
+            read = SpanStatusCode.ERROR if self.failed else SpanStatusCode.OK
         return SpanStatus(read, code, description)
 
     @property
     def failed(self) -> bool:
         """Whether the status reads ERROR."""
-        return self.status.status_code is SpanStatusCode.ERROR
+        code, _ = self._raw_status()
+        return code is SpanStatusCode.ERROR or (code is SpanStatusCode.UNSET and "error.type" in self.attribute_keys)
 
     def which_of(self, keys: frozenset[str]) -> frozenset[str]:
         """Return those of the keys that the span has as attributes."""
@@ -174,21 +199,22 @@ class Span(ABC):
 
     def read(self, field: str) -> Any:
         """Return what the span itself says about a field (see `Reader`), or MISSING."""
-        try:
-            return self._cache[field]
-        except KeyError:
+        value = self._cache.get(field, _UNREAD)
+        if value is _UNREAD:
             value = self._cache[field] = self._reader().read(self, field)
-            return value
+        return value
 
     @property
     def parent(self) -> Span | None:
         """The parent, if it is in this trace."""
-        return None if self._trace is None else self._trace.tree.parent_of(self)
+        trace = self._home()
+        return None if trace is None else trace.tree.parent_of(self)
 
     @property
     def children(self) -> tuple[Span, ...]:
         """The spans directly below, by start time."""
-        return () if self._trace is None else self._trace.tree.children_of(self)
+        trace = self._home()
+        return () if trace is None else trace.tree.children_of(self)
 
     @property
     def service_name(self) -> str | None:
@@ -228,10 +254,21 @@ class Span(ABC):
         }
 
     def _reader(self) -> Reader:
-        if self._trace is None:
-            msg = f"Span {self.span_id} belongs to no trace, so nothing can tell what its attributes mean"
+        if self._trace is not None:
+            return self._trace.reader
+        if self._left is not None:
+            return self._left[1]
+        msg = f"Span {self.span_id} belongs to no trace, so nothing can tell what its attributes mean"
+        raise RuntimeError(msg)
+
+    def _home(self) -> Trace | None:
+        if self._trace is not None or self._left is None:
+            return self._trace
+        trace = self._left[0]()
+        if trace is None:
+            msg = f"The trace of span {self.span_id} is gone: hold on to the trace to ask a span for its relatives"
             raise RuntimeError(msg)
-        return self._trace.reader
+        return trace
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self.span_id}>"

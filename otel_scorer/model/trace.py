@@ -8,7 +8,8 @@ tool calls) is asked of a `Reader`, which knows the attribute vocabularies. All 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from weakref import ref
 
 from otel_scorer.model.facts import (
     MISSING,
@@ -48,6 +49,8 @@ __all__ = [
     "SpanType", "ToolCall", "Trace", "TraceData", "TraceInfo", "Usage", "register_reader",
 ]  # fmt: skip
 
+_UNREAD: Final = object()
+
 
 class Trace:
     """
@@ -84,23 +87,30 @@ class Trace:
             span._trace = self  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             (self.own_spans if span.scope.name == OWN_SCOPE else self._unordered).append(span)
 
+    def let_go(self) -> None:
+        """
+        Have all that the trace holds freed with it, at once, not by the garbage collector.
+
+        From now on a span reaches its relatives only as long as somebody holds the trace.
+        """
+        left = cast("ref[Trace]", ref(self)), self.reader
+        for span in (*self._unordered, *self.own_spans):
+            span._trace, span._left = None, left  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
     @property
     def tree(self) -> Tree:
         """Parents and children."""
-        tree = self._cache.get("tree")
+        tree: Tree | None = self._cache.get("tree")
         if tree is None:
             tree = self._cache["tree"] = Tree(self._unordered)
-        return cast("Tree", tree)
+        return tree
 
     @property
     def spans(self) -> list[Span]:
         """All spans, the root first, then by start time; a parent comes before a child that started with it."""
         spans = self._cache.get("spans")
         if spans is None:
-            ranked = [(span.start_time_ns, depth, span.span_id, span) for span, depth in self.tree.walk()]
-            first = ranked[:1]
-            spans = [entry[3] for entry in first + sorted(ranked[1:], key=lambda entry: entry[:3])]
-            self._cache["spans"] = spans
+            spans = self._cache["spans"] = self.tree.by_start()
         return list(spans)
 
     @property
@@ -112,24 +122,22 @@ class Trace:
     @property
     def trace_id(self) -> str:
         """32 lower-case hex digits."""
-        for span in self._unordered or self.own_spans:
-            return span.trace_id
-        return ""
+        return next((span.trace_id for span in self._unordered or self.own_spans), "")
 
     @property
     def info(self) -> TraceInfo:
         """Facts about the trace as a whole."""
-        info = self._cache.get("info")
+        info: TraceInfo | None = self._cache.get("info")
         if info is None:
             info = self._cache["info"] = self._info()
-        return cast("TraceInfo", info)
+        return info
 
     @property
     def data(self) -> TraceData:
         """The spans, and what the root says it was given and returned."""
         root = self.root
-        request, response = (MISSING, MISSING) if root is None else (root.read("inputs"), root.read("outputs"))
-        return TraceData(self.spans, _json_text(request), _json_text(response))
+        sides = (MISSING, MISSING) if root is None else (root.read("inputs"), root.read("outputs"))
+        return TraceData.of(self.spans, *sides)
 
     def search_spans(
         self,
@@ -148,14 +156,16 @@ class Trace:
         Raises:
             TypeError: An argument has another type.
         """
-        _check_type("span_type", span_type, str, "str")
+        for argument, value in (("span_type", span_type), ("span_id", span_id)):
+            _check_type(argument, value, str, "str")
         _check_type("name", name, str | re.Pattern, "str or re.Pattern")
-        _check_type("span_id", span_id, str, "str")
+        found = self.spans
+        if span_type is not None:
+            found = [span for span in found if span.span_type == span_type]
         return [
             span
-            for span in self.spans
+            for span in found
             if (span_id is None or span.span_id == span_id)
-            and (span_type is None or span.span_type == span_type)
             and (name is None or (span.name == name if isinstance(name, str) else name.search(span.name)))
         ]
 
@@ -357,11 +367,10 @@ class Trace:
         return Trace.from_dict(json.loads(text))
 
     def _derive(self, field: str) -> Any:
-        try:
-            return self._cache[field]
-        except KeyError:
+        value = self._cache.get(field, _UNREAD)
+        if value is _UNREAD:
             value = self._cache[field] = self.reader.derive(self, field)
-            return value
+        return value
 
     def _info(self) -> TraceInfo:
         root = self.root
@@ -389,11 +398,3 @@ def _check_type(argument: str, value: object, kind: type | UnionType, expected: 
     if value is not None and not isinstance(value, kind):
         msg = f"Invalid type for '{argument}': expected {expected}, got {type(value).__name__}"
         raise TypeError(msg)
-
-
-def _json_text(value: object) -> str | None:
-    if value is MISSING:
-        return None
-    import json
-
-    return json.dumps(value, ensure_ascii=False, default=str)

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, final
+from operator import itemgetter
+from typing import TYPE_CHECKING, Final, TypeAlias, final
 
 from otel_scorer.model.facts import SpanKind
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from otel_scorer.model.span import Span
 
 __all__ = ["Tree"]
+
+_Row: TypeAlias = "tuple[tuple[int, bytes, bytes], Span]"
+"""A span after its `position`, so that rows are sorted without a Python call for each."""
+
+_BY_POSITION: Final = itemgetter(0)
 
 
 @final
@@ -23,50 +29,60 @@ class Tree:
     span that share an id (then the server is the client's child, and the spans below hang on the server).
     """
 
-    __slots__ = ("_children", "_parents", "_walked", "heads")
+    __slots__ = ("_children", "_parents", "_rows", "_walked", "heads")
 
     def __init__(self, spans: Sequence[Span]) -> None:
-        # Each of these is asked several times below, and every question to a view has its price.
-        ids = [span.span_id for span in spans]
-        self._parents = _find_parents(spans, ids)
-        starts = {id(span): (span.start_time_ns, span_id) for span, span_id in zip(spans, ids, strict=True)}
+        self._rows: list[_Row] = sorted([(span.position, span) for span in spans], key=_BY_POSITION)
+        self._parents = _find_parents(self._rows)
         self.heads: tuple[Span, ...] = ()
         """Spans without a parent here, the trace's root first: real roots, then local roots, then orphans."""
-        self._children: dict[int, list[Span]] = {}
-        self._link(spans, starts)
+        self._children: dict[Span, list[Span]] = {}
+        self._link()
         self._walked = self._walk()
         if len(self._walked) < len(spans):
             # What cannot be reached from a head is in a cycle of parents, or below one.
-            _cut_cycles(spans, self._parents)
-            self._link(spans, starts)
+            _cut_cycles((span for _, span in self._rows), self._parents)
+            self._link()
             self._walked = self._walk()
 
     def parent_of(self, span: Span) -> Span | None:
         """Return the parent, if it is in the trace."""
-        return self._parents.get(id(span))
+        return self._parents.get(span)
 
     def children_of(self, span: Span) -> tuple[Span, ...]:
         """Return the spans directly below, by start time."""
-        return tuple(self._children.get(id(span), ()))
+        return tuple(self._children.get(span, ()))
 
-    def walk(self) -> list[tuple[Span, int]]:
+    def walk(self) -> Sequence[tuple[Span, int]]:
         """Return every span with its depth, in pre-order."""
-        return list(self._walked)
+        return self._walked
 
-    def _link(self, spans: Sequence[Span], starts: Mapping[int, tuple[int, str]]) -> None:
+    def by_start(self) -> list[Span]:
+        """Return all spans, the root first, then by start time; a parent before a child that started with it."""
+        depths: Mapping[Span, int] = dict(self._walked)
+        ranked = [((start, depths[span], span_id), span) for (start, span_id, _), span in self._rows]
+        ranked.sort(key=_BY_POSITION)
+        spans = [span for _, span in ranked]
+        if spans and spans[0] is not self.heads[0]:
+            spans.remove(self.heads[0])
+            spans.insert(0, self.heads[0])
+        return spans
+
+    def _link(self) -> None:
         """Find heads and children, in order."""
-        children: dict[int, list[Span]] = {}
+        children: dict[Span, list[Span]] = {}
         heads: list[Span] = []
-        for span in spans:
-            parent = self._parents.get(id(span))
-            (heads if parent is None else children.setdefault(id(parent), [])).append(span)
-        for siblings in children.values():
-            if len(siblings) > 1:
-                siblings.sort(key=lambda span: (*starts[id(span)], span.kind))
+        parents = self._parents
+        for _, span in self._rows:
+            parent = parents.get(span)
+            if parent is None:
+                heads.append(span)
+            elif parent in children:
+                children[parent].append(span)
+            else:
+                children[parent] = [span]
         if len(heads) > 1:
-            heads.sort(
-                key=lambda span: (span.parent_id is not None, not span.is_local_root, *starts[id(span)], span.kind)
-            )
+            heads.sort(key=lambda span: (span.parent_id is not None, not span.is_local_root))
         self._children, self.heads = children, tuple(heads)
 
     def _walk(self) -> list[tuple[Span, int]]:
@@ -75,48 +91,56 @@ class Tree:
         todo = [(head, 0) for head in reversed(self.heads)]
         children = self._children
         while todo:
-            span, depth = todo.pop()
-            out.append((span, depth))
-            below = children.get(id(span))
+            entry = todo.pop()
+            out.append(entry)
+            below = children.get(entry[0])
             if below:
-                todo += [(child, depth + 1) for child in reversed(below)]
+                depth = entry[1] + 1
+                todo += [(child, depth) for child in reversed(below)]
         return out
 
 
-def _find_parents(spans: Sequence[Span], ids: Sequence[str]) -> dict[int, Span]:
-    by_id: dict[str, list[Span]] = {}
-    for span, span_id in zip(spans, ids, strict=True):
+def _find_parents(rows: list[_Row]) -> dict[Span, Span]:
+    by_id = {span_id: span for (_, span_id, _), span in rows}
+    if len(by_id) < len(rows):
+        return _find_parents_of_twins(rows)
+    return {
+        span: parent
+        for (_, _, parent_id), span in rows
+        if parent_id and (parent := by_id.get(parent_id)) is not None and parent is not span
+    }
+
+
+def _find_parents_of_twins(rows: list[_Row]) -> dict[Span, Span]:
+    """Find parents where spans share ids; sorts the rows anew: their positions do not tell such spans apart."""
+    rows.sort(key=lambda row: (*row[0][:2], row[1].kind))
+    by_id: dict[bytes, list[Span]] = {}
+    for (_, span_id, _), span in rows:
         by_id.setdefault(span_id, []).append(span)
     for twins in by_id.values():
-        if len(twins) > 1:
-            twins.sort(key=lambda span: (span.kind is SpanKind.SERVER, *_by_start(span)))
-    parents: dict[int, Span] = {}
-    for span, span_id in zip(spans, ids, strict=True):
+        twins.sort(key=lambda span: span.kind is SpanKind.SERVER)
+    parents: dict[Span, Span] = {}
+    for (_, span_id, parent_id), span in rows:
         twins = by_id[span_id]
-        parent_id = span.parent_id
-        if len(twins) > 1 and twins[0] is not span:
-            parents[id(span)] = twins[0]
-        elif parent_id is not None and parent_id != span_id and parent_id in by_id:
-            parents[id(span)] = by_id[parent_id][-1]
+        if twins[0] is not span:
+            parents[span] = twins[0]
+        elif parent_id and parent_id != span_id and parent_id in by_id:
+            parents[span] = by_id[parent_id][-1]
     return parents
 
 
-def _cut_cycles(spans: Sequence[Span], parents: dict[int, Span]) -> None:
+def _cut_cycles(spans: Iterable[Span], parents: dict[Span, Span]) -> None:
     """Make the earliest span of each parent cycle a head, so that everything can be reached."""
-    safe: set[int] = set()
+    safe: set[Span] = set()
     for start in spans:
         path: list[Span] = []
-        on_path: set[int] = set()
+        on_path: set[Span] = set()
         span: Span | None = start
-        while span is not None and id(span) not in safe and id(span) not in on_path:
+        while span is not None and span not in safe and span not in on_path:
             path.append(span)
-            on_path.add(id(span))
-            span = parents.get(id(span))
-        if span is not None and id(span) in on_path:
+            on_path.add(span)
+            span = parents.get(span)
+        if span is not None and span in on_path:
             cycle = path[path.index(span) :]
-            del parents[id(min(cycle, key=_by_start))]
+            del parents[min(cycle, key=lambda each: (each.position, each.kind))]
         safe |= on_path
-
-
-def _by_start(span: Span) -> tuple[int, str, str]:
-    return (span.start_time_ns, span.span_id, span.kind)

@@ -301,8 +301,7 @@ class AppEngine:
                 self._shed(waiting)
 
     def _choose(self, waiting: _Waiting) -> Sequence[Choice]:
-        unit = waiting.unit
-        _count_closed(unit)
+        _count_closed(unit := waiting.unit)
         try:
             trace = Trace(
                 spans_from_sdk(unit.spans),
@@ -311,6 +310,7 @@ class AppEngine:
                 is_complete=unit.complete,
                 revision=unit.revision,
             )
+            trace.let_go()
             return self.selector.choose(trace)
         except Exception as error:
             logger.exception("A trace could not be read")

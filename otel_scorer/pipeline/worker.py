@@ -139,6 +139,8 @@ class Worker:
                 self._loop.submit(job_id, index, choices)
             else:
                 decided.append((index, self._decide(job_id, index, choices)))
+        # Coroutines may still hold the trace; without them it is freed now, and the next one finds the memory warm.
+        trace.let_go()
         with self._lock:
             self._current = None
             if decided:

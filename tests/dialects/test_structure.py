@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import weakref
 from itertools import permutations
 from typing import Any
 
@@ -250,26 +251,20 @@ def test_the_models_are_looked_at_once_when_a_call_is_asked_for_what_it_does_not
     assert {kind for kind, _ in reader.read_of} <= {"TOOL"}
 
 
-class Walked(list[Span]):
-    """A list that counts how often somebody walked through it."""
-
-    times = 0
-
-    def __iter__(self) -> Iterator[Span]:
-        self.times += 1
-        return super().__iter__()
-
-
 def test_the_answers_are_joined_once_for_all_calls_of_a_trace() -> None:
     answer = llm(attributes=asking(("a", "get", '{"n": 1}')))
     trace = trace_of(answer, tool("get"), tool("get"), tool("put"))
-    models = Walked(trace.search_spans(span_type="LLM"))
+    asked: list[Trace] = []
 
-    calls = find_tool_calls(trace, models)
+    def find_models() -> list[Span]:
+        asked.append(trace)
+        return trace.search_spans(span_type="LLM")
 
-    assert models.times == 0
+    calls = find_tool_calls(trace, find_models)
+
+    assert not asked
     assert [(call.call_id, call.arguments) for call in calls] == [("a", {"n": 1}), (None, None), (None, None)]
-    assert models.times == 1
+    assert len(asked) == 1
 
 
 def test_what_a_call_says_does_not_depend_on_what_is_asked_first() -> None:
@@ -442,3 +437,28 @@ def test_a_root_that_says_nothing_is_asked_last() -> None:
     trace = trace_of(root, agent)
 
     assert (trace.inputs, trace.outputs) == ("question", "")
+
+
+def test_nothing_that_was_derived_keeps_a_trace_alive_that_was_let_go() -> None:
+    root = made("root", kind("AGENT", input__value="question"))
+    trace = trace_of(root, llm((1, 1), attributes=asking(("a", "get", "{}")), parent=root), tool("get", parent=root))
+    for field in (
+        "tool_calls",
+        "llm_calls",
+        "usage",
+        "retrieved_documents",
+        "messages",
+        "inputs",
+        "evaluations",
+        "info",
+    ):
+        getattr(trace, field)
+    watch = weakref.ref(trace)
+    trace.let_go()
+
+    gc.disable()
+    try:
+        del trace
+        assert watch() is None
+    finally:
+        gc.enable()

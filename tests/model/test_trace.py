@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
 import re
+import weakref
 from itertools import permutations
 from time import perf_counter
 from typing import Any
@@ -508,3 +510,22 @@ def test_the_same_spans_in_two_requests_are_the_same_trace() -> None:
 
     assert a_trace(*spans).to_dict() == a_trace(*reversed(spans)).to_dict()
     assert make_request(*spans) != make_request(*reversed(spans))
+
+
+def test_a_trace_that_was_let_go_works_as_long_as_somebody_holds_it_and_is_freed_with_them() -> None:
+    trace = make_trace(make_span("root"), make_span("child", span=2, parent=1))
+    watch = weakref.ref(trace)
+
+    trace.let_go()
+
+    assert [span.parent for span in trace.spans] == [None, trace.root]
+    [_, child] = trace.spans
+    gc.disable()
+    try:
+        del trace
+        assert watch() is None
+    finally:
+        gc.enable()
+    assert child.span_type == "UNKNOWN"
+    with pytest.raises(RuntimeError, match="hold on to the trace"):
+        _ = child.parent

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from otel_scorer.model.feedback import Feedback
 from otel_scorer.scorers.base import scorer
@@ -24,7 +23,16 @@ def redundant_tool_calls(trace: Trace) -> Feedback:
     calls = trace.tool_calls
     if len(calls) < 2:  # noqa: PLR2004 - one call repeats nothing
         return Feedback(value=True, rationale="One tool call, nothing to repeat" if calls else "No tool was called")
-    often = Counter(_signature(call) for call in calls if call.arguments is not None)
+    by_name: dict[str, list[ToolCall]] = {}
+    for call in calls:
+        by_name.setdefault(call.name, []).append(call)
+    often: dict[tuple[str, str], int] = {}
+    for name, same in by_name.items():
+        # Nothing is decoded of a tool that was called once.
+        for call in same if len(same) > 1 else ():
+            if (arguments := call.arguments) is not None:
+                what = name, _text(arguments)
+                often[what] = often.get(what, 0) + 1
     repeated = [(what, times) for what, times in often.items() if times > 1]
     if not repeated:
         return Feedback(value=True, rationale=f"None of the {len(calls)} tool calls repeats another")
@@ -33,9 +41,8 @@ def redundant_tool_calls(trace: Trace) -> Feedback:
     return Feedback(value=False, rationale="; ".join(shown) + (f"; and {more} more" if more > 0 else ""))
 
 
-def _signature(call: ToolCall) -> tuple[str, str]:
-    """Return what makes two calls the same: arguments are compared as JSON, in any order of keys."""
-    return call.name, json.dumps(call.arguments, sort_keys=True, ensure_ascii=False, default=str)
+_text: Final = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=str).encode
+"""Arguments as JSON, in one order of keys: that is how they are compared."""
 
 
 def _short(arguments: str) -> str:
