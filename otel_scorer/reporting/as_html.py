@@ -12,10 +12,10 @@ from hashlib import sha256
 from importlib.resources import files
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.errors import ConfigError
-from otel_scorer.reporting.evidence_view import cut, details_json, page_json
+from otel_scorer.reporting.evidence_view import cut, details_json, page_json, preview_of
 from otel_scorer.reporting.plain_text import one_line
 from otel_scorer.reporting.report import number_of
 from otel_scorer.reporting.static_html import headline, shown_text, static_sections
@@ -37,6 +37,8 @@ _WHY: Final = 280
 _NAME: Final = 200
 # Verdicts in one script element: parsed at once, so that the page has them when it opens.
 _CHUNK: Final = 1000
+
+_Group: TypeAlias = "tuple[Subject, list[tuple[int, Row]]]"
 
 
 def as_html(report: Report) -> str:
@@ -112,13 +114,18 @@ def _is_failure(row: Row) -> bool:
 
 
 def _data(report: Report, shown: Sequence[tuple[int, Row]]) -> Iterator[str]:
-    """Yield what the script reads: subjects, verdicts, and the details of each subject."""
+    """Yield what the script reads: the details of each subject, then subjects and verdicts."""
     groups = [(rows[0][1].subject, rows) for rows in _by_subject(shown)]
     names = [(summary.name, summary.scorer) for summary in report.summaries]
     index = {name: position for position, name in enumerate(names)}
     yield _script("names", page_json([[cut(part, _NAME) for part in name] for name in names]))
+    previews: dict[int, str] = {}
+    yield from _all_details(groups, previews)
     for begin in range(0, len(groups), _CHUNK):
-        subjects = [_subject(subject) for subject, _ in groups[begin : begin + _CHUNK]]
+        subjects = [
+            _subject(subject, previews.get(begin + number, ""))
+            for number, (subject, _) in enumerate(groups[begin : begin + _CHUNK])
+        ]
         yield _script("subjects", page_json(subjects))
         lines = [
             _row(row, begin + number, index[row.name, row.scorer], position)
@@ -126,11 +133,15 @@ def _data(report: Report, shown: Sequence[tuple[int, Row]]) -> Iterator[str]:
             for position, (_, row) in enumerate(rows)
         ]
         yield _script("rows", page_json(lines))
+
+
+def _all_details(groups: Sequence[_Group], previews: dict[int, str]) -> Iterator[str]:
+    """Yield the details of as many subjects as fit, failures first, and note what each was asked."""
     ranked = sorted(range(len(groups)), key=lambda number: not any(_is_failure(row) for _, row in groups[number][1]))
     left = DETAILS_LIMIT
     for number in ranked:
         subject, rows = groups[number]
-        text = _details(subject, [row for _, row in rows])
+        text, previews[number] = _details(subject, [row for _, row in rows])
         left -= len(text)
         if left < 0:
             break
@@ -145,8 +156,8 @@ def _script(kind: str, text: str) -> str:
     return f'<script type="application/json" data-of="{kind}">{text}</script>\n'
 
 
-def _subject(subject: Subject) -> list[object]:
-    return [one_line(subject.name, _NAME), subject.trace_id, subject.close_reason, subject.complete]
+def _subject(subject: Subject, preview: str) -> list[object]:
+    return [one_line(subject.name, _NAME), subject.trace_id, subject.close_reason, subject.complete, preview]
 
 
 def _row(row: Row, subject: int, name: int, position: int) -> list[object]:
@@ -174,8 +185,9 @@ def _kind(row: Row) -> str:
     return "none" if row.feedback.value is None else "value"
 
 
-def _details(subject: Subject, rows: Sequence[Row]) -> str:
+def _details(subject: Subject, rows: Sequence[Row]) -> tuple[str, str]:
     try:
-        return details_json(rows, subject.load())
+        evidence = subject.load()
+        return details_json(rows, evidence), preview_of(evidence)
     except Exception as error:  # noqa: BLE001 - evidence comes from anywhere; verdicts must be shown without it too
-        return details_json(rows, None, f"The evidence cannot be shown: {type(error).__name__}: {error}")
+        return details_json(rows, None, f"The evidence cannot be shown: {type(error).__name__}: {error}"), ""

@@ -8,10 +8,10 @@ big as a whole is made again with smaller limits.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from otel_scorer.model.trace import MISSING
-from otel_scorer.reporting.plain_text import printable
+from otel_scorer.reporting.plain_text import one_line, printable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from otel_scorer.reporting.report import Row
     from otel_scorer.reporting.subject import Evidence
 
-__all__ = ["DETAIL_LIMIT", "Limits", "cut", "details_json", "page_json"]
+__all__ = ["DETAIL_LIMIT", "Limits", "cut", "details_json", "page_json", "preview_of"]
 
 DETAIL_LIMIT: Final = 262_144
 """Characters of all that a page tells about one subject."""
@@ -43,6 +43,7 @@ class Limits(NamedTuple):
     attribute: int
 
 
+_PREVIEW: Final = 100
 # Tried in turn until the evidence fits.
 _LIMITS: Final = (
     Limits(20_000, 500, 40, 300),
@@ -79,6 +80,15 @@ def details_json(rows: Sequence[Row], evidence: Evidence | None, problem: str | 
         if len(text) <= DETAIL_LIMIT:
             return text
     return page_json({"verdicts": [], "problem": f"Too much to be shown: {len(text):,} characters"})
+
+
+def preview_of(evidence: Evidence) -> str:
+    """Return the first words of what was asked, on one line; nothing if nobody says."""
+    inputs: object = evidence.inputs
+    if isinstance(inputs, dict):
+        values = list(cast("dict[str, object]", inputs).values())
+        inputs = values[0] if len(values) == 1 else values  # {"question": "..."}: only the words
+    return "" if inputs is MISSING else one_line(_text(inputs, _PREVIEW), _PREVIEW)
 
 
 def cut(text: str, limit: int) -> str:

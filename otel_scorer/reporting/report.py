@@ -276,6 +276,8 @@ def build_report(
     subjects: list[Subject] = []
     for subject, decisions in scored:
         subjects.append(subject)
+        if subject.problem is not None:
+            rows.append(Row(subject, None, "predict_fn", Outcome.FAILED, subject.problem, 1, None, None))
         rows += [row for decision in decisions for row in _rows(subject, decision)]
     report = Report(rows, _summaries(rows), subjects, problems=list(problems), title=title)
     report.bounds.extend(_mean_bound(name, least, rows) for name, least in fail_under)

@@ -50,6 +50,7 @@ class Subject:
         complete: Whether it looked complete.
         load: Returns what the verdicts were made from. Called once per look, so a report of many traces does not keep
             them in memory; what it raises is shown in place of the evidence.
+        problem: Why there is nothing to judge, where making it failed: an error of the report, under `predict_fn`.
     """
 
     name: str
@@ -58,15 +59,17 @@ class Subject:
     close_reason: str | None = None
     complete: bool = True
     load: Callable[[], Evidence] = _nothing
+    problem: str | None = None
 
 
-def trace_subject(trace: Trace, load: Callable[[], Evidence] | None = None) -> Subject:
+def trace_subject(trace: Trace, load: Callable[[], Evidence] | None = None, *, problem: str | None = None) -> Subject:
     """
     Return a trace as something to report on.
 
     Args:
         trace: The trace; kept only when `load` is left out.
         load: See `Subject`. Default: the trace itself.
+        problem: See `Subject`.
     """
     root = trace.root
     return Subject(
@@ -76,10 +79,13 @@ def trace_subject(trace: Trace, load: Callable[[], Evidence] | None = None) -> S
         close_reason=trace.close_reason,
         complete=trace.is_complete,
         load=load or (lambda: Evidence(trace, trace.read("inputs"), trace.read("outputs"), _expectations(trace))),
+        problem=problem,
     )
 
 
-def row_subject(position: int, load: Callable[[], Evidence], *, trace_id: str | None = None) -> Subject:
+def row_subject(
+    position: int, load: Callable[[], Evidence], *, trace_id: str | None = None, problem: str | None = None
+) -> Subject:
     """
     Return a row of a data set as something to report on.
 
@@ -87,8 +93,9 @@ def row_subject(position: int, load: Callable[[], Evidence], *, trace_id: str | 
         position: Which row, from 0.
         load: See `Subject`.
         trace_id: Under which id it was stored, if it was.
+        problem: See `Subject`.
     """
-    return Subject(name=f"row {position}", trace_id=trace_id, load=load)
+    return Subject(name=f"row {position}", trace_id=trace_id, load=load, problem=problem)
 
 
 def _expectations(trace: Trace) -> dict[str, Any] | None:

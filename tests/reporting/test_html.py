@@ -101,7 +101,11 @@ def test_every_verdict_and_its_trace_are_there() -> None:
 
     [rows] = data["rows"]
     assert len(rows) == len(report.rows) == 9
-    assert data["subjects"] == [[[each.name, each.trace_id, "end_of_file", True] for each in report.subjects]]
+    [subjects] = data["subjects"]
+    assert [each[:4] for each in subjects] == [
+        [each.name, each.trace_id, "end_of_file", True] for each in report.subjects
+    ]
+    assert subjects[0][4] == "What is the weather in Paris, and how much is 100 EUR in XYZ?"
     [details] = data["s0"]
     spans = [(span["depth"], span["name"], span["type"]) for span in details["trace"]["spans"]]
     assert spans[:2] == [(0, "travel_agent", "AGENT"), (1, "CreateEmbeddings", "EMBEDDING")]
@@ -128,6 +132,16 @@ def test_what_nobody_recorded_is_not_shown_as_nothing() -> None:
 
     assert Evidence().inputs is MISSING
     assert "inputs" not in details
+
+
+def test_a_row_that_could_not_be_made_is_an_error_of_the_report() -> None:
+    report = build_report([(row_subject(0, Evidence, problem="KeyError: 'q'"), [decision(None)])], max_errors=0)
+
+    [row] = [row for chunk in Elements(as_html(report)).data["rows"] for row in chunk if row[3] == "error"]
+
+    assert (row[4], row[6]) == ("failed", "KeyError: 'q'")
+    assert report.is_missed
+    assert (report.summaries[0].scorer, report.summaries[0].errors) == ("predict_fn", 1)
 
 
 def test_evidence_that_cannot_be_loaded_costs_only_itself() -> None:

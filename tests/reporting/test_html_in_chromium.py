@@ -251,9 +251,9 @@ def test_ten_thousand_rows_open_filter_and_sort_at_once(page: Page, tmp_path: Pa
     choose(page, "Feedback", "second")
     page.run("[...document.querySelectorAll('.rows > thead button')][2].click()")
     page.run("[...document.querySelectorAll('.rows > thead button')][2].click()")
-    assert texts(page, "tr.row td.trace")[0] == "row 9999"
+    assert texts(page, "tr.row td.trace")[0] == "row 9999\nquestion 9999"
     page.run("[...document.querySelectorAll('.pager button')].find((each) => each.textContent === 'Last').click()")
-    assert texts(page, "tr.row td.trace")[-1] == "row 0"
+    assert texts(page, "tr.row td.trace")[-1] == "row 0\nquestion 0"
     page.run(f"{ROWS}[0].querySelector('button').click()")
     assert "question 99" in texts(page, ".values")[0]
 
@@ -261,7 +261,7 @@ def test_ten_thousand_rows_open_filter_and_sort_at_once(page: Page, tmp_path: Pa
 def test_an_address_can_name_a_row_to_open(page: Page, tmp_path: Path) -> None:
     show(page, tmp_path, large_report(1000), "#r2500")
 
-    assert texts(page, "tr.is-open td.trace") == ["row 833"]
+    assert texts(page, "tr.is-open td.trace") == ["row 833\nquestion 833"]
     assert texts(page, ".pager span") == ["Page 26 of 30"]
 
 

@@ -16,7 +16,7 @@
   const read = (kind) =>
     [...document.querySelectorAll(`script[data-of="${kind}"]`)].flatMap((node) => JSON.parse(node.textContent));
   const names = read("names");
-  const subjects = read("subjects").map(([name, id, reason, complete]) => ({ name, id, reason, complete }));
+  const subjects = read("subjects").map(([name, id, reason, complete, preview]) => ({ name, id, reason, complete, preview }));
   const rows = read("rows").map(([subject, name, place, kind, verdict, number, why, span, outcome], index) => {
     return { index, subject: subjects[subject], number: subject, name, place, kind, verdict, value: number, why, span, outcome };
   });
@@ -60,7 +60,7 @@
     if (filters.reason && (row.subject.reason ?? "") !== filters.reason) return false;
     if (filters.trouble && row.kind !== "error") return false;
     if (!filters.text) return true;
-    row.text ??= [row.subject.name, row.subject.id, row.span, label(row), row.verdict, row.why, row.outcome].join("\n").toLowerCase();
+    row.text ??= [row.subject.name, row.subject.preview, row.subject.id, row.span, label(row), row.verdict, row.why, row.outcome].join("\n").toLowerCase();
     return filters.text.split(/\s+/).every((word) => row.text.includes(word));
   }
 
@@ -124,7 +124,7 @@
     const reasons = [...new Set(subjects.map((subject) => subject.reason ?? ""))].filter(Boolean).sort();
     const kinds = Object.keys(KINDS).filter((kind) => rows.some((row) => row.kind === kind));
     let timer = 0;
-    const search = make("input", { type: "search", placeholder: "name, id, verdict or why", oninput: (event) => {
+    const search = make("input", { type: "search", placeholder: "name, question, id, verdict or why", oninput: (event) => {
       clearTimeout(timer);
       timer = setTimeout(() => { filters.text = event.target.value.trim().toLowerCase(); select(); }, rows.length > 2000 ? 200 : 0);
     } });
@@ -176,7 +176,8 @@
       onclick: (event) => { if (!event.target.closest("button") && !String(getSelection())) toggle(row); },
     },
       make("td.mark", {}, button),
-      make("td.trace", {}, make("bdi", {}, row.subject.name || "(no name)"), row.subject.complete ? null : make("span.tag", {}, "incomplete"), ids),
+      make("td.trace", {}, make("bdi", {}, row.subject.name || "(no name)"), row.subject.complete ? null : make("span.tag", {}, "incomplete"),
+        row.subject.preview ? make("div.preview", { dir: "auto" }, row.subject.preview) : null, ids),
       make("td", {}, make("bdi", {}, label(row))),
       make("td", {}, verdictOf(row.kind, row.verdict)),
       make("td.why", {}, make("bdi", {}, row.why)));
