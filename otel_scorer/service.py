@@ -15,18 +15,28 @@ import os
 import queue
 import signal
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.config import OFF, ConsoleExporter, FileExporter, OtlpExporter
+from otel_scorer.config import OFF, ConsoleExporter, FileExporter, OtlpExporter, fixed_changes
 from otel_scorer.encoders.verdict import Explanations
-from otel_scorer.errors import AddressInUseError, ConfigError, OverloadedError, QueueFullError, UnsupportedSignalError
+from otel_scorer.errors import (
+    AddressInUseError,
+    ConfigError,
+    OtelScorerError,
+    OverloadedError,
+    QueueFullError,
+    UnsupportedSignalError,
+)
 from otel_scorer.model.decode import spans_from_raw
 from otel_scorer.model.wire import Signal, check_request
 from otel_scorer.pipeline.emission import Emission, Emit
 from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
-from otel_scorer.pipeline.workers import WorkerPool
+from otel_scorer.pipeline.reloading import Reloader
+from otel_scorer.pipeline.scorer_pools import ScorerPools
+from otel_scorer.telemetry import count
 from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
 from otel_scorer.transport.exchange import PartialSuccess
 from otel_scorer.transport.forwarder import Forwarder
@@ -40,6 +50,9 @@ if TYPE_CHECKING:
 
     from otel_scorer.config import Config, Exporter, ScorerSettings
     from otel_scorer.model.wire import RawSpan
+    from otel_scorer.scorers.loading import ScorerSpec
+    from otel_scorer.stores.database import Database
+    from otel_scorer.stores.registrations import Registrations
 
 __all__ = ["Service", "run"]
 
@@ -56,9 +69,21 @@ _SIGNAL_INTERVAL: Final = 0.25
 class Service:
     """One sidecar. Two may live in one process, on different ports."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
+        """
+        Nothing runs before `start`.
+
+        Args:
+            config: How it works.
+            reread: Reads the configuration again, for `request_reload`; by default it stays as it is.
+        """
         self._config = config
-        self._pool: WorkerPool | None = None
+        self._reread = reread
+        # What was read and taken last: registered scorers come and go beside those in it.
+        self._latest = config
+        self._database: Database | None = None
+        self._reloader: Reloader | None = None
+        self._pools = ScorerPools()
         self._forwarder: Forwarder | None = None
         self._engine: Engine | None = None
         self._grpc: GrpcReceiver | None = None
@@ -79,6 +104,15 @@ class Service:
             self.shutdown(0.0)
             raise
 
+    def request_reload(self) -> None:
+        """
+        Have the configuration and the modules of its scorers read again, soon and on another thread.
+
+        Traces that close from then on are scored by the new scorers; what cannot be read or loaded changes nothing.
+        """
+        if self._reloader is not None:
+            self._reloader.request()
+
     def shutdown(self, timeout: float = DRAIN_TIMEOUT) -> bool:
         """
         Stop: refuse new requests, score what is open, send everything. Safe to call twice.
@@ -93,29 +127,32 @@ class Service:
         for receiver in (self._grpc, self._http):
             if receiver is not None:
                 clean &= receiver.shutdown(min(timeout, 5.0))
-        if self._pool is not None:
-            self._pool.hurry(timeout / 3)
+        self._pools.hurry(timeout / 3)
+        if self._reloader is not None:
+            self._reloader.shutdown(min(timeout, 2.0))
         if self._engine is not None and not self._engine.drain(timeout):
             clean = False
             logger.warning("Not every open trace was scored within %g s", timeout)
-            if self._pool is not None:
-                self._pool.give_up()
-        if self._pool is not None:
-            self._pool.shutdown(min(timeout, 2.0))
+            self._pools.give_up()
+        self._pools.shutdown(min(timeout, 2.0))
         if self._forwarder is not None:
             clean &= self._forwarder.shutdown(timeout)
         if self._health is not None:
             self._health.shutdown(1.0)
-        self._grpc = self._http = self._engine = self._pool = self._forwarder = self._health = None
+        if self._database is not None:
+            self._database.close()
+        self._grpc = self._http = self._engine = self._forwarder = self._health = self._reloader = self._database = None
         return clean
 
     def _start(self) -> dict[str, str]:
         config = self._config
         options = _options(config)
-        profiles = []
-        if config.scorers:
-            self._pool = WorkerPool(_worker_setup(config), workers=config.scoring.workers)
-            profiles = [scorer.profile for scorer in self._pool.start()]
+        registrations, revision = None, None
+        if config.store is not None:
+            self._database, registrations = _open_store(config.store)
+            # Asked before they are read: what changes meanwhile is seen soon after.
+            revision = registrations.revision()
+        pool, profiles = self._pools.open(_worker_setup(config, registrations), config.scoring.workers)
         forwarder = self._forwarder = Forwarder([_destination(name, each) for name, each in config.exporters.items()])
         engine = self._engine = Engine(
             options,
@@ -125,9 +162,13 @@ class Service:
             matches=_matcher(config),
         )
         forwarder.start()
-        if self._pool is not None:
-            self._pool.run(engine.deliver)
-        engine.start(self._pool)
+        if pool is not None:
+            pool.run(engine.deliver)
+        engine.start(pool)
+        self._reloader = Reloader(
+            partial(self._reload, engine, registrations), None if registrations is None else registrations.revision
+        )
+        self._reloader.start(revision)
         bound: dict[str, str] = {}
         protocols = config.receivers.otlp.protocols
         if protocols.grpc.endpoint != OFF:
@@ -149,6 +190,26 @@ class Service:
             except AddressInUseError as error:
                 logger.warning("No health endpoint: %s", error)
         return bound
+
+    def _reload(self, engine: Engine, registrations: Registrations | None, requested: bool) -> None:  # noqa: FBT001 - as called
+        """Take other scorers, or say why not and go on with those that are there."""
+        config = self._latest
+        try:
+            if requested and self._reread is not None:
+                config = self._reread()
+            profiles = self._pools.replace(engine, _worker_setup(config, registrations), config.scoring.workers)
+        except OverloadedError:
+            return
+        except OtelScorerError as error:
+            count("scoring.reloads", outcome="refused")
+            reason = "; ".join(str(error).splitlines())
+            logger.error("The scorers stay as they are, since the new ones cannot be used: %s", reason)  # noqa: TRY400
+            return
+        self._latest = config
+        count("scoring.reloads", outcome="taken")
+        logger.info("Scorers from now on: %s", ", ".join(f"{each.name} {each.version}" for each in profiles) or "none")
+        if fixed := fixed_changes(self._config, config):
+            logger.warning("Settings that count only after a restart have changed: %s", ", ".join(fixed))
 
     def _take(self, signal_: Signal, data: bytes) -> PartialSuccess | None:
         """Admit one request on a receiver's thread."""
@@ -183,11 +244,16 @@ class Service:
             _join_logs(engine, data)
 
 
-def run(config: Config) -> int:
+def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
     """
     Run the sidecar until SIGTERM or SIGINT, then drain; a second signal ends it at once.
 
-    Prints one line that begins with `ready` and names the bound addresses once it accepts.
+    Prints one line that begins with `ready` and names the bound addresses once it accepts. SIGHUP has the configuration
+    and the scorers read again.
+
+    Args:
+        config: How it works.
+        reread: Reads the configuration again.
 
     Returns:
         The exit code: 0 after a complete drain, 1 if something was left behind.
@@ -202,13 +268,14 @@ def run(config: Config) -> int:
 
     def on_signal(number: int, frame: object) -> None:
         del frame
-        if stopping:
-            os._exit(128 + number)
-        stopping.append(number)
+        if number != signal.SIGHUP:
+            if stopping:
+                os._exit(128 + number)
+            stopping.append(number)
         signals.put(number)
 
-    service = Service(config)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    service = Service(config, reread)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, on_signal)
     bound = service.start()
     gc.freeze()
@@ -216,7 +283,8 @@ def run(config: Config) -> int:
     while not stopping:
         # The kernel may hand a signal to any thread, and only this one runs handlers: it must not sleep for ever.
         with contextlib.suppress(queue.Empty):
-            signals.get(timeout=_SIGNAL_INTERVAL)
+            if signals.get(timeout=_SIGNAL_INTERVAL) == signal.SIGHUP:
+                service.request_reload()
     logger.info("Draining: open traces are scored and sent")
     started = time.monotonic()
     clean = service.shutdown()
@@ -243,9 +311,15 @@ def _options(config: Config) -> EngineOptions:
     )
 
 
-def _worker_setup(config: Config) -> dict[str, object]:
+def _worker_setup(config: Config, registrations: Registrations | None) -> dict[str, object]:
+    specs = [_spec(scorer) for scorer in config.scorers]
+    if registrations is not None:
+        from otel_scorer.scorers.registry import live_specs
+
+        # Whoever registers a scorer is not here to be told: one that cannot be loaded keeps nobody else from scoring.
+        specs += [_registered(spec) for spec in live_specs(registrations.latest())]
     return {
-        "scorers": [_spec(scorer) for scorer in config.scorers],
+        "scorers": specs,
         "dialects": config.dialects.teaching.to_dict(),
         "timeout": config.scoring.timeout,
         "concurrency": config.scoring.concurrency,
@@ -256,6 +330,20 @@ def _worker_setup(config: Config) -> dict[str, object]:
 def _spec(scorer: ScorerSettings) -> dict[str, object]:
     given = scorer.model_dump(mode="python")
     return {key: value for key, value in given.items() if value is not None}
+
+
+def _open_store(path: str) -> tuple[Database, Registrations]:
+    """Open the store: only who has one loads what it takes."""
+    from otel_scorer.stores.database import open_database
+    from otel_scorer.stores.registrations import Registrations
+
+    database = open_database(path)
+    return database, Registrations(database)
+
+
+def _registered(spec: ScorerSpec) -> dict[str, object]:
+    given: dict[str, object] = {each.name: getattr(spec, each.name) for each in fields(spec)}
+    return {"optional": True, **{key: value for key, value in given.items() if value is not None}}
 
 
 def _destination(name: str, exporter: Exporter) -> Destination:

@@ -47,6 +47,7 @@ COUNTERS: Final[dict[str, Counter]] = {
     "assembler.closed": Counter("{trace}", "Traces closed, by close reason", ("reason",)),
     "dialects.failures": Counter("{failure}", "Values that a dialect of a plugin failed to read", ("dialect",)),
     "scoring.decisions": Counter("{decision}", "Decisions, by scorer and outcome", ("scorer", "outcome")),
+    "scoring.reloads": Counter("{reload}", "Times that other scorers were to be taken, by outcome", ("outcome",)),
     "scoring.worker_restarts": Counter("{restart}", "Scorer worker processes replaced", ("reason",)),
     "encoder.verdicts": Counter("{verdict}", "Verdicts sent, by encoding", ("encoding",)),
     "encoder.truncated": Counter("{value}", "Texts cut to their size limit", ("field",)),

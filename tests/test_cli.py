@@ -212,7 +212,7 @@ BAD_INPUT: dict[str, tuple[list[str], str]] = {
     "a number of workers that is none": (["serve", "--workers", "0"], "scoring.workers"),
     "an export that is none": (["serve", "--export", "ftp://x"], "exporters.otlp.endpoint"),
     "a spool": (["serve", "--spool", "."], "--spool is not available in this version yet"),
-    "a store": (["serve", "--store", "x.db"], "--store is not available in this version yet"),
+    "a store that is none": (["serve", "--store", __file__], "it is not a database"),
     "a preset": (["serve", "--preset", "phoenix"], "--preset is not available in this version yet"),
     "sending": (["score", CAPTURE, "--scorers", "latency", "--send", "http://h"], "--send is not available"),
 }

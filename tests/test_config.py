@@ -153,7 +153,6 @@ def test_a_setting_that_cannot_be_meant_is_named(load: Any, text: str, message: 
     [
         "spool: {directory: /var/spool}",
         "spool: {max_size: 1GiB}",
-        "store: traces.db",
         "preset: phoenix",
         "telemetry: {metrics: {endpoint: 'http://h:1'}}",
         "receivers: {otlp: {protocols: {http: {cors: {allowed_origins: ['*']}}}}}",

@@ -28,6 +28,7 @@ _SETTINGS = {
     "idle_timeout": "assembly.idle_timeout",
     "hold_deadline": "hold_deadline",
     "workers": "scoring.workers",
+    "store": "store",
     "log_level": "telemetry.log_level",
 }
 
@@ -54,7 +55,7 @@ _SETTINGS = {
 )
 @unavailable("--preset", metavar="NAME")
 @unavailable("--spool", metavar="DIR")
-@unavailable("--store", metavar="FILE")
+@click.option("--store", metavar="FILE", help="Keep traces and verdicts there, and run what is registered in it.")
 @click.pass_context
 def serve(ctx: click.Context, /, config_file: str | None, **flags: Any) -> None:
     """Receive OTLP, score complete traces, and forward everything with the verdicts."""
@@ -66,7 +67,7 @@ def serve(ctx: click.Context, /, config_file: str | None, **flags: Any) -> None:
     logger.debug("Configuration: %s", config.dump())
     for remark in config.remarks:
         logger.warning("Configuration: %s", remark)
-    ctx.exit(service.run(config))
+    ctx.exit(service.run(config, lambda: _configuration(config_file, flags)))
 
 
 def _configuration(config_file: str | None, flags: dict[str, Any]) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from otel_scorer.config.changes import fixed_changes
 from otel_scorer.config.dialects import DialectSettings
 from otel_scorer.config.exporters import (
     ConsoleExporter,
@@ -35,6 +36,7 @@ __all__ = [
     "ScorerSettings",
     "ScoringSettings",
     "exporters_from_urls",
+    "fixed_changes",
     "format_bytes",
     "format_duration",
     "generate_sample",

@@ -249,8 +249,10 @@ class Config(Section):
         default_factory=Spool,
         description="Requests on disk until everything in them is scored and sent. Not available yet.",
     )
-    store: Annotated[str | None, NotYet] = Field(
-        default=None, description="File that keeps traces and verdicts. Not available yet."
+    store: str | None = Field(
+        default=None,
+        description="File that keeps scored traces and verdicts; scorers that are registered in it run too. "
+        "null: nothing is kept.",
     )
     preset: Annotated[str | None, NotYet] = Field(
         default=None, description="Settings that suit a backend. Not available yet."

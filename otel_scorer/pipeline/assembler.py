@@ -87,7 +87,8 @@ class TraceAssembler:
             raise ValueError(msg)
         self._limits = limits
         self._matches = matches if limits.trigger is Trigger.MATCH else None
-        self._judges = judges
+        self.judges = judges
+        """Whether traces are told to be complete or not; may change at any time."""
         self._open: dict[bytes, _OpenTrace] = {}
         # A heap of (due, trace id). An entry that no longer matches its trace is stale and gets skipped.
         self._deadlines: list[tuple[float, bytes]] = []
@@ -306,7 +307,7 @@ class TraceAssembler:
         if len(self._closed) > _REMEMBERED_PER_OPEN_TRACE * self._limits.max_traces:
             del self._closed[next(iter(self._closed))]
         spans = list(trace.spans.values())
-        complete = self._judges and reason not in CUT_SHORT and not has_gaps(
+        complete = self.judges and reason not in CUT_SHORT and not has_gaps(
             spans, trace.spans, local=self._limits.trigger is Trigger.LOCAL_ROOT
         )  # fmt: skip
         if trace.own:

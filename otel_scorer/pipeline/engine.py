@@ -14,23 +14,24 @@ import time
 from collections import Counter, deque
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import InvalidRequestError
-from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.decision import Decision
 from otel_scorer.model.log_records import read_logs
 from otel_scorer.model.wire import Signal, check_request, join_spans, read_traces
 from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler
 from otel_scorer.pipeline.emission import Emission, Emitter
-from otel_scorer.pipeline.selection import is_sampled
+from otel_scorer.pipeline.jobs import Job, Result, ScorerSet, sample_scorers, shed
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from otel_scorer.model.wire import RawSpan
+    from otel_scorer.pipeline.jobs import ScorerProfile, ScoringBackend
 
-__all__ = ["Engine", "EngineOptions", "Forwarding", "Job", "Result", "ScorerProfile", "ScoringBackend"]
+__all__ = ["Engine", "EngineOptions", "Forwarding"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,47 +59,13 @@ class EngineOptions:
     hold_deadline: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class ScorerProfile:
-    """What the engine must know of a scorer to decide without running it."""
-
-    name: str
-    version: str
-    sample_rate: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One closed trace to be scored by the scorers with these indices."""
-
-    id: int
-    trace: ClosedTrace[RawSpan]
-    scorers: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """Some or all decisions of a job. `done`: no more will come."""
-
-    job_id: int
-    decisions: tuple[Decision, ...]
-    done: bool
-
-
-class ScoringBackend(Protocol):
-    """Runs jobs somewhere else and delivers results by the callable it was given."""
-
-    def submit(self, jobs: Sequence[Job]) -> Sequence[Job]:
-        """Take jobs without blocking and return those there is no room for."""
-        ...
-
-
 @dataclass(slots=True)
 class _Waiting:
     """A trace that is being scored. `held`: its spans that have not been forwarded yet, by span id."""
 
     trace: ClosedTrace[RawSpan]
     held: list[RawSpan]
+    scorers: ScorerSet
     decisions: list[Decision] = field(default_factory=list[Decision])
 
     def let_go(self) -> tuple[_Waiting, list[RawSpan]]:
@@ -132,14 +99,13 @@ class Engine:
             clock: Monotonic seconds.
         """
         self._options = options
-        self._scorers = scorers
+        self._scorers = ScorerSet(scorers)
         self._on_spans = on_spans
         self._emitter = Emitter(options.emission, on_scores)
         self._clock = clock
         self._assembles = bool(scorers) or options.forwarding is Forwarding.HOLD_TRACE
-        self._holds_root = bool(scorers) and options.forwarding is Forwarding.HOLD_ROOT
+        self._holds_root = options.forwarding is Forwarding.HOLD_ROOT
         self._holds_trace = options.forwarding is Forwarding.HOLD_TRACE
-        self._backend: ScoringBackend | None = None
         self._assembler = TraceAssembler(options.limits, matches, judges=bool(scorers))
         self._waiting: dict[int, _Waiting] = {}
         # (deadline, job id) of held traces; the delay is the same for all, so the order of entry is the order of time.
@@ -159,9 +125,29 @@ class Engine:
 
     def start(self, backend: ScoringBackend | None = None) -> None:
         """Begin to close what is due. `backend` may be left out if there are no scorers."""
-        self._backend = backend
+        self._scorers.backend = backend
         if self._assembles:
             self._timer.start()
+
+    def replace_scorers(self, scorers: Sequence[ScorerProfile], backend: ScoringBackend | None) -> ScorerSet:
+        """
+        Have traces that close from now on scored by others and return those who did until now.
+
+        What they were given is theirs to decide: see `wait_until_decided`. Open traces stay open. Without scorers
+        nothing is assembled any more, and what is open leaves when it closes.
+        """
+        with self._lock:
+            replaced, self._scorers = self._scorers, ScorerSet(scorers, backend)
+            self._assembles = bool(scorers) or self._holds_trace
+            self._assembler.judges = bool(scorers)
+            if self._assembles and self._timer.ident is None and not self._stopping.is_set():
+                self._timer.start()
+        return replaced
+
+    def wait_until_decided(self, scorers: ScorerSet) -> None:
+        """Wait until a set that was replaced has decided all that it was given."""
+        with self._lock:
+            self._idle.wait_for(lambda: not scorers.jobs)
 
     def ingest(self, data: bytes) -> tuple[int, str]:
         """
@@ -205,7 +191,7 @@ class Engine:
         Raises:
             InvalidRequestError: It is no such request.
         """
-        if not self._scorers:
+        if not self._scorers.profiles:
             return
         records = read_logs(data)
         if records:
@@ -227,6 +213,7 @@ class Engine:
                     unheld.append((waiting, result.decisions))
                 if result.done:
                     del self._waiting[result.job_id]
+                    waiting.scorers.jobs -= 1
                     if waiting.held:
                         ready.append(waiting)
             self._delivering += 1
@@ -239,8 +226,7 @@ class Engine:
         finally:
             with self._lock:
                 self._delivering -= 1
-                if not self._waiting and not self._delivering:
-                    self._idle.notify_all()
+                self._idle.notify_all()
 
     def drain(self, timeout: float) -> bool:
         """
@@ -282,29 +268,29 @@ class Engine:
         """Have closed traces scored, or let them go."""
         if not closed:
             return
-        if not self._scorers or self._backend is None:
-            self._forward_traces([(self._held_spans(trace), trace.size) for trace in closed])
-            return
         jobs: list[Job] = []
-        undecided: list[tuple[ClosedTrace[RawSpan], list[Decision]]] = []
+        unscored: list[ClosedTrace[RawSpan]] = []
         with self._lock:
+            scorers = self._scorers
             until = self._clock() + self._options.hold_deadline
             for trace in closed:
-                chosen, refused = self._sample(trace)
+                chosen, refused = sample_scorers(trace, scorers)
                 _count_decisions(refused)
-                if not chosen:
-                    undecided.append((trace, refused))
+                if not chosen or scorers.backend is None:
+                    unscored.append(trace)
                     continue
                 job = Job(self._next_job, trace, chosen)
                 self._next_job += 1
-                waiting = self._waiting[job.id] = _Waiting(trace, self._held_spans(trace))
+                waiting = self._waiting[job.id] = _Waiting(trace, self._held_spans(trace), scorers)
                 if waiting.held:
                     self._held_until.append((until, job.id))
                 jobs.append(job)
-        self._forward_traces([(self._held_spans(trace), trace.size) for trace, _ in undecided])
-        refused_jobs = self._backend.submit(jobs)
+            # Counted before they are submitted: whoever replaces the scorers waits for them.
+            scorers.jobs += len(jobs)
+        self._forward_traces([(self._held_spans(trace), trace.size) for trace in unscored])
+        refused_jobs = scorers.backend.submit(jobs) if scorers.backend is not None and jobs else ()
         if refused_jobs:
-            self.deliver(Result(job.id, self._shed(job), done=True) for job in refused_jobs)
+            self.deliver(Result(job.id, shed(job, scorers), done=True) for job in refused_jobs)
 
     def _held_spans(self, trace: ClosedTrace[RawSpan]) -> list[RawSpan]:
         if self._holds_trace:
@@ -314,22 +300,6 @@ class Engine:
         if self._holds_root:
             return [span for span in trace.spans if span.parent_id is None and not span.scope.is_own]
         return []
-
-    def _sample(self, trace: ClosedTrace[RawSpan]) -> tuple[tuple[int, ...], list[Decision]]:
-        chosen: list[int] = []
-        refused: list[Decision] = []
-        for index, scorer in enumerate(self._scorers):
-            if is_sampled(trace.trace_id, scorer.sample_rate):
-                chosen.append(index)
-            else:
-                refused.append(_decision(trace, scorer, Outcome.NOT_SAMPLED, None))
-        return tuple(chosen), refused
-
-    def _shed(self, job: Job) -> tuple[Decision, ...]:
-        return tuple(
-            _decision(job.trace, self._scorers[index], Outcome.SHED, "the queue to the scorers is full")
-            for index in job.scorers
-        )
 
     def _release(self, ready: Sequence[tuple[_Waiting, list[RawSpan]]], *, reason: str) -> None:
         """Let held spans go with the verdicts that are in."""
@@ -385,10 +355,6 @@ class Engine:
             if waiting is not None and waiting.held:
                 overdue.append(waiting.let_go())
         return overdue
-
-
-def _decision(trace: ClosedTrace[RawSpan], scorer: ScorerProfile, outcome: Outcome, reason: str | None) -> Decision:
-    return Decision(trace.trace_id.hex(), None, scorer.name, scorer.version, outcome, reason, trace.revision)
 
 
 def _count_decisions(decisions: Iterable[Decision]) -> None:

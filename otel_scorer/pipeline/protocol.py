@@ -2,7 +2,7 @@
 What sidecar and scorer workers say to each other over a pipe: framed JSON headers and span bytes, never pickles.
 
     sidecar -> worker   SETUP    {"scorers": [...], "concurrency": n, ...}
-    worker  -> sidecar  READY    {"scorers": [{"name": ..., "version": ..., ...}]}   or {"error": "..."}
+    worker  -> sidecar  READY    {"scorers": [{"name": ..., ...}], "left_out": [why, ...]}   or {"error": "..."}
     sidecar -> worker   JOBS     [{"id": n, "scorers": [i, ...], "size": bytes, "logs": bytes, ...}]
                                  + for each job its trace and the log records about it, as OTLP requests
     worker  -> sidecar  RESULTS  [[job id, [[scorer, [decision, ...]], ...]], ...]     see `pack_decision`

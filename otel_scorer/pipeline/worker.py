@@ -30,6 +30,7 @@ from otel_scorer.model.trace import Trace
 from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Heartbeat, pack, pack_decision, unpack
 from otel_scorer.pipeline.selection import Selection
 from otel_scorer.pipeline.worker_loop import WorkerLoop
+from otel_scorer.scorers.base import as_scorers
 from otel_scorer.scorers.loading import ScorerSpec, load_scorers
 from otel_scorer.scorers.results import error_feedback
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from otel_scorer.pipeline.selection import Choice
+    from otel_scorer.scorers.base import Scorer
 
 __all__ = ["main"]
 
@@ -57,8 +59,7 @@ class Worker:
         self._heartbeat = Heartbeat(page, 0)
         self._send_lock = threading.Lock()  # guards the pipe: three threads answer
         self._reader = make_reader(Teaching.from_dict(setup["dialects"]) if "dialects" in setup else None)
-        specs = [_spec(spec) for spec in setup["scorers"]]
-        scorers = load_scorers(specs)
+        scorers, self.left_out = _load(setup["scorers"])
         self._selections = [Selection(scorer, default_timeout=setup["timeout"]) for scorer in scorers]
         self._loop: WorkerLoop | None = None
         if any(selection.prepared.is_async for selection in self._selections):
@@ -203,8 +204,27 @@ class Worker:
         os._exit(1)
 
 
-def _spec(given: dict[str, Any]) -> ScorerSpec:
+def _load(given: Sequence[Mapping[str, Any]]) -> tuple[list[Scorer], list[str]]:
+    """
+    Return the scorers, and why optional ones are left out.
+
+    Raises:
+        ConfigError: One that is not optional cannot be loaded.
+    """
+    scorers = load_scorers([_spec(spec) for spec in given if not spec.get("optional")])
+    left_out: list[str] = []
+    for spec in given:
+        if spec.get("optional"):
+            try:
+                scorers += load_scorers([_spec(spec)])
+            except OtelScorerError as error:
+                left_out.append(str(error))
+    return as_scorers(scorers), left_out
+
+
+def _spec(given: Mapping[str, Any]) -> ScorerSpec:
     settings: dict[str, Any] = {**given, "span_types": tuple(given.get("span_types") or ())}
+    settings.pop("optional", None)
     return ScorerSpec(**settings)
 
 
@@ -241,7 +261,7 @@ def main(arguments: Sequence[str]) -> int:
     except OtelScorerError as error:
         connection.send_bytes(pack({"error": str(error)}))
         return 1
-    connection.send_bytes(pack({"scorers": worker.describe()}))
+    connection.send_bytes(pack({"scorers": worker.describe(), "left_out": worker.left_out}))
     # A trace and its spans point at each other, so the collector has to find them; it need not go through all the
     # modules each time, nor come by every 700 objects.
     gc.freeze()

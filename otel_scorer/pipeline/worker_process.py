@@ -15,7 +15,7 @@ from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_scorer.errors import ConfigError
-from otel_scorer.pipeline.engine import ScorerProfile
+from otel_scorer.pipeline.jobs import ScorerProfile
 from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Beat, Heartbeat, pack, unpack
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class WorkerProcess:
         process: The child process.
         connection: The pipe to it. One thread may read while another writes.
         scorers: What it has loaded, once it is ready.
+        left_out: Why optional scorers are not among them.
     """
 
     def __init__(self, setup: Mapping[str, Any]) -> None:
@@ -92,6 +93,7 @@ class WorkerProcess:
         self._socket = ours
         self.connection = Connection(os.dup(ours.fileno()))
         self.scorers: list[WorkerScorer] = []
+        self.left_out: list[str] = []
         # One that has ended already is found out by `ready`.
         with contextlib.suppress(OSError):
             self.connection.send_bytes(pack(setup))
@@ -115,6 +117,7 @@ class WorkerProcess:
         if "error" in answer:
             raise ConfigError(answer["error"])
         self.scorers = [WorkerScorer(**scorer) for scorer in answer["scorers"]]
+        self.left_out = answer["left_out"]
         return self.scorers
 
     def beats(self) -> list[Beat]:

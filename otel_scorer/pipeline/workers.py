@@ -16,20 +16,19 @@ import sys
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.decision import Decision, Outcome
-from otel_scorer.model.feedback import AssessmentError
 from otel_scorer.model.log_records import join_logs
 from otel_scorer.model.wire import join_spans
-from otel_scorer.pipeline.engine import Job, Result
+from otel_scorer.pipeline.faults import Fault, decide_fault, find_cause, find_overdue
+from otel_scorer.pipeline.jobs import Job, Result
 from otel_scorer.pipeline.protocol import pack, unpack, unpack_decision
 from otel_scorer.pipeline.worker_process import WorkerProcess, WorkerScorer
-from otel_scorer.scorers.results import error_feedback
+from otel_scorer.pipeline.worker_records import OpenJob, WorkerRecord
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
@@ -44,61 +43,7 @@ _JOBS_PER_MESSAGE: Final = 64
 _WINDOW_BYTES: Final = 4 * 1024 * 1024
 _WATCH_INTERVAL: Final = 0.1
 _START_TIMEOUT: Final = 120.0
-# Somebody may kill workers for reasons of their own; a job that was in this many of them is the reason.
-_KILLS: Final = 3
 _RESTART_DELAYS: Final = (0.0, 1.0, 5.0, 15.0, 30.0)
-
-
-@dataclass(slots=True)
-class _Open:
-    """
-    A job that has not been decided completely.
-
-    Attributes:
-        job: The job.
-        left: The scorers that have not answered.
-        size: Bytes of its spans.
-        faults: By scorer and number of the target: what to say of a target that ended a worker, or made it hang.
-        ends: How often it was in a worker that ended and nobody knows why. Such suspects run alone, scorer by scorer.
-    """
-
-    job: Job
-    left: set[int]
-    size: int
-    faults: dict[int, dict[int, tuple[str, str, str]]] = field(
-        default_factory=dict[int, "dict[int, tuple[str, str, str]]"]
-    )
-    ends: int = 0
-
-
-@dataclass(slots=True)
-class _Worker:
-    """
-    A worker process and what it has been given and has not answered.
-
-    Attributes:
-        process: The process.
-        open: The jobs, by id.
-        size: Bytes of their spans.
-        alone: The job and the one scorer that it runs, if that is a suspect.
-        is_alive: Whether it may be given more.
-    """
-
-    process: WorkerProcess
-    open: dict[int, _Open] = field(default_factory=dict[int, _Open])
-    size: int = 0
-    alone: tuple[int, int] | None = None
-    is_alive: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class _End:
-    """Why a worker must be replaced. `culprit`: the job, scorer and target at fault, if they are known."""
-
-    culprit: tuple[int, int, int] | None
-    outcome: Outcome
-    code: str
-    cause: str
 
 
 class WorkerPool:
@@ -116,7 +61,8 @@ class WorkerPool:
         Say how many, and what they load.
 
         Args:
-            setup: What the workers load (see `worker.Setup`): plain JSON data.
+            setup: What the workers load: plain JSON data. `scorers` (fields of `ScorerSpec`, and `optional`: left out
+                if it cannot be loaded), `timeout`, `concurrency`, and `folder`, where modules are looked for last.
             workers: How many processes.
             queue_bytes: Span bytes that may wait to be scored; jobs over that are refused.
             clock: Monotonic seconds, comparable across processes.
@@ -129,11 +75,12 @@ class WorkerPool:
         self.scorers: list[WorkerScorer] = []
         # Guards the queue, its size, and what each worker was given; notified when one of them changes.
         self._changed = threading.Condition()
-        self._queue: deque[_Open] = deque()
+        self._queue: deque[OpenJob] = deque()
         self._patience = math.inf
         self._queued_bytes = 0
         self._stopping = False
-        self._workers: list[_Worker] = []
+        self._retiring = False
+        self._workers: list[WorkerRecord] = []
         self._threads: list[threading.Thread] = []
 
     def start(self) -> list[WorkerScorer]:
@@ -151,7 +98,9 @@ class WorkerPool:
             for worker in workers:
                 worker.kill()
             raise
-        self._workers = [_Worker(worker) for worker in workers]
+        self._workers = [WorkerRecord(worker) for worker in workers]
+        for problem in workers[0].left_out:
+            logger.warning("A registered scorer is left out: %s", problem)
         return self.scorers
 
     def run(self, deliver: Callable[[Iterable[Result]], None]) -> None:
@@ -174,10 +123,21 @@ class WorkerPool:
                 if self._stopping or (self._queued_bytes and self._queued_bytes + size > self._limit):
                     refused.append(job)
                     continue
-                self._queue.append(_Open(job, set(job.scorers), size))
+                self._queue.append(OpenJob(job, set(job.scorers), size))
                 self._queued_bytes += size
             self._changed.notify_all()
         return refused
+
+    def retire(self, patience: float) -> None:
+        """
+        Finish what was submitted: nothing more will be.
+
+        Args:
+            patience: Seconds that any call of a scorer may still take, so that a pool ends even if its scorers do not.
+        """
+        with self._changed:
+            self._retiring = True
+            self._patience = min(self._patience, patience)
 
     def hurry(self, timeout: float) -> None:
         """Give every call of a scorer at most so many seconds from now on: somebody waits for the last verdicts."""
@@ -194,7 +154,7 @@ class WorkerPool:
             [Result(entry.job.id, tuple(map(partial(self._shed, entry), entry.left)), done=True) for entry in entries]
         )
 
-    def _shed(self, entry: _Open, scorer: int) -> Decision:
+    def _shed(self, entry: OpenJob, scorer: int) -> Decision:
         known, trace = self.scorers[scorer], entry.job.trace
         reason = "not decided when the sidecar had to stop"
         return Decision(trace.trace_id.hex(), None, known.name, known.version, Outcome.SHED, reason, trace.revision)
@@ -242,7 +202,7 @@ class WorkerPool:
             with contextlib.suppress(OSError, ValueError):
                 worker.process.connection.send_bytes(pack(header, *payloads))
 
-    def _take(self, index: int) -> tuple[_Worker, list[_Open]] | None:
+    def _take(self, index: int) -> tuple[WorkerRecord, list[OpenJob]] | None:
         """Wait for work and room in the worker's window, and put the next batch on the worker's record."""
         with self._changed:
             while True:
@@ -254,7 +214,7 @@ class WorkerPool:
                 self._changed.wait()
             # What is waiting is shared with the other workers.
             limit = min(_JOBS_PER_MESSAGE, len(self._queue) // self._count + 1)
-            batch: list[_Open] = []
+            batch: list[OpenJob] = []
             size = 0
             while self._queue and len(batch) < limit and size < _WINDOW_BYTES // 4:
                 is_suspect = self._queue[0].ends > 0
@@ -271,7 +231,7 @@ class WorkerPool:
             return worker, batch
 
     @staticmethod
-    def _has_room(worker: _Worker, entry: _Open) -> bool:
+    def _has_room(worker: WorkerRecord, entry: OpenJob) -> bool:
         if entry.ends:
             return not worker.open
         return worker.alone is None and worker.size < _WINDOW_BYTES
@@ -283,20 +243,22 @@ class WorkerPool:
             try:
                 if connection.poll(_WATCH_INTERVAL):
                     self._answered(worker, unpack(connection.recv_bytes())[0])
-                end = self._overdue(worker)
+                fault = self._overdue(worker)
             except (EOFError, OSError, ValueError) as error:
                 # The pipe has ended, or says what nobody can read: either way this worker is of no more use.
                 if self._stopping:
                     return
-                end = self._ended(worker, error)
+                fault = self._ended(worker, error)
             except Exception:
                 # Whatever went wrong with these verdicts, the next ones must still be read.
                 logger.exception("Cannot handle the answer of a scorer worker")
                 continue
-            if end is not None:
-                self._replace(index, worker, end)
+            if fault is not None:
+                self._replace(index, worker, fault)
 
-    def _answered(self, worker: _Worker, answers: Sequence[tuple[int, Sequence[tuple[int, Sequence[Any]]]]]) -> None:
+    def _answered(
+        self, worker: WorkerRecord, answers: Sequence[tuple[int, Sequence[tuple[int, Sequence[Any]]]]]
+    ) -> None:
         results: list[Result] = []
         with self._changed:
             for job_id, decided in answers:
@@ -322,56 +284,45 @@ class WorkerPool:
             self._changed.notify_all()
         self._deliver(results)
 
-    def _settle(self, worker: _Worker, entry: _Open) -> None:
+    def _settle(self, worker: WorkerRecord, entry: OpenJob) -> None:
         """Strike a decided job off the records; the caller holds the lock."""
         del worker.open[entry.job.id]
         worker.size -= entry.size
         worker.alone = None
         self._queued_bytes -= entry.size
 
-    def _take_back(self, worker: _Worker) -> None:
+    def _take_back(self, worker: WorkerRecord) -> None:
         """Put what a worker has been given back into the queue, in front; the caller holds the lock."""
         self._queue.extendleft(reversed(worker.open.values()))
         worker.open = {}
         worker.size = 0
         worker.alone = None
 
-    def _overdue(self, worker: _Worker) -> _End | None:
+    def _overdue(self, worker: WorkerRecord) -> Fault | None:
         """Kill a worker of which a scorer runs past its timeout."""
-        for job, scorer, target, since in worker.process.beats():
-            timeout = self.scorers[scorer].timeout
-            timeout = self._patience if timeout is None else min(timeout, self._patience)
-            if self._clock() - since > timeout:
-                worker.process.kill()
-                cause = f"Scorer {self.scorers[scorer].name!r} did not return within {timeout:g} seconds"
-                return _End((job, scorer, target), Outcome.TIMED_OUT, "TimeoutError", cause)
-        return None
+        fault = find_overdue(worker.process, self.scorers, self._patience, self._clock())
+        if fault is not None:
+            worker.process.kill()
+        return fault
 
     @staticmethod
-    def _ended(worker: _Worker, error: Exception) -> _End:
-        """Find out why a worker ended. Of what ran, only one can be at fault, and only if nobody else killed it."""
+    def _ended(worker: WorkerRecord, error: Exception) -> Fault:
         worker.process.kill()
-        running = [beat[:3] for beat in worker.process.beats()]
-        culprit = running[0] if len(running) == 1 and not worker.process.was_killed else None
-        if worker.alone is not None and not (worker.process.was_killed and worker.open[worker.alone[0]].ends < _KILLS):
-            culprit = next((beat for beat in running if beat[:2] == worker.alone), (*worker.alone, 0))
-        cause = f"the scorer's process ended ({worker.process.cause})"
-        if isinstance(error, ValueError):
-            cause = f"the scorer's process said what cannot be read: {error}"
-        return _End(culprit, Outcome.FAILED, "WorkerDied", cause)
+        ends = 0 if worker.alone is None else worker.open[worker.alone[0]].ends
+        return find_cause(worker.process, worker.alone, ends, error)
 
-    def _replace(self, index: int, worker: _Worker, end: _End) -> None:
+    def _replace(self, index: int, worker: WorkerRecord, fault: Fault) -> None:
         """Decide for the call at fault, start a new worker, and have the rest run again."""
-        count("scoring.worker_restarts", reason=str(end.outcome))
-        logger.warning("Replacing scorer worker %d: %s", index, end.cause)
+        count("scoring.worker_restarts", reason=str(fault.outcome))
+        logger.warning("Replacing scorer worker %d: %s", index, fault.cause)
         results: list[Result] = []
         with self._changed:
             worker.is_alive = False
-            if end.culprit is None:
+            if fault.culprit is None:
                 for entry in worker.open.values():
                     entry.ends += 1
             else:
-                results += self._blame(worker, end, *end.culprit)
+                results += self._blame(worker, fault, *fault.culprit)
             self._take_back(worker)
             self._changed.notify_all()
         self._deliver(results)
@@ -391,9 +342,12 @@ class WorkerPool:
                 logger.exception("Cannot start a new scorer worker")
                 if worker is not None:
                     worker.kill()
+                if self._retiring:
+                    # Its scorers may be gone for good: somebody has just replaced them.
+                    self.give_up()
                 continue
             with self._changed:
-                self._workers[index] = _Worker(worker)
+                self._workers[index] = WorkerRecord(worker)
                 self._changed.notify_all()
             return
 
@@ -404,7 +358,7 @@ class WorkerPool:
             msg = f"The scorers were {', '.join(names)} and are {', '.join(found)} now; restart to use the new ones"
             raise ConfigError(msg)
 
-    def _blame(self, worker: _Worker, end: _End, job_id: int, scorer: int, target: int) -> list[Result]:
+    def _blame(self, worker: WorkerRecord, fault: Fault, job_id: int, scorer: int, target: int) -> list[Result]:
         """Decide for a call; one of several targets is decided when the others are. The caller holds the lock."""
         entry = worker.open.get(job_id)
         if entry is None or scorer not in entry.left:
@@ -412,16 +366,12 @@ class WorkerPool:
         known = worker.process.scorers[scorer]
         faults = entry.faults.setdefault(scorer, {})
         if known.is_per_span and target not in faults:
-            faults[target] = end.outcome.value, end.code, end.cause
+            faults[target] = fault.outcome.value, fault.code, fault.cause
             return []
         entry.left.discard(scorer)
         if not entry.left:
             self._settle(worker, entry)
-        trace = entry.job.trace
-        about = trace.trace_id.hex(), None, known.name, known.version
-        feedback = error_feedback(known.name, AssessmentError(end.code, end.cause))
-        decision = Decision(*about, end.outcome, end.cause, trace.revision, (feedback,), (None,))
-        return [Result(job_id, (decision,), done=not entry.left)]
+        return [Result(job_id, (decide_fault(fault, entry.job.trace, known),), done=not entry.left)]
 
 
 def _ignore(results: Iterable[Result]) -> None:

@@ -77,6 +77,11 @@ class Sidecar:
         with self._changed:
             assert self._changed.wait_for(lambda: text in "".join(self._lines), timeout), "".join(self._lines)
 
+    def wait_for_log_times(self, text: str, times: int) -> None:
+        with self._changed:
+            found = self._changed.wait_for(lambda: "".join(self._lines).count(text) >= times, WAIT)
+            assert found, "".join(self._lines)
+
     def post(
         self,
         body: bytes,

@@ -17,7 +17,8 @@ from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import Feedback
 from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason
 from otel_scorer.pipeline.emission import Emission, Emit
-from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding, Job, ScorerProfile
+from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
+from otel_scorer.pipeline.jobs import Job, ScorerProfile
 from otel_scorer.testing import CollectingSink, FakeBackend, ManualClock, make_request, make_span
 
 CHECK = ScorerProfile("check", "1", 1.0)
@@ -670,3 +671,92 @@ def test_many_threads_may_send_at_once() -> None:
         assert len(run.backend.jobs) == 50
         roots = [span for span in run.sink.spans if span.name.startswith("0 ")]
         assert sum("otel_scorer.check.value" in keys(root) for root in roots) == 50
+
+
+OTHER = ScorerProfile("other", "2", 1.0)
+
+
+def test_traces_that_close_after_a_replacement_are_the_new_scorers_to_judge() -> None:
+    with running() as run:
+        run.ingest(*AGENT)
+        [old] = run.close_traces()
+        run.ingest(make_span("root", trace=2))
+        others = FakeBackend(run.engine.deliver)
+
+        replaced = run.engine.replace_scorers([OTHER], others)
+        run.clock.advance(2.0)
+        [new] = others.wait_for_jobs(1)
+
+        assert (replaced.jobs, new.trace.trace_id[-1], run.backend.jobs) == (1, 2, [old])
+        run.backend.decide(old, a_decision(True))
+        others.decide(new, a_decision("x", trace=2, scorer="other"))
+        run.engine.wait_until_decided(replaced)
+        assert replaced.jobs == 0
+        assert names(run.sink.scores) == ["evaluation check", "evaluation other"]
+
+
+def test_whoever_waits_for_replaced_scorers_is_told_when_they_are_done() -> None:
+    with running() as run:
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+        replaced = run.engine.replace_scorers([], None)
+        done = threading.Event()
+
+        def wait() -> None:
+            run.engine.wait_until_decided(replaced)
+            done.set()
+
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+
+        assert not done.is_set()
+        run.backend.decide(job, a_decision(True), done=False)
+        assert not done.is_set()
+        run.backend.decide(job)
+
+        waiter.join(10.0)
+        assert done.is_set()
+
+
+def test_jobs_that_are_refused_count_as_done_for_their_set() -> None:
+    with running(capacity=0) as run:
+        counted = Counted()
+        run.ingest(*AGENT)
+        run.clock.advance(2.0)
+        run.engine.tick()
+
+        run.engine.wait_until_decided(run.engine.replace_scorers([OTHER], None))
+
+        assert counted("scoring.decisions{outcome=shed,scorer=check}") == 1
+
+
+@pytest.mark.parametrize("forwarding", list(Forwarding))
+def test_without_the_last_scorer_what_is_open_leaves_when_it_closes(forwarding: Forwarding) -> None:
+    with running(forwarding) as run:
+        run.ingest(*AGENT)
+
+        run.engine.replace_scorers([], None)
+        run.ingest(make_span("later", trace=2))
+        run.clock.advance(2.0)
+        run.engine.tick()
+        run.clock.advance(2.0)
+        run.engine.tick()
+
+        assert sorted(names(run.sink.spans)) == ["later", "llm", "root", "tool"]
+        assert run.backend.jobs == []
+        assert run.engine.is_assembling == (forwarding is Forwarding.HOLD_TRACE)
+
+
+@pytest.mark.parametrize("forwarding", [Forwarding.PASSTHROUGH, Forwarding.HOLD_ROOT])
+def test_the_first_scorer_begins_with_what_comes_then(forwarding: Forwarding) -> None:
+    with running(forwarding, scorers=()) as run:
+        run.ingest(*AGENT)
+        run.engine.replace_scorers([CHECK], run.backend)
+
+        run.ingest(make_span("root", trace=2))
+        [job] = run.close_traces()
+
+        assert (job.trace.trace_id[-1], job.trace.complete) == (2, True)
+        run.backend.decide(job, a_decision(True, trace=2))
+        assert sorted(names(run.sink.spans)) == ["llm", "root", "root", "tool"]
+        assert names(run.sink.scores) == ["evaluation check"]

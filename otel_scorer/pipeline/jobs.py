@@ -1,0 +1,90 @@
+"""What the sidecar has scored, by whom, and what comes back: the values between engine and workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.pipeline.selection import is_sampled
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from otel_scorer.model.wire import RawSpan
+    from otel_scorer.pipeline.closing import ClosedTrace
+
+__all__ = ["Job", "Result", "ScorerProfile", "ScorerSet", "ScoringBackend", "sample_scorers", "shed"]
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerProfile:
+    """What the engine must know of a scorer to decide without running it."""
+
+    name: str
+    version: str
+    sample_rate: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One closed trace to be scored by the scorers with these indices."""
+
+    id: int
+    trace: ClosedTrace[RawSpan]
+    scorers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """Some or all decisions of a job. `done`: no more will come."""
+
+    job_id: int
+    decisions: tuple[Decision, ...]
+    done: bool
+
+
+class ScoringBackend(Protocol):
+    """Runs jobs somewhere else and delivers results by the callable it was given."""
+
+    def submit(self, jobs: Sequence[Job]) -> Sequence[Job]:
+        """Take jobs without blocking and return those there is no room for."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class ScorerSet:
+    """
+    Scorers that judge together, and what runs them.
+
+    Attributes:
+        profiles: The scorers, in the backend's order.
+        backend: What runs them; may be left out if there are none.
+        jobs: How many jobs the backend was given and has not decided completely; the engine counts them.
+    """
+
+    profiles: Sequence[ScorerProfile]
+    backend: ScoringBackend | None = None
+    jobs: int = 0
+
+
+def sample_scorers(trace: ClosedTrace[RawSpan], scorers: ScorerSet) -> tuple[tuple[int, ...], list[Decision]]:
+    """Return which scorers, by number, look at a trace, and a decision for each of the others."""
+    chosen: list[int] = []
+    refused: list[Decision] = []
+    for index, scorer in enumerate(scorers.profiles):
+        if is_sampled(trace.trace_id, scorer.sample_rate):
+            chosen.append(index)
+        else:
+            refused.append(_decision(trace, scorer, Outcome.NOT_SAMPLED, None))
+    return tuple(chosen), refused
+
+
+def shed(job: Job, scorers: ScorerSet) -> tuple[Decision, ...]:
+    """Return the decisions about a job that its backend had no room for."""
+    reason = "the queue to the scorers is full"
+    return tuple(_decision(job.trace, scorers.profiles[index], Outcome.SHED, reason) for index in job.scorers)
+
+
+def _decision(trace: ClosedTrace[RawSpan], scorer: ScorerProfile, outcome: Outcome, reason: str | None) -> Decision:
+    return Decision(trace.trace_id.hex(), None, scorer.name, scorer.version, outcome, reason, trace.revision)
