@@ -7,54 +7,39 @@ scored, verdicts and held spans are sent, workers end, queues are flushed.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-import gc
 import logging
-import os
-import queue
-import signal
-import time
-from dataclasses import fields, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.config import OFF, ConsoleExporter, FileExporter, OtlpExporter, fixed_changes
-from otel_scorer.encoders.verdict import Explanations
+from otel_scorer.config import OFF, fixed_changes
 from otel_scorer.errors import (
     AddressInUseError,
-    ConfigError,
     OtelScorerError,
     OverloadedError,
     QueueFullError,
     UnsupportedSignalError,
 )
-from otel_scorer.model.decode import spans_from_raw
 from otel_scorer.model.wire import Signal, check_request
-from otel_scorer.pipeline.emission import Emission, Emit
-from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
+from otel_scorer.pipeline.engine import Engine
 from otel_scorer.pipeline.reloading import Reloader
 from otel_scorer.pipeline.scorer_pools import ScorerPools
+from otel_scorer.service.parts import destination, engine_options, open_store, span_matcher, worker_setup
 from otel_scorer.telemetry import count
-from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
+from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.exchange import PartialSuccess
 from otel_scorer.transport.forwarder import Forwarder
 from otel_scorer.transport.grpc_receiver import GrpcReceiver
 from otel_scorer.transport.health import HealthServer
 from otel_scorer.transport.http_receiver import HttpReceiver
-from otel_scorer.transport.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_scorer.config import Config, Exporter, ScorerSettings
-    from otel_scorer.model.wire import RawSpan
-    from otel_scorer.scorers.loading import ScorerSpec
+    from otel_scorer.config import Config
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
 
-__all__ = ["Service", "run"]
+__all__ = ["DRAIN_TIMEOUT", "Service"]
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +48,6 @@ DRAIN_TIMEOUT: Final = 15.0
 
 _LANES: Final = {Signal.LOGS: Lane.LOGS, Signal.METRICS: Lane.METRICS}
 _QUEUE_RETRY: Final = 1.0
-_SIGNAL_INTERVAL: Final = 0.25
 
 
 class Service:
@@ -146,20 +130,20 @@ class Service:
 
     def _start(self) -> dict[str, str]:
         config = self._config
-        options = _options(config)
+        options = engine_options(config)
         registrations, revision = None, None
         if config.store is not None:
-            self._database, registrations = _open_store(config.store)
+            self._database, registrations = open_store(config.store)
             # Asked before they are read: what changes meanwhile is seen soon after.
             revision = registrations.revision()
-        pool, profiles = self._pools.open(_worker_setup(config, registrations), config.scoring.workers)
-        forwarder = self._forwarder = Forwarder([_destination(name, each) for name, each in config.exporters.items()])
+        pool, profiles = self._pools.open(worker_setup(config, registrations), config.scoring.workers)
+        forwarder = self._forwarder = Forwarder([destination(name, each) for name, each in config.exporters.items()])
         engine = self._engine = Engine(
             options,
             profiles,
             on_spans=lambda data, items: forwarder.offer(Lane.SPANS, data, items, admitted=True),
             on_scores=lambda data, items: forwarder.offer(Lane.SCORES, data, items),
-            matches=_matcher(config),
+            matches=span_matcher(config),
         )
         forwarder.start()
         if pool is not None:
@@ -197,7 +181,7 @@ class Service:
         try:
             if requested and self._reread is not None:
                 config = self._reread()
-            profiles = self._pools.replace(engine, _worker_setup(config, registrations), config.scoring.workers)
+            profiles = self._pools.replace(engine, worker_setup(config, registrations), config.scoring.workers)
         except OverloadedError:
             return
         except OtelScorerError as error:
@@ -244,170 +228,9 @@ class Service:
             _join_logs(engine, data)
 
 
-def run(config: Config, reread: Callable[[], Config] | None = None) -> int:
-    """
-    Run the sidecar until SIGTERM or SIGINT, then drain; a second signal ends it at once.
-
-    Prints one line that begins with `ready` and names the bound addresses once it accepts. SIGHUP has the configuration
-    and the scorers read again.
-
-    Args:
-        config: How it works.
-        reread: Reads the configuration again.
-
-    Returns:
-        The exit code: 0 after a complete drain, 1 if something was left behind.
-
-    Raises:
-        ConfigError: It cannot start.
-    """
-    _tune_memory()
-    # Not an Event: a handler that interrupts its own thread inside `Event.wait` would wait for a lock that it holds.
-    signals: queue.SimpleQueue[int] = queue.SimpleQueue()
-    stopping: list[int] = []
-
-    def on_signal(number: int, frame: object) -> None:
-        del frame
-        if number != signal.SIGHUP:
-            if stopping:
-                os._exit(128 + number)
-            stopping.append(number)
-        signals.put(number)
-
-    service = Service(config, reread)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, on_signal)
-    bound = service.start()
-    gc.freeze()
-    print("ready " + " ".join(f"{name}={address}" for name, address in bound.items()), flush=True)  # noqa: T201
-    while not stopping:
-        # The kernel may hand a signal to any thread, and only this one runs handlers: it must not sleep for ever.
-        with contextlib.suppress(queue.Empty):
-            if signals.get(timeout=_SIGNAL_INTERVAL) == signal.SIGHUP:
-                service.request_reload()
-    logger.info("Draining: open traces are scored and sent")
-    started = time.monotonic()
-    clean = service.shutdown()
-    logger.info("Stopped after %.1f s%s", time.monotonic() - started, "" if clean else ", with something left behind")
-    return 0 if clean else 1
-
-
 def _join_logs(engine: Engine, data: bytes) -> None:
     """Let scorers see what is in logs. Whatever goes wrong costs them the content, and the sender nothing."""
     try:
         engine.ingest_logs(data)
     except Exception:
         logger.exception("Cannot join log records to traces")
-
-
-def _options(config: Config) -> EngineOptions:
-    emit = frozenset(Emit(kind) for kind in config.emit)
-    forwarding = Forwarding(config.forwarding)
-    return EngineOptions(
-        limits=config.assembly.limits,
-        forwarding=forwarding,
-        emission=Emission(emit, Explanations(config.explanations)),
-        hold_deadline=config.hold_deadline,
-    )
-
-
-def _worker_setup(config: Config, registrations: Registrations | None) -> dict[str, object]:
-    specs = [_spec(scorer) for scorer in config.scorers]
-    if registrations is not None:
-        from otel_scorer.scorers.registry import live_specs
-
-        # Whoever registers a scorer is not here to be told: one that cannot be loaded keeps nobody else from scoring.
-        specs += [_registered(spec) for spec in live_specs(registrations.latest())]
-    return {
-        "scorers": specs,
-        "dialects": config.dialects.teaching.to_dict(),
-        "timeout": config.scoring.timeout,
-        "concurrency": config.scoring.concurrency,
-        "folder": str(Path.cwd()),
-    }
-
-
-def _spec(scorer: ScorerSettings) -> dict[str, object]:
-    given = scorer.model_dump(mode="python")
-    return {key: value for key, value in given.items() if value is not None}
-
-
-def _open_store(path: str) -> tuple[Database, Registrations]:
-    """Open the store: only who has one loads what it takes."""
-    from otel_scorer.stores.database import open_database
-    from otel_scorer.stores.registrations import Registrations
-
-    database = open_database(path)
-    return database, Registrations(database)
-
-
-def _registered(spec: ScorerSpec) -> dict[str, object]:
-    given: dict[str, object] = {each.name: getattr(spec, each.name) for each in fields(spec)}
-    return {"optional": True, **{key: value for key, value in given.items() if value is not None}}
-
-
-def _destination(name: str, exporter: Exporter) -> Destination:
-    match exporter:
-        case ConsoleExporter():
-            return connect("console")
-        case FileExporter():
-            return connect(f"file:{exporter.path}")
-        case OtlpExporter():
-            return _otlp_destination(exporter)
-    msg = f"exporters.{name}: unknown kind of destination"
-    raise ConfigError(msg)
-
-
-def _otlp_destination(exporter: OtlpExporter) -> Destination:
-    retry = exporter.retry_on_failure
-    destination = connect(
-        exporter.endpoint,
-        protocol=exporter.protocol,
-        headers={key: value.get_secret_value() for key, value in exporter.headers.items()},
-        compression=Compression(exporter.compression),
-        logs_endpoint=exporter.logs_endpoint,
-        metrics_endpoint=exporter.metrics_endpoint,
-    )
-    return replace(
-        destination,
-        timeout=exporter.timeout,
-        queue_size=exporter.sending_queue.queue_size,
-        retry=RetryPolicy(
-            enabled=retry.enabled,
-            initial_interval=retry.initial_interval,
-            multiplier=retry.multiplier,
-            max_interval=retry.max_interval,
-            max_elapsed=retry.max_elapsed_time,
-        ),
-    )
-
-
-def _matcher(config: Config) -> Callable[[RawSpan], bool] | None:
-    """Return what recognises the span that closes a trace, if the trigger is an attribute."""
-    match = config.assembly.match
-    if match is None:
-        return None
-    key, value = match
-    encoded = key.encode()
-
-    def matches(span: RawSpan) -> bool:
-        # Most spans do not have the key at all: that is seen without decoding them.
-        return encoded in span.data and str(spans_from_raw([span])[0].get_attribute(key)) == value
-
-    return matches
-
-
-def _tune_memory() -> None:
-    """
-    Tell the C library to keep what it was given, and the garbage collector to look less often.
-
-    Requests of half a megabyte come and go by the thousand. By default glibc maps and unmaps each of their buffers, so
-    that every one costs page faults: a third of all CPU, measured. Spans are freed by reference count; the collector
-    only has cycles to find.
-    """
-    gc.set_threshold(250_000, 50, 100)
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        m_trim_threshold, m_mmap_threshold = -1, -3
-        libc.mallopt(m_mmap_threshold, 32 * 1024 * 1024)
-        libc.mallopt(m_trim_threshold, 128 * 1024 * 1024)

@@ -1,0 +1,137 @@
+"""From the configuration to what the parts of the sidecar are given."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from otel_scorer.config import ConsoleExporter, FileExporter, OtlpExporter
+from otel_scorer.encoders.verdict import Explanations
+from otel_scorer.errors import ConfigError
+from otel_scorer.model.decode import spans_from_raw
+from otel_scorer.pipeline.emission import Emission, Emit
+from otel_scorer.pipeline.engine import EngineOptions, Forwarding
+from otel_scorer.transport.endpoints import Compression, Destination, connect
+from otel_scorer.transport.retry import RetryPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_scorer.config import Config, Exporter, ScorerSettings
+    from otel_scorer.model.wire import RawSpan
+    from otel_scorer.scorers.loading import ScorerSpec
+    from otel_scorer.stores.database import Database
+    from otel_scorer.stores.registrations import Registrations
+
+__all__ = ["destination", "engine_options", "open_store", "span_matcher", "worker_setup"]
+
+
+def engine_options(config: Config) -> EngineOptions:
+    """Return how traces are treated."""
+    emit = frozenset(Emit(kind) for kind in config.emit)
+    forwarding = Forwarding(config.forwarding)
+    return EngineOptions(
+        limits=config.assembly.limits,
+        forwarding=forwarding,
+        emission=Emission(emit, Explanations(config.explanations)),
+        hold_deadline=config.hold_deadline,
+    )
+
+
+def worker_setup(config: Config, registrations: Registrations | None) -> dict[str, object]:
+    """Return what scorer workers load: the scorers of the configuration, and those that are started in a store."""
+    specs = [_spec(scorer) for scorer in config.scorers]
+    if registrations is not None:
+        from otel_scorer.scorers.registry import live_specs
+
+        # Whoever registers a scorer is not here to be told: one that cannot be loaded keeps nobody else from scoring.
+        specs += [_registered(spec) for spec in live_specs(registrations.latest())]
+    return {
+        "scorers": specs,
+        "dialects": config.dialects.teaching.to_dict(),
+        "timeout": config.scoring.timeout,
+        "concurrency": config.scoring.concurrency,
+        "folder": str(Path.cwd()),
+    }
+
+
+def _spec(scorer: ScorerSettings) -> dict[str, object]:
+    given = scorer.model_dump(mode="python")
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def open_store(path: str) -> tuple[Database, Registrations]:
+    """
+    Open the store; only who has one loads what it takes.
+
+    Raises:
+        ConfigError: It cannot be opened.
+    """
+    from otel_scorer.stores.database import open_database
+    from otel_scorer.stores.registrations import Registrations
+
+    database = open_database(path)
+    return database, Registrations(database)
+
+
+def _registered(spec: ScorerSpec) -> dict[str, object]:
+    given: dict[str, object] = {each.name: getattr(spec, each.name) for each in fields(spec)}
+    return {"optional": True, **{key: value for key, value in given.items() if value is not None}}
+
+
+def destination(name: str, exporter: Exporter) -> Destination:
+    """
+    Return where an exporter sends to.
+
+    Raises:
+        ConfigError: Its endpoint cannot be used.
+    """
+    match exporter:
+        case ConsoleExporter():
+            return connect("console")
+        case FileExporter():
+            return connect(f"file:{exporter.path}")
+        case OtlpExporter():
+            return _otlp_destination(exporter)
+    msg = f"exporters.{name}: unknown kind of destination"
+    raise ConfigError(msg)
+
+
+def _otlp_destination(exporter: OtlpExporter) -> Destination:
+    retry = exporter.retry_on_failure
+    made = connect(
+        exporter.endpoint,
+        protocol=exporter.protocol,
+        headers={key: value.get_secret_value() for key, value in exporter.headers.items()},
+        compression=Compression(exporter.compression),
+        logs_endpoint=exporter.logs_endpoint,
+        metrics_endpoint=exporter.metrics_endpoint,
+    )
+    return replace(
+        made,
+        timeout=exporter.timeout,
+        queue_size=exporter.sending_queue.queue_size,
+        retry=RetryPolicy(
+            enabled=retry.enabled,
+            initial_interval=retry.initial_interval,
+            multiplier=retry.multiplier,
+            max_interval=retry.max_interval,
+            max_elapsed=retry.max_elapsed_time,
+        ),
+    )
+
+
+def span_matcher(config: Config) -> Callable[[RawSpan], bool] | None:
+    """Return what recognises the span that closes a trace, if the trigger is an attribute."""
+    match = config.assembly.match
+    if match is None:
+        return None
+    key, value = match
+    encoded = key.encode()
+
+    def matches(span: RawSpan) -> bool:
+        # Most spans do not have the key at all: that is seen without decoding them.
+        return encoded in span.data and str(spans_from_raw([span])[0].get_attribute(key)) == value
+
+    return matches
