@@ -21,20 +21,29 @@ PYTEST := $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-server test-all check lint types fmt bench lock clean package-runtime package-test package-dev
+.PHONY: help demo test test-server test-integrations run-integrations test-all check lint types fmt bench lock clean package-runtime package-test package-dev package-integrations
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 demo: package-runtime ## Watch live traces of a small agent being scored (no server, no key, no network)
 	@$(VENV)/bin/otel-scorer demo $(DEMO_ARGS)
 
 test: package-test ## Run the tests, less those that start real servers
-	$(PYTEST) -n $(JOBS) -m "not server" $(PYTEST_ARGS)
+	$(PYTEST) -n $(JOBS) -m "not server and not integrations" $(PYTEST_ARGS)
 
 # pytest exits with 5 when there is no such test. One at a time: each of them starts several processes.
 test-server: package-test ## Run the tests that start real servers
 	$(PYTEST) -m server $(PYTEST_ARGS) || [ $$? -eq 5 ]
+
+# In an environment of their own: those packages are large, and want other versions of what they share with ours.
+test-integrations: ## Run the tests against real packages whose scorers run here
+	@$(MAKE) run-integrations VENV=$(VENV)-integrations
+
+# Some of them bring plugins for pytest, which are not wanted here.
+run-integrations: export PYTEST_DISABLE_PLUGIN_AUTOLOAD = 1
+run-integrations: package-integrations
+	$(PYTEST) tests/integrations -p xdist -p pytest_timeout -n $(JOBS) -m integrations $(PYTEST_ARGS)
 
 test-all: export HYPOTHESIS_PROFILE = ci
 test-all: test-server test ## Run every test, with more examples for those that make up their own
@@ -64,9 +73,10 @@ lock: $(STAMPS)/dev ## Write requirements/*.txt again
 	$(call resolve,image,--all-extras)
 	$(call resolve,test,--all-extras)
 	$(call resolve,dev,--all-extras)
+	$(call resolve,integrations,--all-extras)
 
 clean: ## Remove the environment and all caches
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(VENV)-integrations build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 	find otel_scorer tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 resolve = UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
@@ -75,7 +85,7 @@ resolve = UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --qui
 
 # The package itself goes in when its files differ from those that went in last: a checksum notices files that were
 # deleted or checked out again, which time stamps do not.
-package-runtime package-test package-dev: package-%: $(STAMPS)/%
+package-runtime package-test package-dev package-integrations: package-%: $(STAMPS)/%
 	@sum=$$(find pyproject.toml LICENSE README.md otel_scorer -type f ! -name '*.pyc' -exec cksum {} + 2>/dev/null | sort); \
 	if [ "$$sum" != "$$(cat $(STAMPS)/package 2>/dev/null)" ]; then \
 		echo "Installing otel_scorer into $(VENV)"; \

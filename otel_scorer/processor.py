@@ -34,7 +34,7 @@ from otel_scorer.transport.log_limit import LogLimit
 from otel_scorer.transport.sdk_exporter import SdkExport, destination_of, exporters_beside
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from opentelemetry.context import Context
@@ -106,7 +106,7 @@ class ScoringSpanProcessor(SpanProcessor):
     def __init__(
         self,
         exporter: SpanExporter,
-        scorers: Iterable[Callable[..., Any] | str] = (),
+        scorers: Iterable[object] = (),
         *,
         store: str | Path | None = None,
         emit: Iterable[EmitKind] | None = None,
@@ -344,7 +344,7 @@ def _taught(dialects: Mapping[str, Any] | str | Path) -> Reader:
     return taught_reader(dialects)
 
 
-def _scorers_of(given: Iterable[Callable[..., Any] | str]) -> list[Any]:
+def _scorers_of(given: Iterable[object]) -> list[Any]:
     from otel_scorer.scorers.loading import load_scorers
 
     if isinstance(given, str) or callable(given):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.feedback import Expectation, Feedback
     from otel_scorer.model.span import Span
+    from otel_scorer.model.trace import Trace
 
 __all__ = [
     "MISSING",
@@ -38,6 +39,9 @@ AttributeValue: TypeAlias = "str | bool | int | float | bytes | list[AttributeVa
 
 OWN_SCOPE: Final = "otel_scorer"
 """Instrumentation scope of the spans that otel_scorer itself emits: forwarded, never scored."""
+
+
+_PREVIEW_CHARACTERS: Final = 1000
 
 
 class Missing(Enum):
@@ -222,6 +226,7 @@ class TraceInfo:
         state: `OK` or `ERROR`, from the root by the rule of `SpanStatus`; `IN_PROGRESS` while no root is there.
         tags: `mlflow.traceTag.*` of the root, and whatever the instrumentation calls tags (with value "true").
         assessments: Feedback and expectations that came with the trace.
+        trace: The trace, for what is looked up only when it is asked for.
     """
 
     trace_id: str
@@ -230,6 +235,46 @@ class TraceInfo:
     state: str
     tags: Mapping[str, str]
     assessments: tuple[Feedback | Expectation, ...] = ()
+    trace: Trace | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def request_id(self) -> str:
+        """Another name of `trace_id`."""
+        return self.trace_id
+
+    @property
+    def client_request_id(self) -> None:
+        """Nothing: only MLflow's own clients set it."""
+        return
+
+    @property
+    def request_preview(self) -> str | None:
+        """The first 1,000 characters of what the root says it was given, as JSON text."""
+        return _preview(None if self.trace is None else self.trace.data.request)
+
+    @property
+    def response_preview(self) -> str | None:
+        """The first 1,000 characters of what the root says it returned, as JSON text."""
+        return _preview(None if self.trace is None else self.trace.data.response)
+
+    @property
+    def trace_metadata(self) -> dict[str, str]:
+        """Session and user, where known, under MLflow's keys `mlflow.trace.session` and `mlflow.trace.user`."""
+        if self.trace is None:
+            return {}
+        known = {"mlflow.trace.session": self.trace.session_id, "mlflow.trace.user": self.trace.user_id}
+        return {key: value for key, value in known.items() if value is not None}
+
+    @property
+    def request_metadata(self) -> dict[str, str]:
+        """Another name of `trace_metadata`."""
+        return self.trace_metadata
+
+    @property
+    def token_usage(self) -> dict[str, int] | None:
+        """Tokens over all logical model calls: `input_tokens`, `output_tokens`, `total_tokens`."""
+        usage = None if self.trace is None else self.trace.usage
+        return None if usage is None else asdict(usage)
 
     @property
     def status(self) -> str:
@@ -245,6 +290,10 @@ class TraceInfo:
     def execution_time_ms(self) -> int:
         """Another name of `execution_duration`."""
         return self.execution_duration
+
+
+def _preview(text: str | None) -> str | None:
+    return None if text is None else text[:_PREVIEW_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)

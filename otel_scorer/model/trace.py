@@ -376,7 +376,7 @@ class Trace:
         root = self.root
         tags = dict.fromkeys(self.tags, "true")
         if root is None:
-            return TraceInfo(self.trace_id, 0, 0, "IN_PROGRESS", tags, self._assessments)
+            return TraceInfo(self.trace_id, 0, 0, "IN_PROGRESS", tags, self._assessments, self)
         for key in root.attributes:
             if key.startswith("mlflow.traceTag."):
                 tags[key.removeprefix("mlflow.traceTag.")] = str(root.attributes[key])
@@ -388,6 +388,7 @@ class Trace:
             state=str(root.status.status_code) if known else "IN_PROGRESS",
             tags=tags,
             assessments=self._assessments,
+            trace=self,
         )
 
     def __repr__(self) -> str:

@@ -11,12 +11,13 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentError, Feedback
 from otel_scorer.model.trace import MISSING
-from otel_scorer.scorers import base, results
+from otel_scorer.scorers import base, foreign, results
 from otel_scorer.scorers.arguments import NotApplicableError
 from otel_scorer.scorers.evidence import Evidence
 from otel_scorer.scorers.passing import parse_condition, verdict
@@ -37,6 +38,7 @@ DEFAULT_TIMEOUT: Final = 30.0
 
 _REASON_LIMIT: Final = 500
 _OWN_FILES: Final = frozenset({__file__, base.__file__})
+_ADAPTERS: Final = str(Path(foreign.__file__).parent)
 
 
 class PreparedScorer:
@@ -217,7 +219,10 @@ class Invocation:
         passed: list[bool | None] = []
         for feedback in feedbacks:
             try:
-                passed.append(verdict(feedback.value, prepared.condition))
+                if prepared.condition is None and isinstance(feedback, results.JudgedFeedback):
+                    passed.append(feedback.passed)
+                else:
+                    passed.append(verdict(feedback.value, prepared.condition))
             except Exception as error:  # noqa: BLE001 - pass_if is user code; the verdict itself stands
                 passed.append(None)
                 reason = _shown("pass_if", error)
@@ -250,9 +255,13 @@ def _shown(what: str, detail: object) -> str:
 def _without_own_frames(traceback: TracebackType | None) -> TracebackType | None:
     """Drop our own frames from the top: the stack of a failure is the same on every way to the scorer."""
     rest = traceback
-    while rest is not None and rest.tb_frame.f_code.co_filename in _OWN_FILES:
+    while rest is not None and _is_own(rest.tb_frame.f_code.co_filename):
         rest = rest.tb_next
     return rest or traceback
+
+
+def _is_own(file: str) -> bool:
+    return file in _OWN_FILES or file.startswith(_ADAPTERS)
 
 
 def _is_cancelled() -> bool:

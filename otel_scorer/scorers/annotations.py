@@ -24,14 +24,16 @@ Reading: TypeAlias = "tuple[Shape, bool]"
 
 
 class Shape(StrEnum):
-    """The shape in which a parameter wants its value."""
+    """The shape in which a parameter wants its value. `MLFLOW`: a trace or span as MLflow's own object."""
 
     AS_IS = "as_is"
     TEXT = "text"
     DICT = "dict"
+    MLFLOW = "mlflow"
 
 
 _SHAPES: Final = ((str, Shape.TEXT), (dict, Shape.DICT), (Mapping, Shape.DICT), (MutableMapping, Shape.DICT))
+_MLFLOW_MODULES: Final = frozenset({"mlflow.entities.trace", "mlflow.entities.span"})
 _NAMED_SHAPES: Final = {
     "str": Shape.TEXT,
     "dict": Shape.DICT,
@@ -54,14 +56,13 @@ def read_annotation(annotation: Any, namespaces: Namespaces) -> Reading:
 
 def namespaces_of(function: Callable[..., object]) -> Namespaces:
     """Return where the annotations of a callable were written; nothing for what is not written in Python."""
-    target: Any = function
+    target: Any = inspect.unwrap(function)
     while not isinstance(target, types.FunctionType):
         inner = _inside(target)
         if inner is None:
             return {}, {}
-        target = inner
-    target = inspect.unwrap(target)
-    return (target.__globals__, _closure(target)) if isinstance(target, types.FunctionType) else ({}, {})
+        target = inspect.unwrap(inner)
+    return target.__globals__, _closure(target)
 
 
 def _inside(target: Any) -> Any:
@@ -102,6 +103,8 @@ def _type_shape(annotation: Any) -> Shape:
     plain = typing.get_origin(annotation) or annotation
     if typing.is_typeddict(plain):
         return Shape.DICT
+    if getattr(plain, "__module__", "") in _MLFLOW_MODULES and plain.__name__ in {"Trace", "Span"}:
+        return Shape.MLFLOW
     return next((shape for known, shape in _SHAPES if plain is known), Shape.AS_IS)
 
 

@@ -10,12 +10,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from otel_scorer.errors import ScorerError
 from otel_scorer.model.trace import MISSING
 from otel_scorer.scorers.annotations import Namespaces, Shape, namespaces_of, read_annotation
+from otel_scorer.scorers.mlflow_form import mlflow_form
 from otel_scorer.scorers.text import text_of
+
+if TYPE_CHECKING:
+    from otel_scorer.model.trace import Span, Trace
 
 __all__ = ["OFFERED", "Arguments", "NotApplicableError", "Offer", "Parameter", "Shape", "Signature"]
 
@@ -164,6 +168,8 @@ def _fitted(parameter: Parameter, offer: Offer, value: Any) -> Any:
         return value
     if parameter.shape is Shape.TEXT:
         return text_of(value, offer)
+    if parameter.shape is Shape.MLFLOW:
+        return mlflow_form(cast("Trace | Span", value))
     if isinstance(value, Mapping):
         return cast("Mapping[str, Any]", value)
     return {_WRAP_KEYS[offer]: value}
@@ -185,7 +191,7 @@ def _parameter(parameter: inspect.Parameter, offer: Offer | None, namespaces: Na
     return Parameter(
         parameter.name,
         offer,
-        shape if offer in _WRAP_KEYS else Shape.AS_IS,
+        shape if (offer in _WRAP_KEYS) is (shape is not Shape.MLFLOW) else Shape.AS_IS,
         optional or default is None,
         default,
         parameter.kind is parameter.POSITIONAL_ONLY,

@@ -18,6 +18,7 @@ from otel_scorer.errors import ScorerError
 from otel_scorer.model.trace import MISSING
 from otel_scorer.scorers.arguments import Signature
 from otel_scorer.scorers.evidence import Evidence
+from otel_scorer.scorers.foreign import Adapted, adapter_of
 from otel_scorer.scorers.lifecycle import Registrable
 from otel_scorer.scorers.options import OPTION_NAMES, ScorerDefinitionError, ScorerOptions, ScorerType
 from otel_scorer.scorers.turn import Turn
@@ -205,6 +206,17 @@ class FunctionScorer(Scorer):
         return self._function, {}
 
 
+class ForeignScorer(FunctionScorer):
+    """A scorer made of one of another package."""
+
+    def __init__(self, adapted: Adapted, /, **options: Any) -> None:
+        super().__init__(adapted.function, **options)
+        _state(self)["_adapted"] = adapted.code, adapted.state
+
+    def _definition(self) -> tuple[Any, Mapping[str, object]]:
+        return cast("tuple[Any, Mapping[str, object]]", _state(self)["_adapted"])
+
+
 @overload
 def scorer(
     func: Callable[..., Any],
@@ -244,7 +256,8 @@ def scorer(func: Callable[..., Any] | None = None, **options: Any) -> Scorer | C
     Make a scorer of a function: `@scorer`, `@scorer(name=..., ...)`, or `scorer(any_callable, ...)`.
 
     Args:
-        func: Any callable: function, coroutine function, method, lambda, partial, callable object.
+        func: Any callable: function, coroutine function, method, lambda, partial, callable object; or a scorer of
+            MLflow, DeepEval, Phoenix, pydantic-evals or autoevals.
         options: See `ScorerOptions`. `name` defaults to the function's.
 
     Raises:
@@ -266,6 +279,10 @@ def _scorer_of(function: Any, options: Mapping[str, Any]) -> Scorer:
         _refuse_class(function)
     if isinstance(function, Scorer):
         return function.with_options(**options) if options else function
+    adapter = adapter_of(function)
+    if adapter is not None:
+        adapted = adapter.adapt(function)
+        return ForeignScorer(adapted, **{**adapted.options, **options})
     if not callable(function):
         msg = f"A scorer is a callable or a Scorer, got {function!r}"
         raise ScorerDefinitionError(msg)
@@ -287,9 +304,9 @@ def _name_of(function: Any) -> str:
     return _LAMBDA if name == "<lambda>" else name
 
 
-def as_scorer(function: Callable[..., Any]) -> Scorer:
+def as_scorer(function: object) -> Scorer:
     """
-    Return a callable as a scorer; a Scorer is returned as it is.
+    Return a callable, or a scorer of another package that is known, as a scorer; a Scorer is returned as it is.
 
     Raises:
         ScorerError: It is a class, cannot be called, has no readable signature, or was not initialised.
@@ -302,9 +319,9 @@ def as_scorer(function: Callable[..., Any]) -> Scorer:
     return found
 
 
-def as_scorers(functions: Iterable[Callable[..., Any]]) -> list[Scorer]:
+def as_scorers(functions: Iterable[object]) -> list[Scorer]:
     """
-    Return callables as scorers, in their order.
+    Return callables and scorers of other packages as scorers, in their order.
 
     Lambdas without a name are called `lambda`, `lambda_2` and so on. Scorers of the same name are kept, with a warning.
 

@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from otel_scorer.errors import ConfigError, ScorerError
 from otel_scorer.scorers.base import Scorer, as_scorer, as_scorers
 from otel_scorer.scorers.builtin import BUILT_IN
+from otel_scorer.scorers.foreign import adapter_of, adapter_of_class
 from otel_scorer.scorers.lifecycle import loading
 from otel_scorer.scorers.references import FILE_MODULES
 
@@ -305,8 +306,8 @@ def _scorers_in(target: Any, spec: ScorerSpec) -> list[Scorer]:
     return found
 
 
-def _instance(given: type, spec: ScorerSpec) -> Scorer:
-    if not issubclass(given, Scorer):
+def _instance(given: type[Any], spec: ScorerSpec) -> Scorer:
+    if not issubclass(given, Scorer) and adapter_of_class(given) is None:
         raise ConfigError(f"Scorer {spec.use!r}: {given.__name__} is a class, but not a Scorer")
     try:
         return as_scorer(given(**spec.parameters))
@@ -320,33 +321,39 @@ def _scorers_of_module(module: ModuleType, spec: ScorerSpec) -> list[Scorer]:
     """
     Return a module's scorers in the order of their definition.
 
-    These are its Scorer objects, and one instance of every Scorer class that it defines, makes no instance of, and
-    that can be made without arguments.
+    These are its Scorer objects and scorers of other packages, and one instance of every class of such that it
+    defines, makes no instance of, and that can be made without arguments.
     """
     members = list(vars(module).values())
-    made = [member for member in members if isinstance(member, Scorer)]
-    found: list[Scorer] = []
+    made = [member for member in members if isinstance(member, Scorer) or adapter_of(member) is not None]
+    found: list[Any] = []
     for member in members:
-        if isinstance(member, Scorer):
+        if any(member is other for other in made):
             if not any(member is other for other in found):
                 found.append(member)
         elif _stands_for_itself(member, module, made):
             found.append(_instance(member, spec))
     if not found:
         raise ConfigError(_nothing_in(module, spec))
-    return [as_scorer(scorer) for scorer in found]
+    try:
+        return [as_scorer(scorer) for scorer in found]
+    except ScorerError as error:
+        raise ConfigError(f"Scorers {spec.use!r}: {error}") from None
 
 
-def _stands_for_itself(member: object, module: ModuleType, made: list[Scorer]) -> bool:
-    if not isinstance(member, type) or not issubclass(member, Scorer) or member.__module__ != module.__name__:
+def _stands_for_itself(member: object, module: ModuleType, made: list[Any]) -> bool:
+    if not isinstance(member, type) or member.__module__ != module.__name__ or inspect.isabstract(member):
         return False
-    if member.__call__ is Scorer.__call__ or any(isinstance(scorer, member) for scorer in made):
+    given = cast("type[Any]", member)
+    if not issubclass(given, Scorer) and adapter_of_class(given) is None:
         return False
-    if any(base.__module__ == module.__name__ for base in member.__subclasses__()):
+    if getattr(given, "__call__", None) is Scorer.__call__ or any(isinstance(scorer, given) for scorer in made):  # noqa: B004 - whose it is
+        return False
+    if any(base.__module__ == module.__name__ for base in given.__subclasses__()):
         return False
     required = [
         parameter
-        for parameter in inspect.signature(member).parameters.values()
+        for parameter in inspect.signature(given).parameters.values()
         if parameter.default is parameter.empty
         and parameter.kind not in {parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL}
     ]

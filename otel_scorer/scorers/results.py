@@ -11,6 +11,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, cast
 
@@ -25,7 +26,7 @@ from otel_scorer.model.feedback import (
 )
 from otel_scorer.scorers.text import compact_json
 
-__all__ = ["InvalidResultError", "code_source", "error_feedback", "feedbacks_of"]
+__all__ = ["InvalidResultError", "JudgedFeedback", "code_source", "error_feedback", "feedbacks_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,18 @@ _DEEPEST: Final = 16
 _WARNINGS: Final = 1000
 _warned: set[tuple[str, str]] = set()
 _sources: dict[str, AssessmentSource] = {}
+
+
+@dataclass(slots=True)
+class JudgedFeedback(Feedback):
+    """
+    A feedback whose scorer says itself whether it passes, as those of other packages do that have a threshold.
+
+    Attributes:
+        passed: Whether it passes, unless the scorer was given a `pass_if`; None: nobody says.
+    """
+
+    passed: bool | None = None
 
 
 class InvalidResultError(ScorerError, TypeError):
@@ -124,7 +137,7 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
         and span_id is feedback.span_id
     ):
         return feedback
-    return Feedback(
+    made = type(feedback)(
         name,
         value,
         error,
@@ -138,6 +151,9 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
         feedback.overrides,
         feedback.valid,
     )
+    if isinstance(made, JudgedFeedback) and isinstance(feedback, JudgedFeedback) and error is None:
+        made.passed = feedback.passed
+    return made
 
 
 def _span_id(given: object) -> str:

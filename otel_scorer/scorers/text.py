@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
-__all__ = ["compact_json", "text_of"]
+__all__ = ["compact_json", "conversation_text", "text_of"]
 
 _ASSISTANT: Final = frozenset({"assistant", "ai", "aimessage", "aimessagechunk", "model"})
 _USER: Final = frozenset({"user", "human", "humanmessage"})
@@ -51,15 +51,20 @@ def text_of(value: object, side: str) -> str:
     """
     if isinstance(value, str):
         return value
+    said = conversation_text(value, side)
+    return compact_json(value) if said is None else said
+
+
+def conversation_text(value: object, side: str) -> str | None:
+    """Return the text of the last message that counts in a conversation (see `text_of`); None if it is none."""
     roles = _ROLES.get(side)
-    if roles is not None and isinstance(value, Mapping | list | tuple):
-        last = None
-        for role, text in _messages(cast("object", value), 0):
-            if role in roles and text:
-                last = text
-        if last is not None:
-            return last
-    return compact_json(cast("object", value))
+    if roles is None or not isinstance(value, Mapping | list | tuple):
+        return None
+    last = None
+    for role, text in _messages(cast("object", value), 0):
+        if role in roles and text:
+            last = text
+    return last
 
 
 def compact_json(value: object) -> str:
