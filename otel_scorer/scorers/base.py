@@ -207,14 +207,29 @@ class FunctionScorer(Scorer):
 
 
 class ForeignScorer(FunctionScorer):
-    """A scorer made of one of another package."""
+    """
+    A scorer made of one of another package.
 
-    def __init__(self, adapted: Adapted, /, **options: Any) -> None:
-        super().__init__(adapted.function, **options)
-        _state(self)["_adapted"] = adapted.code, adapted.state
+    Args:
+        original: That one.
+        adapted: What was made of it.
+        options: Options that win over its own.
+    """
+
+    if TYPE_CHECKING:
+        # In the instance's dict, as `_function`: who finds a reference for the store looks there.
+        _original: object
+        _own_options: ScorerOptions
+        _adapted: Adapted
+
+    def __init__(self, original: object, adapted: Adapted, /, **options: Any) -> None:
+        super().__init__(adapted.function, **{**adapted.options, **options})
+        _state(self).update(
+            _original=original, _adapted=adapted, _own_options=ScorerOptions.model_validate(adapted.options)
+        )
 
     def _definition(self) -> tuple[Any, Mapping[str, object]]:
-        return cast("tuple[Any, Mapping[str, object]]", _state(self)["_adapted"])
+        return self._adapted.code, self._adapted.state
 
 
 @overload
@@ -281,8 +296,7 @@ def _scorer_of(function: Any, options: Mapping[str, Any]) -> Scorer:
         return function.with_options(**options) if options else function
     adapter = adapter_of(function)
     if adapter is not None:
-        adapted = adapter.adapt(function)
-        return ForeignScorer(adapted, **{**adapted.options, **options})
+        return ForeignScorer(function, adapter.adapt(function), **options)
     if not callable(function):
         msg = f"A scorer is a callable or a Scorer, got {function!r}"
         raise ScorerDefinitionError(msg)

@@ -54,14 +54,16 @@ def definition_of(scorer: ScorerOptions) -> Definition:
     Raises:
         NotReferableError: It is a lambda, defined inside a function or interactively, or holds what is no plain data.
     """
-    function: object = vars(scorer).get("_function")
+    held = vars(scorer)
+    # A scorer of another package is what stands in a module, not the one that was made of it.
+    function: object = held.get("_original", held.get("_function"))
     if function is None:
         return _of_instance(scorer)
     found = _place_of(scorer, function, getattr(function, "__module__", None), getattr(function, "__qualname__", ""))
     if found is None:
         raise NotReferableError(_refusal(scorer, function))
     module, path, target = found
-    base = None if target is function else cast("ScorerOptions", target)
+    base = held.get("_own_options") if target is function else cast("ScorerOptions", target)
     return _definition(scorer, module, path, {}, _changed_options(scorer, base, default_name=path.rpartition(".")[2]))
 
 
@@ -110,8 +112,10 @@ def _place_of(
         target = _attribute(own, qualified)
         if is_it(target):
             return own, qualified, target
-    others = (sys.modules[name] for name in sorted(sys.modules) if name != _MAIN)
-    for module in _each_once(own, *others, sys.modules.get(_MAIN)):
+    # The main script comes last; multiprocessing has another name for it.
+    main = sys.modules.get(_MAIN)
+    others = (sys.modules[name] for name in sorted(sys.modules) if sys.modules[name] is not main)
+    for module in _each_once(own, *others, main):
         for name, target in list(vars(module).items()):
             if not name.startswith("__") and is_it(target):
                 return module, name, target

@@ -18,7 +18,7 @@ from tests.e2e.sidecar import Sidecar, id_of
 from tests.e2e.sink import WAIT, Sink
 from tests.integrations.agent import agent_spans, agent_trace, judge, only
 
-from otel_scorer import ScoringSpanProcessor
+from otel_scorer import ScoringSpanProcessor, get_scorer
 from otel_scorer.errors import ConfigError
 from otel_scorer.scorers import ScorerSpec, load_scorers
 from otel_scorer.testing import make_request
@@ -114,6 +114,27 @@ def test_the_application_says_the_same(file: str, said: dict[str, Any]) -> None:
     [root] = [span for span in exporter.get_finished_spans() if span.name == "travel"]
     found = [dict(event.attributes or {}) for event in root.events]
     assert {event["gen_ai.evaluation.name"]: event["otel_scorer.value"] for event in found} == said
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        pytest.param("mlflow_file.py", "tools", marks=pytest.mark.needs("mlflow")),
+        pytest.param("deepeval_file.py", "Pattern Match", marks=pytest.mark.needs("deepeval")),
+        pytest.param("phoenix_file.py", "mentions_city", marks=pytest.mark.needs("phoenix.evals")),
+        pytest.param("pydantic_file.py", "Contains", marks=pytest.mark.needs("pydantic_evals")),
+        pytest.param("autoevals_file.py", "Levenshtein", marks=pytest.mark.needs("autoevals")),
+    ],
+)
+def test_one_that_stands_in_a_module_can_be_registered(file: str, name: str, tmp_path: Path) -> None:
+    store = tmp_path / "traces.db"
+    [made] = [scorer for scorer in load_scorers([str(FOLDER / file)]) if scorer.name == name]
+
+    made.with_options(sample_rate=0.5).register(store=store)
+
+    again = get_scorer(name=name, store=store)
+    assert (again.scorer_version, again.aggregations) == (made.scorer_version, made.aggregations)
+    assert only(judge(again, agent_trace())).value == only(judge(made, agent_trace())).value
 
 
 @pytest.mark.parametrize(
