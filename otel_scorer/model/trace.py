@@ -380,12 +380,11 @@ class Trace:
         for key in root.attributes:
             if key.startswith("mlflow.traceTag."):
                 tags[key.removeprefix("mlflow.traceTag.")] = str(root.attributes[key])
-        known = root.parent_id is None or root.is_local_root
         return TraceInfo(
             trace_id=root.trace_id,
             request_time=root.start_time_ns // 1_000_000,
             execution_duration=root.duration_ns // 1_000_000,
-            state=str(root.status.status_code) if known else "IN_PROGRESS",
+            state=str(root.status.status_code) if root.parent_id is None or root.is_local_root else "IN_PROGRESS",
             tags=tags,
             assessments=self._assessments,
             trace=self,
