@@ -119,7 +119,7 @@ def score(
             raise click.UsageError(f"{flag}: there is no folder {Path(path).parent}")
     # What scorers print must not end up in the report.
     with contextlib.redirect_stdout(sys.stderr):
-        loaded = load_scorers(with_registered(scorers))
+        loaded = load_scorers(with_registered(scorers, store=store))
     with ProgressBar("reading") as progress:
         recording = read_recording(files, progress.update, reader=_reader(config_file))
     with ProgressBar("scoring") as progress, contextlib.redirect_stdout(sys.stderr):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from otel_scorer.dialects import default_reader
 from otel_scorer.errors import ConfigError
@@ -22,10 +24,11 @@ from otel_scorer.pipeline.selection import Selection
 from otel_scorer.reporting.subject import Evidence, row_subject, trace_subject
 from otel_scorer.scorers.base import as_scorers
 from otel_scorer.scorers.evidence import Evidence as ScorerEvidence
+from otel_scorer.scorers.lifecycle import unscheduled
+from otel_scorer.scorers.loading import load_scorers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import Callable, Sequence
 
     from otel_scorer.evaluation.items import Item
     from otel_scorer.evaluation.recordings import Progress
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.trace import Trace
     from otel_scorer.pipeline.selection import Choice
     from otel_scorer.reporting.subject import Subject
+    from otel_scorer.scorers.base import Scorer
     from otel_scorer.stores.trace_store import TraceStore
 
 __all__ = ["evaluate"]
@@ -40,7 +44,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     data: Any,
-    scorers: Iterable[Callable[..., Any]],
+    scorers: Iterable[Callable[..., Any] | str],
     predict_fn: Callable[..., Any] | None = None,
     store: str | Path | TraceStore | Literal[False] | None = None,
     *,
@@ -58,8 +62,9 @@ def evaluate(
         data: Dicts with any of `inputs`, `outputs`, `expectations`, `trace` and `tags`, in a list or as they come from
             a generator; a pandas DataFrame with such columns, where empty cells (NaN) count as missing; traces; what
             `search_traces` returned; or paths of OTLP files. What a row says wins over what its trace says.
-        scorers: Scorers, or any callables. Their `filter` and `span_types` count as they do live, `sample_rate` does
-            not: every row is judged.
+        scorers: Scorers, any callables, or references: the name of a registered or built-in scorer,
+            `package.module:attribute`, `path/to/file.py`. Their `filter` and `span_types` count as they do live,
+            `sample_rate` and the `filter_string` of a registered scorer do not: every row is judged.
         predict_fn: Called as `predict_fn(**inputs)` for each row, on threads or, if it is a coroutine function, on an
             event loop. It is traced: scorers see the spans that it makes. What it raises is kept with the row.
         store: Where traces and verdicts are kept, to be found by `search_traces(run_id=...)`. Default:
@@ -76,7 +81,7 @@ def evaluate(
             a scorer cannot do without (both before anything runs); a filter or the store cannot be used.
         StoreError: The store cannot be written any more.
     """
-    made = as_scorers(scorers)
+    made = _scorers_of(scorers, store)
     if concurrency < 1:
         raise ConfigError(f"`concurrency` must be at least 1, got {concurrency}")
     selections = [Selection(one, default_timeout=timeout) for one in made]
@@ -112,6 +117,24 @@ def evaluate(
         bounds=Bounds(dict(fail_under or {}), max_errors),
         problems=source.problems,
     )
+
+
+def _scorers_of(
+    given: Iterable[Callable[..., Any] | str], store: str | Path | TraceStore | Literal[False] | None
+) -> list[Scorer]:
+    listed = cast("object", given)
+    if isinstance(listed, str | Mapping) or callable(listed) or not isinstance(listed, Iterable):
+        return as_scorers(cast("Any", given))  # says what is wrong with it
+    made: list[Callable[..., Any]] = []
+    for one in given:
+        if isinstance(one, str):
+            # Only who names scorers needs their store.
+            from otel_scorer.scorers.registry import with_registered
+
+            made += load_scorers(with_registered([one], store=store if isinstance(store, str | Path) else None))
+        else:
+            made.append(one)
+    return [unscheduled(one) for one in as_scorers(made)]
 
 
 def _start(stack: ExitStack, store: str | Path | TraceStore | None, run_name: str | None) -> tuple[str, StoreWriter]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from otel_scorer.pipeline.offline import OfflineScoring
 from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT
 from otel_scorer.pipeline.selection import Selector
+from otel_scorer.scorers.lifecycle import unscheduled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -63,7 +64,8 @@ def score_stream(
 
     Only a few hundred traces are in memory at a time, however many come.
     """
-    selector = Selector(scorers, default_timeout=timeout)
+    # A registered scorer's sample rate and filter string are for live traces.
+    selector = Selector([unscheduled(one) for one in scorers], default_timeout=timeout)
     counting = Counting(traces, on_progress)
     scoring = OfflineScoring(selector.choose, concurrency=concurrency, on_decided=counting.one_more)
     for trace, decisions in scoring.run(traces):

@@ -73,12 +73,14 @@ class Ticket:
     Attributes:
         registration: As it was when the instance was made.
         store: The file.
+        filter: What became of the filter string.
         own_filter: The filter of the scorer's code.
         own_rate: The sample rate of the scorer's code.
     """
 
     registration: Registration
     store: Path
+    filter: str | None
     own_filter: str | None
     own_rate: float
 
@@ -268,23 +270,31 @@ def with_registration(scorer: AnyScorer, registration: Registration, store: Path
     Raises:
         ConfigError: The filter string cannot be asked of live traces.
     """
-    ticket = Ticket(registration, store, scorer.filter, scorer.sample_rate)
     given = {"name": registration.name, "sample_rate": registration.sample_rate}
     if registration.filter_string is not None:
         from otel_scorer.scorers.filter_strings import cel_filter
 
         given["filter"] = cel_filter(registration.filter_string)
     changed = _with(scorer, given)
-    vars(changed)[_TICKET] = ticket
+    vars(changed)[_TICKET] = Ticket(registration, store, changed.filter, scorer.filter, scorer.sample_rate)
     return changed
 
 
 def unscheduled(scorer: AnyScorer) -> AnyScorer:
-    """Return a registered scorer with the sample rate and filter of its code, for traces that are chosen otherwise."""
+    """
+    Return a registered scorer with the sample rate and filter of its code, for traces that are chosen otherwise.
+
+    What was changed after that by `with_options` stays.
+    """
     ticket = _ticket_of(scorer)
     if ticket is None:
         return scorer
-    plain = _with(scorer, {"sample_rate": ticket.own_rate, "filter": ticket.own_filter})
+    given: dict[str, Any] = {}
+    if scorer.sample_rate == ticket.registration.sample_rate:
+        given["sample_rate"] = ticket.own_rate
+    if scorer.filter == ticket.filter:
+        given["filter"] = ticket.own_filter
+    plain = _with(scorer, given)
     del vars(plain)[_TICKET]
     return plain
 

@@ -364,6 +364,7 @@ def test_registered_scorers_judge_every_trace_that_is_chosen_otherwise(module: A
 
     assert (plain.name, plain.sample_rate, plain.filter) == ("seconds", 0.25, None)
     assert unscheduled(module.has_answer) is module.has_answer
+    assert unscheduled(started.with_options(sample_rate=0.9, filter=None)).sample_rate == 0.9
 
 
 # What the store keeps, and how it is loaded.
