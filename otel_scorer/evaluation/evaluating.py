@@ -202,9 +202,11 @@ def _subject(item: Item) -> Subject:
     """Return a row that nobody stored, as reports show it."""
     recorded = item.recorded
     if recorded is not None and item.trace is not None:
-        return trace_subject(item.trace, lambda: _evidence(item, recorded.load()))
+        return trace_subject(item.trace, lambda: _evidence(item, recorded.load()), problem=item.error)
     evidence = partial(_evidence, item, item.trace)
-    return row_subject(item.position, evidence) if item.trace is None else trace_subject(item.trace, evidence)
+    if item.trace is None:
+        return row_subject(item.position, evidence, problem=item.error)
+    return trace_subject(item.trace, evidence, problem=item.error)
 
 
 def _evidence(item: Item, trace: Trace | None) -> Evidence:

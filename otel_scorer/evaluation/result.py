@@ -211,7 +211,7 @@ class EvaluationResult:
             f"{bound.name}: {bound.text}" for bound in report.bounds if bound.is_missed and bound.name != "errors"
         ]
         errors = [f"predict_fn: row {each.position}: {each.error}" for each in self.results if each.error is not None]
-        errors += [f"{row.name}: {row.explanation}" for row in report.rows if row.is_error]
+        errors += [f"{row.name}: {row.explanation}" for row in report.rows if row.is_error and not row.is_problem]
         if len(errors) > self._bounds.max_errors:
             failures += errors
         for row in report.rows:

@@ -162,6 +162,7 @@ def _subject(store: Path, entry: StoredEntry) -> Subject:
         close_reason=entry.close_reason,
         complete=entry.complete,
         load=partial(_evidence, store, entry),
+        problem=entry.error,
     )
 
 

@@ -65,6 +65,12 @@ class Row:
         return self.scorer if self.feedback is None else self.feedback.name
 
     @property
+    def is_problem(self) -> bool:
+        """Whether it is no scorer's: there was nothing to judge, since making it failed."""
+        problem = self.subject.problem
+        return problem is not None and self.feedback is None and self.reason is problem
+
+    @property
     def is_error(self) -> bool:
         """Whether there is no verdict because something went wrong."""
         return self.outcome in _BROKEN or (self.feedback is not None and self.feedback.error is not None)
