@@ -141,7 +141,7 @@
   function draw() {
     const first = page * PAGE;
     const shown = found.slice(first, first + PAGE);
-    body.replaceChildren(...shown.flatMap(line));
+    body.replaceChildren(...shown.flatMap((row, index) => line(row, shown[index - 1])));
     if (!shown.length) body.append(make("tr", {}, make("td.empty", { colSpan: COLUMNS.length + 1 }, "Nothing matches.")));
     status.textContent = found.length
       ? `${(first + 1).toLocaleString("en")} to ${(first + shown.length).toLocaleString("en")} of ${found.length.toLocaleString("en")}` +
@@ -166,18 +166,20 @@
     make("span", { "aria-hidden": "true" }, KINDS[kind][0] + " "), make("bdi", {}, text),
     kind === "pass" || kind === "fail" ? make("span.hidden", {}, `, ${KINDS[kind][1]}`) : null);
 
-  function line(row) {
+  function line(row, before) {
     const isOpen = opened === row;
     const name = `${row.subject.name || row.subject.id || "row"}: ${label(row)}, ${row.verdict}`;
     const button = make("button.open", { type: "button", "aria-expanded": String(isOpen), "aria-label": name, onclick: () => toggle(row) }, "▸");
-    const ids = row.subject.id ? make("code", {}, row.subject.id + (row.span ? "/" + row.span : "")) : null;
+    // What is told once need not be told again below.
+    const same = before !== undefined && before.number === row.number && before !== opened;
+    const ids = row.subject.id && !(same && before.span === row.span) ? make("code", {}, row.subject.id + (row.span ? "/" + row.span : "")) : null;
     const node = make(`tr.row${isOpen ? ".is-open" : ""}`, {
       id: `r${row.index}`,
       onclick: (event) => { if (!event.target.closest("button") && !String(getSelection())) toggle(row); },
     },
       make("td.mark", {}, button),
-      make("td.trace", {}, make("bdi", {}, row.subject.name || "(no name)"), row.subject.complete ? null : make("span.tag", {}, "incomplete"),
-        row.subject.preview ? make("div.preview", { dir: "auto" }, row.subject.preview) : null, ids),
+      make(`td.trace${same ? ".same" : ""}`, {}, make("bdi", {}, row.subject.name || "(no name)"), row.subject.complete || same ? null : make("span.tag", {}, "incomplete"),
+        row.subject.preview && !same ? make("div.preview", { dir: "auto" }, row.subject.preview) : null, ids),
       make("td", {}, make("bdi", {}, label(row))),
       make("td", {}, verdictOf(row.kind, row.verdict)),
       make("td.why", {}, make("bdi", {}, row.why)));
