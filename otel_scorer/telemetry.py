@@ -52,6 +52,9 @@ COUNTERS: Final[dict[str, Counter]] = {
     "encoder.verdicts": Counter("{verdict}", "Verdicts sent, by encoding", ("encoding",)),
     "encoder.truncated": Counter("{value}", "Texts cut to their size limit", ("field",)),
     "encoder.verdicts_dropped": Counter("{verdict}", "Verdicts without a span to ride on", ("reason",)),
+    "store.traces": Counter("{trace}", "Scored traces that were kept in the store"),
+    "store.traces_dropped": Counter("{trace}", "Scored traces that were not kept", ("reason",)),
+    "store.traces_pruned": Counter("{trace}", "Kept traces that were deleted to make room"),
     "holding.released": Counter("{trace}", "Held traces let go, by reason", ("reason",)),
     "forwarder.sent": Counter(
         "{item}", "Spans, scores, log records and metrics that a backend took", ("lane", "destination")

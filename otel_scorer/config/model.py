@@ -254,6 +254,9 @@ class Config(Section):
         description="File that keeps scored traces and verdicts; scorers that are registered in it run too. "
         "null: nothing is kept.",
     )
+    store_max_size: ByteSize = Field(
+        default=10 << 30, description="What the store may take: then the oldest traces that were scored live go."
+    )
     preset: Annotated[str | None, NotYet] = Field(
         default=None, description="Settings that suit a backend. Not available yet."
     )

@@ -61,12 +61,22 @@ class EngineOptions:
 
 @dataclass(slots=True)
 class _Waiting:
-    """A trace that is being scored. `held`: its spans that have not been forwarded yet, by span id."""
+    """
+    A trace that is being scored.
+
+    Attributes:
+        trace: The trace.
+        held: Its spans that have not been forwarded yet.
+        scorers: Who judges it.
+        decisions: What is decided and waits to leave with the held spans.
+        all: All decisions, for whoever keeps them.
+    """
 
     trace: ClosedTrace[RawSpan]
     held: list[RawSpan]
     scorers: ScorerSet
     decisions: list[Decision] = field(default_factory=list[Decision])
+    all: list[Decision] = field(default_factory=list[Decision])
 
     def let_go(self) -> tuple[_Waiting, list[RawSpan]]:
         """Hand over what is held: verdicts that come later find nothing to ride on."""
@@ -84,6 +94,7 @@ class Engine:
         *,
         on_spans: Callable[[bytes, int], None],
         on_scores: Callable[[bytes, int], None],
+        on_scored: Callable[[ClosedTrace[RawSpan], Sequence[Decision]], None] | None = None,
         matches: Callable[[RawSpan], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -95,12 +106,14 @@ class Engine:
             scorers: The scorers that the backend runs, in its order.
             on_spans: Takes an encoded ExportTraceServiceRequest and its number of spans; must not block.
             on_scores: The same for evaluation spans.
+            on_scored: Takes every trace that scorers were chosen for, with all decisions about it; must not block.
             matches: Which span closes a trace, with `Trigger.MATCH`.
             clock: Monotonic seconds.
         """
         self._options = options
         self._scorers = ScorerSet(scorers)
         self._on_spans = on_spans
+        self._on_scored = on_scored
         self._emitter = Emitter(options.emission, on_scores)
         self._clock = clock
         self._assembles = bool(scorers) or options.forwarding is Forwarding.HOLD_TRACE
@@ -202,6 +215,7 @@ class Engine:
         """Take decisions from the scoring backend."""
         ready: list[_Waiting] = []
         unheld: list[tuple[_Waiting, tuple[Decision, ...]]] = []
+        done: list[_Waiting] = []
         with self._lock:
             for result in results:
                 waiting = self._waiting.get(result.job_id)
@@ -211,7 +225,10 @@ class Engine:
                     waiting.decisions += result.decisions
                 else:
                     unheld.append((waiting, result.decisions))
+                if self._on_scored is not None:
+                    waiting.all += result.decisions
                 if result.done:
+                    done.append(waiting)
                     del self._waiting[result.job_id]
                     waiting.scorers.jobs -= 1
                     if waiting.held:
@@ -223,6 +240,9 @@ class Engine:
                 self._emitter.emit(waiting.trace, decisions)
             self._release([(waiting, waiting.held) for waiting in ready], reason="decided")
             self._emitter.flush()
+            if self._on_scored is not None:
+                for waiting in done:
+                    self._on_scored(waiting.trace, waiting.all)
         finally:
             with self._lock:
                 self._delivering -= 1
@@ -281,7 +301,7 @@ class Engine:
                     continue
                 job = Job(self._next_job, trace, chosen)
                 self._next_job += 1
-                waiting = self._waiting[job.id] = _Waiting(trace, self._held_spans(trace), scorers)
+                waiting = self._waiting[job.id] = _Waiting(trace, self._held_spans(trace), scorers, all=refused)
                 if waiting.held:
                     self._held_until.append((until, job.id))
                 jobs.append(job)

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
     from otel_scorer.config import Config, Exporter, ScorerSettings
     from otel_scorer.model.wire import RawSpan
+    from otel_scorer.pipeline.keeping import TraceKeeper
     from otel_scorer.scorers.loading import ScorerSpec
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
 
-__all__ = ["destination", "engine_options", "open_store", "span_matcher", "worker_setup"]
+__all__ = ["destination", "engine_options", "make_keeper", "open_store", "span_matcher", "worker_setup"]
 
 
 def engine_options(config: Config) -> EngineOptions:
@@ -73,6 +74,16 @@ def open_store(path: str) -> tuple[Database, Registrations]:
 
     database = open_database(path)
     return database, Registrations(database)
+
+
+def make_keeper(config: Config, database: Database) -> TraceKeeper:
+    """Return what keeps scored traces in the store."""
+    from otel_scorer.dialects import make_reader
+    from otel_scorer.pipeline.keeping import TraceKeeper
+    from otel_scorer.stores.trace_store import TraceStore
+
+    reader = make_reader(config.dialects.teaching)
+    return TraceKeeper(TraceStore(database, reader), reader, max_bytes=config.store_max_size)
 
 
 def _registered(spec: ScorerSpec) -> dict[str, object]:

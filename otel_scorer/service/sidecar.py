@@ -23,7 +23,7 @@ from otel_scorer.model.wire import Signal, check_request
 from otel_scorer.pipeline.engine import Engine
 from otel_scorer.pipeline.reloading import Reloader
 from otel_scorer.pipeline.scorer_pools import ScorerPools
-from otel_scorer.service.parts import destination, engine_options, open_store, span_matcher, worker_setup
+from otel_scorer.service.parts import destination, engine_options, make_keeper, open_store, span_matcher, worker_setup
 from otel_scorer.telemetry import count
 from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.exchange import PartialSuccess
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_scorer.config import Config
+    from otel_scorer.pipeline.keeping import TraceKeeper
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
 
@@ -66,6 +67,7 @@ class Service:
         # What was read and taken last: registered scorers come and go beside those in it.
         self._latest = config
         self._database: Database | None = None
+        self._keeper: TraceKeeper | None = None
         self._reloader: Reloader | None = None
         self._pools = ScorerPools()
         self._forwarder: Forwarder | None = None
@@ -119,6 +121,9 @@ class Service:
             logger.warning("Not every open trace was scored within %g s", timeout)
             self._pools.give_up()
         self._pools.shutdown(min(timeout, 2.0))
+        if self._keeper is not None and not self._keeper.shutdown(timeout):
+            clean = False
+            logger.warning("Not every scored trace was written to the store within %g s", timeout)
         if self._forwarder is not None:
             clean &= self._forwarder.shutdown(timeout)
         if self._health is not None:
@@ -126,6 +131,7 @@ class Service:
         if self._database is not None:
             self._database.close()
         self._grpc = self._http = self._engine = self._forwarder = self._health = self._reloader = self._database = None
+        self._keeper = None
         return clean
 
     def _start(self) -> dict[str, str]:
@@ -134,6 +140,7 @@ class Service:
         registrations, revision = None, None
         if config.store is not None:
             self._database, registrations = open_store(config.store)
+            self._keeper = make_keeper(config, self._database)
             # Asked before they are read: what changes meanwhile is seen soon after.
             revision = registrations.revision()
         pool, profiles = self._pools.open(worker_setup(config, registrations), config.scoring.workers)
@@ -143,9 +150,12 @@ class Service:
             profiles,
             on_spans=lambda data, items: forwarder.offer(Lane.SPANS, data, items, admitted=True),
             on_scores=lambda data, items: forwarder.offer(Lane.SCORES, data, items),
+            on_scored=None if self._keeper is None else self._keeper.keep,
             matches=span_matcher(config),
         )
         forwarder.start()
+        if self._keeper is not None:
+            self._keeper.start()
         if pool is not None:
             pool.run(engine.deliver)
         engine.start(pool)

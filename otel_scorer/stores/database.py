@@ -208,6 +208,12 @@ class Database:
         with self._lock, self._explained():
             return self._own_connection().execute(statement, parameters).fetchall()
 
+    def used_bytes(self) -> int:
+        """Return how much of the file is in use: what was deleted leaves room in it for what comes."""
+        [(pages,)], [(free,)] = self.query("PRAGMA page_count"), self.query("PRAGMA freelist_count")
+        [(size,)] = self.query("PRAGMA page_size")
+        return (int(pages) - int(free)) * int(size)
+
     def close(self) -> None:
         """Close the file."""
         with self._lock:

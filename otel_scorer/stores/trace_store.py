@@ -62,6 +62,12 @@ _PUT_ENTRY: Final = """INSERT INTO entries (run_id, trace_id, position, given, e
 _PUT_FEEDBACK: Final = "INSERT INTO feedback (trace_id, run_id, name, number, text) VALUES (?, ?, ?, ?, ?)"
 _PUT_EXPECTATION: Final = "INSERT OR REPLACE INTO expectations VALUES (?, ?, ?, ?, ?)"
 
+_OLDEST_LIVE: Final = """SELECT trace_id FROM traces t
+    WHERE NOT EXISTS (SELECT 1 FROM entries e WHERE e.trace_id = t.trace_id AND e.run_id IS NOT NULL)
+    AND EXISTS (SELECT 1 FROM entries e WHERE e.trace_id = t.trace_id)
+    AND NOT EXISTS (SELECT 1 FROM expectations x WHERE x.trace_id = t.trace_id)
+    ORDER BY id LIMIT ?"""
+
 
 class TraceStore:
     """
@@ -136,6 +142,29 @@ class TraceStore:
             if not write.execute("SELECT 1 FROM traces WHERE trace_id = ?", (trace_id,)):
                 raise StoreError(f"The store {self._database.path} has no trace {trace_id}")
             write.execute_many(_PUT_EXPECTATION, [expectation_row(trace_id, each) for each in expectations])
+
+    def prune_live(self, max_bytes: int) -> int:
+        """
+        Make room: delete traces that were judged live, the oldest first, until the store takes no more than it may.
+
+        Traces of a run, and those that somebody attached an expectation to, stay.
+
+        Returns:
+            How many traces went.
+
+        Raises:
+            StoreError: The store cannot be written.
+        """
+        gone = 0
+        while self._database.used_bytes() > max_bytes:
+            with self._database.transaction() as write:
+                doomed = write.execute(_OLDEST_LIVE, (_PAGE,))
+                for table in ("feedback", "entries", "traces"):
+                    write.execute_many(f"DELETE FROM {table} WHERE trace_id = ?", doomed)
+            if not doomed:
+                break
+            gone += len(doomed)
+        return gone
 
     def search(
         self, run_id: str | None = None, filter_string: str | None = None, max_results: int | None = None

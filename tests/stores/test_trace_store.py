@@ -296,3 +296,17 @@ with open_database(sys.argv[1]) as database:
             ids = {trace.trace_id for trace in load_traces(file)}
             assert {trace.trace_id for trace in store.search(printed.strip())} == ids
             assert len(list(store.entries(printed.strip()))) == 20 * len(ids)
+
+
+def test_making_room_spares_runs_and_what_somebody_attached_an_expectation_to(
+    store: TraceStore, traces: list[Trace]
+) -> None:
+    live, expected, run = traces[:3]
+    store.put([entry(live), entry(expected), entry(run)])
+    store.put([entry(run)], store.start_run())
+    store.expect(expected.trace_id, [Expectation(name="answer", value="Paris")])
+
+    assert store.prune_live(1 << 30) == 0
+    assert store.prune_live(0) == 1
+
+    assert {trace.trace_id for trace in store.search()} == {expected.trace_id, run.trace_id}
