@@ -234,3 +234,64 @@ def test_the_tests_that_the_page_on_ci_shows_do_what_it_says(tmp_path: Path) -> 
     assert "answer_length:" not in done.stdout
     assert '{"city": "Paris"}' in done.stdout
     assert re.search(r"test_recorded_traces\[\S+\] (PASSED|FAILED)", done.stdout)
+
+
+@pytest.mark.server
+def test_a_scorer_lives_as_the_page_says(tmp_path: Path) -> None:
+    page = [snippet for snippet in SNIPPETS if snippet.document.name == "lifecycle.md"]
+    for snippet in page:
+        if snippet.file_name is not None:
+            (tmp_path / snippet.file_name).write_text(snippet.text, encoding="utf-8")
+    [serve, *shell] = [command for each in page if each.language == "shell" for command in commands_in(each.text)]
+    is_installed = any(each.value == "otel_scorer.pytest_plugin" for each in entry_points(group="pytest11"))
+    plugin = () if is_installed else ("-p", "otel_scorer.pytest_plugin")
+
+    collected, developed = (run(tmp_path, sys.executable, f"{name}.py") for name in ("collect", "develop"))
+    tested = run(tmp_path, sys.executable, "-m", "pytest", *plugin, "--rootdir=.", "test_assistant.py")
+    gated = run(tmp_path, sys.executable, "gate.py")
+
+    assert collected.returncode == 0, collected.stderr
+    assert "'from_tools/mean': 0.66" in developed.stdout, developed.stderr
+    assert (tmp_path / "from_tools.html").is_file()
+    assert tested.returncode == 0, tested.stdout
+    assert gated.returncode == 1, gated.stderr
+    assert "from_tools" in gated.stdout
+
+    sent = put_live(tmp_path, serve, shell)
+
+    assert sent.count("evaluation from_tools_live") == 1
+    assert "No tool said 20" in sent
+    assert "evaluation fahrenheit" not in sent
+
+
+def put_live(folder: Path, serve: list[str], shell: list[list[str]]) -> str:
+    """Start the page's sidecar on free ports, register and change scorers, and return what the sidecar printed."""
+    sidecar = subprocess.Popen(
+        [*PROGRAM, *serve, "--grpc", "127.0.0.1:0", "--http", "127.0.0.1:0"],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert sidecar.stdout is not None
+    assert sidecar.stderr is not None
+    try:
+        bound = re.match(r"ready .*grpc=(\S+)", sidecar.stdout.readline())
+        assert bound
+        live = run(folder, sys.executable, "go_live.py")
+        assert live.stdout == "STOPPED STARTED\n", live.stderr
+        # The log says when it follows.
+        assert any("Scorers from now on: from_tools_live" in line for line in sidecar.stderr)
+        traffic = folder / "traffic.py"
+        traffic.write_text(traffic.read_text(encoding="utf-8").replace("127.0.0.1:4317", bound[1]), encoding="utf-8")
+        assert run(folder, sys.executable, "traffic.py").returncode == 0
+        said = [run(folder, *PROGRAM, *command) for command in shell]
+        assert [each.returncode for each in said] == [0] * len(said), said
+        sidecar.terminate()
+        printed, _ = sidecar.communicate(timeout=40)
+    finally:
+        sidecar.kill()
+        sidecar.wait()
+    assert sidecar.returncode == 0
+    return printed
