@@ -93,6 +93,7 @@ class Trace:
 
         From now on a span reaches its relatives only as long as somebody holds the trace.
         """
+        self._cache.pop("info", None)  # it knows its trace
         left = cast("ref[Trace]", ref(self)), self.reader
         for span in (*self._unordered, *self.own_spans):
             span._trace, span._left = None, left  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
