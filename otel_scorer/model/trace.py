@@ -93,7 +93,7 @@ class Trace:
 
         From now on a span reaches its relatives only as long as somebody holds the trace.
         """
-        self._cache.pop("info", None)  # it knows its trace
+        self._cache.pop("info", None)
         left = cast("ref[Trace]", ref(self)), self.reader
         for span in (*self._unordered, *self.own_spans):
             span._trace, span._left = None, left  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -109,10 +109,9 @@ class Trace:
     @property
     def spans(self) -> list[Span]:
         """All spans, the root first, then by start time; a parent comes before a child that started with it."""
-        spans = self._cache.get("spans")
-        if spans is None:
-            spans = self._cache["spans"] = self.tree.by_start()
-        return list(spans)
+        if "spans" not in self._cache:
+            self._cache["spans"] = self.tree.by_start()
+        return list(self._cache["spans"])
 
     @property
     def root(self) -> Span | None:
