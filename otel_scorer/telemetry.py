@@ -37,6 +37,9 @@ COUNTERS: Final[dict[str, Counter]] = {
     "assembler.duplicates": Counter("{span}", "Spans received again, byte for byte the same"),
     "assembler.conflicts": Counter("{span}", "Spans received again with other contents; the first one was kept"),
     "assembler.late_spans": Counter("{span}", "Spans that came after their trace was closed", ("policy",)),
+    "assembler.late_span_age": Counter(
+        "{span}", "Late spans, by the time that had passed since their trace was closed", ("under",)
+    ),
     "assembler.own_spans": Counter("{span}", "Evaluation spans of otel_scorer that passed through"),
     "assembler.log_records": Counter("{record}", "Log records about spans, buffered for scoring"),
     "assembler.duplicate_log_records": Counter("{record}", "Log records about spans that came again"),

@@ -9,6 +9,7 @@ without waiting. One owner per assembler; it is not thread-safe.
 from __future__ import annotations
 
 import heapq
+import operator
 from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Final
@@ -47,6 +48,9 @@ _LOCAL_ROOT: Final = 0x300  # SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS
 # When a trace must go to make room, the heaviest among this many oldest ones goes.
 _EVICTION_CANDIDATES: Final = 16
 _REMEMBERED_PER_OPEN_TRACE: Final = 10
+_AGES: Final = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0, "1h": 3600.0}
+_parent_of: Final = operator.attrgetter("parent_id")
+_id_of: Final = operator.attrgetter("span_id")
 
 
 class _OpenTrace:
@@ -59,7 +63,7 @@ class _OpenTrace:
         self.first = now
         self.last = now
         self.root_at: float | None = None
-        self.local_roots: tuple[RawSpan, ...] = ()
+        self.local_roots: list[RawSpan] = []
         self.size = 0
         self.due = float("inf")
 
@@ -114,6 +118,7 @@ class TraceAssembler:
         max_spans, max_bytes = self._limits.max_spans_per_trace, self._limits.max_bytes_per_trace
         has_matcher = self._matches is not None
         buffered = 0
+        late_ages: Counter[str] = Counter()
         for span in spans:
             data, scope, trace_id, span_id, parent_id, _, flags = span
             trace = open_traces.get(trace_id)
@@ -122,7 +127,7 @@ class TraceAssembler:
                     added.own.append(span)
                     continue
                 if trace_id in self._closed:
-                    self._recall(trace_id, now)
+                    late_ages[_age_group(now - self._recall(trace_id))] += 1
                     added.late.append(span)
                     continue
                 trace = self._begin(trace_id, now, added)
@@ -153,6 +158,8 @@ class TraceAssembler:
             self._expect(trace_id)
         count("assembler.spans", buffered)
         count("assembler.late_spans", len(added.late), policy=self._limits.late_spans.value)
+        for under, late in late_ages.items():
+            count("assembler.late_span_age", late, under=under)
         count("assembler.own_spans", len(added.own))
         _count_closed(added.closed)
         return added
@@ -171,7 +178,7 @@ class TraceAssembler:
             if trace is not None:
                 fates[self._add_log(trace, record, now)] += 1
             elif record.trace_id in self._closed:
-                self._recall(record.trace_id, now)
+                self._recall(record.trace_id)
                 fates[Fate.LATE] += 1
             else:
                 fate, evicted = self._waiting.add(record, now)
@@ -268,7 +275,7 @@ class TraceAssembler:
         else:
             is_root = span.parent_id is None
             if is_local_root and trigger is not Trigger.ROOT:
-                trace.local_roots += (span,)
+                trace.local_roots.append(span)
         if is_root and trace.root_at is None:
             trace.root_at = now
 
@@ -276,7 +283,7 @@ class TraceAssembler:
         limits = self._limits
         if trace.root_at is not None:
             quiet, reason = min(trace.last + limits.root_grace, trace.root_at + limits.root_cap), CloseReason.ROOT_QUIET
-        elif trace.local_roots and any(root.parent_id not in trace.spans for root in trace.local_roots):
+        elif _has_local_root(trace):
             grace = limits.root_grace if limits.trigger is Trigger.LOCAL_ROOT else limits.local_root_grace
             quiet, reason = trace.last + grace, CloseReason.LOCAL_ROOT_QUIET
         else:
@@ -315,10 +322,15 @@ class TraceAssembler:
         logs = () if trace.logs is None else tuple(trace.logs.known)
         return ClosedTrace(trace_id, spans, reason, complete, size=trace.size, logs=logs)
 
-    def _recall(self, trace_id: bytes, now: float) -> None:
-        """Keep what is still asked for: a trace that goes on for hours must not be forgotten and opened again."""
-        del self._closed[trace_id]
-        self._closed[trace_id] = now
+    def _recall(self, trace_id: bytes) -> float:
+        """
+        Keep what is still asked for: a trace that goes on for hours must not be forgotten and opened again.
+
+        Returns:
+            When it was closed.
+        """
+        closed_at = self._closed[trace_id] = self._closed.pop(trace_id)
+        return closed_at
 
 
 def has_gaps(spans: Collection[RawSpan], known: Iterable[bytes], *, local: bool) -> bool:
@@ -335,11 +347,24 @@ def has_gaps(spans: Collection[RawSpan], known: Iterable[bytes], *, local: bool)
     missing = parents.difference(known)
     missing.discard(None)
     if not missing:
-        return None not in parents
+        # A span that is its own parent hangs in the air like one whose parent never came.
+        return None not in parents or any(map(operator.eq, map(_parent_of, spans), map(_id_of, spans)))
     if not local:
         return True
     strangers = [span for span in spans if span.parent_id in missing]
     return not all(span.flags & _LOCAL_ROOT == _LOCAL_ROOT for span in strangers)
+
+
+def _has_local_root(trace: _OpenTrace) -> bool:
+    """Tell whether there is one whose parent is not here: a parent that has come does not go away again."""
+    roots = trace.local_roots
+    while roots and roots[-1].parent_id in trace.spans:
+        roots.pop()
+    return bool(roots)
+
+
+def _age_group(seconds: float) -> str:
+    return next((name for name, limit in _AGES.items() if seconds < limit), "ever")
 
 
 def _twin_key(known: dict[bytes, RawSpan], span: RawSpan) -> bytes:

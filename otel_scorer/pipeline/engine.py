@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from otel_scorer.model.wire import RawSpan
+    from otel_scorer.pipeline.closing import Added
     from otel_scorer.pipeline.jobs import ScorerProfile, ScoringBackend
 
 __all__ = ["Engine", "EngineOptions", "Forwarding"]
@@ -78,11 +79,6 @@ class _Waiting:
     decisions: list[Decision] = field(default_factory=list[Decision])
     all: list[Decision] = field(default_factory=list[Decision])
 
-    def let_go(self) -> tuple[_Waiting, list[RawSpan]]:
-        """Hand over what is held: verdicts that come later find nothing to ride on."""
-        held, self.held = self.held, []
-        return self, held
-
 
 class Engine:
     """Assembles, has scored, and sends on. `start` before the first request; `drain` scores and sends what is open."""
@@ -121,6 +117,8 @@ class Engine:
         self._holds_trace = options.forwarding is Forwarding.HOLD_TRACE
         self._assembler = TraceAssembler(options.limits, matches, judges=bool(scorers))
         self._waiting: dict[int, _Waiting] = {}
+        # The ids of spans that wait for verdicts, by trace: a client that sends them again must not have them twice.
+        self._held_ids: dict[bytes, frozenset[bytes]] = {}
         # (deadline, job id) of held traces; the delay is the same for all, so the order of entry is the order of time.
         self._held_until: deque[tuple[float, int]] = deque()
         self._next_job = 0
@@ -178,6 +176,8 @@ class Engine:
         spans = request.spans
         with self._lock:
             added = self._assembler.add(spans, self._clock())
+            if added.late and self._held_ids:
+                self._set_repeats_aside(added)
         count("receiver.spans_accepted", len(spans))
         if self._holds_trace:
             self._forward([*added.late, *added.own])
@@ -229,6 +229,7 @@ class Engine:
                     waiting.all += result.decisions
                 if result.done:
                     done.append(waiting)
+                    self._held_ids.pop(waiting.trace.trace_id, None)
                     del self._waiting[result.job_id]
                     waiting.scorers.jobs -= 1
                     if waiting.held:
@@ -266,7 +267,7 @@ class Engine:
         self._closed(closed)
         with self._lock:
             decided = self._idle.wait_for(lambda: not self._waiting and not self._delivering, timeout)
-            left = [waiting.let_go() for waiting in self._waiting.values() if waiting.held]
+            left = [self._let_go(waiting) for waiting in self._waiting.values() if waiting.held]
         self._release(left, reason="shutdown")
         self._emitter.flush()
         return decided
@@ -304,6 +305,7 @@ class Engine:
                 waiting = self._waiting[job.id] = _Waiting(trace, self._held_spans(trace), scorers, all=refused)
                 if waiting.held:
                     self._held_until.append((until, job.id))
+                    self._held_ids[trace.trace_id] = frozenset([span.span_id for span in waiting.held])
                 jobs.append(job)
             # Counted before they are submitted: whoever replaces the scorers waits for them.
             scorers.jobs += len(jobs)
@@ -311,6 +313,22 @@ class Engine:
         refused_jobs = scorers.backend.submit(jobs) if scorers.backend is not None and jobs else ()
         if refused_jobs:
             self.deliver(Result(job.id, shed(job, scorers), done=True) for job in refused_jobs)
+
+    def _let_go(self, waiting: _Waiting) -> tuple[_Waiting, list[RawSpan]]:
+        """Take what is held: verdicts that come later find nothing to ride on. The caller holds the lock."""
+        held, waiting.held = waiting.held, []
+        self._held_ids.pop(waiting.trace.trace_id, None)
+        return waiting, held
+
+    def _set_repeats_aside(self, added: Added) -> None:
+        """Count late spans of which a copy is held as the duplicates that they are; the caller holds the lock."""
+        late = added.late
+        repeats = [span for span in late if span.span_id in self._held_ids.get(span.trace_id, ())]
+        if repeats:
+            here = {id(span) for span in repeats}
+            added.late = [span for span in late if id(span) not in here]
+            added.duplicates += repeats
+            count("assembler.duplicates", len(repeats))
 
     def _held_spans(self, trace: ClosedTrace[RawSpan]) -> list[RawSpan]:
         if self._holds_trace:
@@ -373,7 +391,7 @@ class Engine:
             _, job_id = self._held_until.popleft()
             waiting = self._waiting.get(job_id)
             if waiting is not None and waiting.held:
-                overdue.append(waiting.let_go())
+                overdue.append(self._let_go(waiting))
         return overdue
 
 

@@ -408,6 +408,7 @@ def test_a20_a_late_span_is_handed_back_counted_and_opens_nothing() -> None:
     assert added.late == [late]
     assert len(assembler) == 1
     assert counted("assembler.late_spans{policy=ignore}") == 1
+    assert counted("assembler.late_span_age{under=1m}") == 1
 
 
 def test_a24_a_trace_of_a_hundred_thousand_spans_closes_at_the_limit_and_disturbs_nobody() -> None:
@@ -702,6 +703,8 @@ def test_what_happened_is_counted() -> None:
         ([raw(span=1), raw(span=2, parent=1)], False, False),
         ([raw(span=2, parent=1)], False, True),
         ([raw(span=1), raw(span=2, parent=9)], False, True),
+        ([raw(span=1), raw(span=2, parent=2)], False, True),
+        ([raw(span=1), raw(span=2, parent=2)], True, True),
         ([raw(span=2, parent=1, remote_parent=True)], False, True),
         ([raw(span=2, parent=1, remote_parent=True)], True, False),
         ([raw(span=2, parent=1, remote_parent=True), raw(span=3, parent=9)], True, True),

@@ -431,6 +431,24 @@ def test_a_held_root_that_is_sent_again_leaves_once(forwarding: Forwarding) -> N
         assert sorted(names(run.sink.spans)) == ["llm", "root", "tool"]
 
 
+@pytest.mark.parametrize("forwarding", [Forwarding.HOLD_ROOT, Forwarding.HOLD_TRACE])
+def test_a_root_that_is_sent_again_while_it_waits_for_verdicts_leaves_once(forwarding: Forwarding) -> None:
+    counted = Counted()
+    with running(forwarding, ON_SPAN) as run:
+        run.ingest(*AGENT)
+        [job] = run.close_traces()
+
+        run.ingest(AGENT[0])
+        run.backend.decide(job, a_decision(True))
+        run.ingest(AGENT[0])
+
+        assert sorted(names(run.sink.spans)) == ["llm", "root", "root", "tool"]
+        first, second = (span for span in run.sink.spans if span.name == "root")
+        assert "otel_scorer.check.value" in keys(first)
+        assert second == AGENT[0]
+        assert counted("assembler.duplicates") == 1
+
+
 def test_without_scorers_there_is_nothing_to_hold_a_root_for() -> None:
     with running(Forwarding.HOLD_ROOT, scorers=()) as run:
         run.ingest(*AGENT)
