@@ -44,7 +44,7 @@ __all__ = ["evaluate"]
 
 def evaluate(
     data: Any,
-    scorers: Iterable[Callable[..., Any] | str],
+    scorers: Iterable[object],
     predict_fn: Callable[..., Any] | None = None,
     store: str | Path | TraceStore | Literal[False] | None = None,
     *,
@@ -62,8 +62,8 @@ def evaluate(
         data: Dicts with any of `inputs`, `outputs`, `expectations`, `trace` and `tags`, in a list or as they come from
             a generator; a pandas DataFrame with such columns, where empty cells (NaN) count as missing; traces; what
             `search_traces` returned; or paths of OTLP files. What a row says wins over what its trace says.
-        scorers: Scorers, any callables, or references: the name of a registered or built-in scorer,
-            `package.module:attribute`, `path/to/file.py`. Their `filter` and `span_types` count as they do live,
+        scorers: Scorers, any callables, scorers of other packages, or references: the name of a registered or
+            built-in scorer, `package.module:attribute`, `path/to/file.py`. Their `filter` and `span_types` count as they do live,
             `sample_rate` and the `filter_string` of a registered scorer do not: every row is judged.
         predict_fn: Called as `predict_fn(**inputs)` for each row, on threads or, if it is a coroutine function, on an
             event loop. It is traced: scorers see the spans that it makes. What it raises is kept with the row.

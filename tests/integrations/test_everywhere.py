@@ -18,7 +18,7 @@ from tests.e2e.sidecar import Sidecar, id_of
 from tests.e2e.sink import WAIT, Sink
 from tests.integrations.agent import agent_spans, agent_trace, judge, only
 
-from otel_scorer import ScoringSpanProcessor, get_scorer
+from otel_scorer import ScoringSpanProcessor, evaluate, get_scorer
 from otel_scorer.errors import ConfigError
 from otel_scorer.scorers import ScorerSpec, load_scorers
 from otel_scorer.testing import make_request
@@ -183,3 +183,17 @@ def test_the_example_in_the_documentation_does_what_it_says(tmp_path: Path, reco
 
     assert {row["decision"] for row in rows} <= {"scored", "not_applicable"}
     assert len(rows) >= 5
+
+
+@pytest.mark.parametrize(("file", "said"), FILES)
+def test_evaluate_takes_them_with_rows_and_with_traces(file: str, said: dict[str, Any], recording: str) -> None:
+    scorers = load_scorers([str(FOLDER / file)])
+
+    by_trace = evaluate([recording], scorers, store=False)
+    rows = [{"inputs": {"question": "Weather?"}, "outputs": "It is 18 C in Paris."}]
+    by_row = evaluate(rows, [made for made in scorers if made.name != "tools"], store=False)
+
+    [judged] = by_trace.results
+    assert {feedback.name: feedback.value for each in judged.decisions for feedback in each.feedbacks} == said
+    [row] = by_row.results
+    assert {str(each.outcome) for each in row.decisions} <= {"scored", "not_applicable"}

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
 from otel_scorer.model.feedback import DEFAULT_FEEDBACK_NAME, Feedback
 from otel_scorer.model.trace import MISSING
+from otel_scorer.scorers.arguments import NotApplicableError
 from otel_scorer.scorers.foreign.adapted import Adapted, judge_of, source_of, state_of
 
 if TYPE_CHECKING:
@@ -27,10 +29,12 @@ def adapt(evaluator: Any) -> Adapted:
     source = source_of(evaluator, "pydantic_evals", getattr(evaluator, "model", None), is_judge=_is_judge(evaluator))
 
     def judge(case: Case) -> list[Feedback]:
-        return _feedbacks(evaluator.evaluate(_context(case)), source)
+        with _tree_is_needed():
+            return _feedbacks(evaluator.evaluate(_context(case)), source)
 
     async def judge_async(case: Case) -> list[Feedback]:
-        return _feedbacks(await evaluator.evaluate(_context(case)), source)
+        with _tree_is_needed():
+            return _feedbacks(await evaluator.evaluate(_context(case)), source)
 
     options = {"name": evaluator.get_default_evaluation_name(), "version": _version(evaluator), "concurrent": is_async}
     return Adapted(
@@ -39,6 +43,18 @@ def adapt(evaluator: Any) -> Adapted:
         code=type(evaluator),
         state=state_of(evaluator, "pydantic-evals"),
     )
+
+
+@contextmanager
+def _tree_is_needed() -> Generator[None]:
+    """Take the failure of an evaluator that looked for the spans of a bare row for what it is."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "SpanTreeRecordingError":
+            msg = f"the evaluator needs the spans: {error}"
+            raise NotApplicableError(msg) from error
+        raise
 
 
 def _is_judge(evaluator: object) -> bool:
