@@ -63,8 +63,8 @@ def evaluate(
             a generator; a pandas DataFrame with such columns, where empty cells (NaN) count as missing; traces; what
             `search_traces` returned; or paths of OTLP files. What a row says wins over what its trace says.
         scorers: Scorers, any callables, scorers of other packages, or references: the name of a registered or
-            built-in scorer, `package.module:attribute`, `path/to/file.py`. Their `filter` and `span_types` count as they do live,
-            `sample_rate` and the `filter_string` of a registered scorer do not: every row is judged.
+            built-in scorer, `package.module:attribute`, `path/to/file.py`. Their `filter` and `span_types` count as
+            they do live, `sample_rate` and the `filter_string` of a registered scorer do not: every row is judged.
         predict_fn: Called as `predict_fn(**inputs)` for each row, on threads or, if it is a coroutine function, on an
             event loop. It is traced: scorers see the spans that it makes. What it raises is kept with the row.
         store: Where traces and verdicts are kept, to be found by `search_traces(run_id=...)`. Default:
@@ -119,13 +119,11 @@ def evaluate(
     )
 
 
-def _scorers_of(
-    given: Iterable[Callable[..., Any] | str], store: str | Path | TraceStore | Literal[False] | None
-) -> list[Scorer]:
+def _scorers_of(given: Iterable[object], store: str | Path | TraceStore | Literal[False] | None) -> list[Scorer]:
     listed = cast("object", given)
     if isinstance(listed, str | Mapping) or callable(listed) or not isinstance(listed, Iterable):
         return as_scorers(cast("Any", given))  # says what is wrong with it
-    made: list[Callable[..., Any]] = []
+    made: list[object] = []
     for one in given:
         if isinstance(one, str):
             # Only who names scorers needs their store.
