@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, cast
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, Span
 from tests.dialects.captured import traces_of
+from tests.dialects.test_mutations import facts
 from tests.dialects.test_sdk_spans import NAMES, readable
 from tests.instrumented_app import WAIT, App
 
@@ -28,7 +30,12 @@ def described(span: Any) -> Feedback:
     return Feedback(value=f"{span.name} {span.span_type} {span.status.status_code}", rationale=repr(span.inputs))
 
 
-SCORERS = [*load_scorers(["tool_errors", "redundant_tool_calls", "latency"]), answer, described]
+@scorer
+def everything(trace: Trace) -> str:
+    return json.dumps(facts(trace), ensure_ascii=False)
+
+
+SCORERS = [*load_scorers(["tool_errors", "redundant_tool_calls", "latency"]), answer, described, everything]
 
 
 def replay(app: App, spans: list[ReadableSpan]) -> None:

@@ -1,4 +1,4 @@
-"""Captured traffic of real instrumentations as traces, and what is expected of each (`captures/expected.yaml`)."""
+"""Captured traffic of real instrumentations as traces, and what is expected of each (`captures/expected*.yaml`)."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
 CAPTURES = Path(__file__).parent.parent / "captures"
+EXPECTED = ("expected.yaml", "expected_others.yaml")
+PARTS = ("captures", "evaluations")
 
 Request = dict[str, Any]
 
 
 @cache
 def expectations() -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load((CAPTURES / "expected.yaml").read_text(encoding="utf-8"))
-    return found
+    """Return what both files say: `captures` and `evaluations` by name of the capture."""
+    files = [yaml.safe_load((CAPTURES / name).read_text(encoding="utf-8")) for name in EXPECTED]
+    return {part: {name: said for file in files for name, said in file[part].items()} for part in PARTS}
 
 
 @cache

@@ -6,17 +6,19 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest as TracesRequest
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 from tests.dialects.made import made, trace_of, view
 
 from otel_scorer.dialects import DIALECTS, READER
-from otel_scorer.dialects.table import FIELDS
-from otel_scorer.model.decode import spans_from_sdk
+from otel_scorer.dialects.table import FIELDS, Dialect
+from otel_scorer.model.decode import spans_from_request, spans_from_sdk
 from otel_scorer.model.trace import LogRecord, Trace
+from otel_scorer.testing import make_span
 
 DERIVED = (
     "tool_calls", "llm_calls", "usage", "documents", "raw_documents", "messages", "inputs", "outputs", "session_id",
@@ -30,6 +32,7 @@ CONTENT_KEYS = sorted(
     | {f"{prefix}.{branch}" for prefix in FLATTENED for branch in BRANCHES}
     | {"retrieval.documents.0.document.content", "evaluations.0.evaluation.name", "evaluations.0.evaluation.score"}
     | {"gen_ai.evaluation.name", "gen_ai.evaluation.score.value", "error.type", "langfuse.observation.level"}
+    | {"gen_ai.event.content", "gen_ai.evaluation.passed", "exception.type", "prompt", "content", "message"}
 )
 TYPES = sorted({value for dialect in DIALECTS for rule in dialect.span_types for value in rule.types})
 SCOPES = sorted({scope.replace("*", "x") for dialect in DIALECTS for scope in dialect.scopes})
@@ -37,6 +40,7 @@ LARGE = 500_000
 EVENTS = (
     "gen_ai.choice", "gen_ai.user.message", "gen_ai.tool.message", "gen_ai.client.inference.operation.details",
     "gen_ai.evaluation.result", "gen_ai.evaluation.results", "exception", "gen_ai.content.prompt", "tool.output",
+    "gen_ai.client.operation.exception", "codex.user_prompt",
 )  # fmt: skip
 
 # What chats, documents and results look like from afar: the keys that decoders look for, with anything in them.
@@ -44,9 +48,10 @@ SHAPES = (
     "role", "content", "parts", "type", "message", "messages", "tool_calls", "function", "arguments", "kwargs", "args",
     "data", "id", "text", "toolUse", "toolResult", "choices", "generations", "output", "outputs", "inputs", "input",
     "documents", "name", "input_str", "gen_ai.evaluations", "event.name", "value", "result", "metadata",
+    "toolRequest", "toolResponse", "ref", "usage", "inputTokens", "score", "label", "explanation", "config", "system",
 )  # fmt: skip
 SHAPED = st.dictionaries(st.sampled_from(SHAPES), st.deferred(lambda: JSON), max_size=4)
-SCALARS = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.text(max_size=20)
+SCALARS = st.none() | st.booleans() | st.integers() | st.integers(2**64, 2**90) | st.floats() | st.text(max_size=20)
 JSON: st.SearchStrategy[Any] = st.deferred(
     lambda: (
         SCALARS
@@ -65,6 +70,7 @@ TEXTS = (
 # Python can hold what UTF-8 cannot.
 SURROGATES = st.sampled_from(["\ud800", '"\ud800"', '{"a": "\ud800"}', "['\ud800']", '[{"role": "\udfff"}]'])
 VALUES = TEXTS | JSON | st.binary(max_size=20)
+SCALARS_OF_OTLP = st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats() | st.binary(max_size=20)
 ATTRIBUTES = st.dictionaries(st.sampled_from(CONTENT_KEYS), VALUES, max_size=8)
 
 
@@ -99,12 +105,34 @@ def spans(draw: st.DrawFn) -> dict[str, Any]:
     )
 
 
-@given(st.lists(spans(), min_size=1, max_size=4))
-def test_arbitrary_values_of_otlp_spans_never_raise(made_spans: list[dict[str, Any]]) -> None:
-    for child in made_spans[1:]:
-        child["parent_id"] = made_spans[0]["span_id"]
+@given(st.lists(spans(), min_size=1, max_size=4), st.data())
+def test_arbitrary_values_of_spans_never_raise_whoever_is_whose_parent(
+    made_spans: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    # Cycles, self-parents and missing parents included.
+    parents = st.sampled_from([None, "ffffffffffffffff", *(span["span_id"] for span in made_spans)])
+    for span in made_spans:
+        span["parent_id"] = data.draw(parents)
 
     read_everything(trace_of(*made_spans))
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+@given(data=st.data())
+@settings(max_examples=20)
+def test_whatever_a_dialect_finds_in_its_attributes_never_raises(dialect: Dialect, data: st.DataObject) -> None:
+    keys = {"gen_ai.operation.name", "openinference.span.kind", "input.value", "gen_ai.output.messages"}
+    keys |= {source.key.removesuffix(".*") for sources in dialect.fields.values() for source in sources}
+    keys |= {*dialect.keys, *dialect.values, *(rule.key for rule in dialect.span_types)}
+    types = [value for rule in dialect.span_types for value in rule.types] or ["chat", "execute_tool"]
+    values = st.sampled_from(types) | TEXTS | SCALARS_OF_OTLP
+    span = make_span(attributes=data.draw(st.dictionaries(st.sampled_from(sorted(keys)), values, max_size=8)))
+    scopes = [scope.replace("*", "x") for scope in dialect.scopes] or ["app"]
+    request = TracesRequest()
+    scoped = request.resource_spans.add().scope_spans.add(spans=[span])
+    scoped.scope.name = data.draw(st.sampled_from(scopes))
+
+    read_everything(Trace(spans_from_request(request.SerializeToString()), READER))
 
 
 SDK_ATTRIBUTES = st.dictionaries(st.sampled_from(CONTENT_KEYS), VALUES | SURROGATES, max_size=8)
