@@ -1,9 +1,9 @@
 """
 How many rows and traces `evaluate` scores in a second, side by side with `mlflow.genai.evaluate` in one run.
 
-The same rows, traces and scorers for both; MLflow without its rate limits, and with fewer rows, since it is slow. Ours is
-measured with a store (what MLflow always does) and without. Where MLflow is not installed only ours is measured. Run it
-as a program to see a table with the ratios.
+The same rows, traces and scorers for both; MLflow without its rate limits, and with fewer rows, since it is slow. Ours
+is measured with a store (what MLflow always does) and without. Where MLflow is not installed only ours is measured. Run
+it as a program to see a table with the ratios.
 """
 
 from __future__ import annotations

@@ -1,0 +1,213 @@
+"""Scorers on a stream: order, what happens to hangs, and that nothing of a long stream stays in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.trace import MISSING
+from otel_scorer.pipeline.offline import OfflineScoring
+from otel_scorer.pipeline.runner import Invocation, PreparedScorer
+from otel_scorer.pipeline.selection import Choice
+from otel_scorer.scorers.base import as_scorer
+
+
+@pytest.fixture
+def released() -> Iterator[threading.Event]:
+    event = threading.Event()
+    yield event
+    event.set()
+
+
+def stream(*functions: Any, timeout: float = 0.2, **options: Any) -> OfflineScoring[int]:
+    prepared = [PreparedScorer(as_scorer(function), default_timeout=timeout) for function in functions]
+
+    def choose(item: int) -> Sequence[Choice]:
+        return [Invocation(each, None, inputs=item, outputs=MISSING, trace_id=str(item)) for each in prepared]
+
+    return OfflineScoring(choose, **options)
+
+
+def outcomes(decisions: Sequence[Decision]) -> list[str]:
+    return [decision.outcome.value for decision in decisions]
+
+
+def values(decisions: Sequence[Decision]) -> list[Any]:
+    return [feedback.value for decision in decisions for feedback in decision.feedbacks]
+
+
+def test_items_come_back_in_order_with_the_decisions_in_order_of_the_scorers() -> None:
+    def same(inputs: int) -> int:
+        return inputs
+
+    async def later(inputs: int) -> int:
+        await asyncio.sleep(0.001 * (inputs % 3))
+        return -inputs
+
+    found = list(stream(same, later, same, timeout=30).run(range(500)))
+
+    assert [item for item, _ in found] == list(range(500))
+    assert [values(decisions) for _, decisions in found] == [[n, -n, n] for n in range(500)]
+
+
+def test_a_stream_without_end_is_scored_as_it_comes() -> None:
+    made = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal made
+        while True:
+            made += 1
+            yield made
+
+    found = stream(lambda inputs: inputs).run(endless())
+    for _ in range(1000):
+        next(found)
+    found.close()  # type: ignore[attr-defined]
+
+    assert made < 1000 + 400
+
+
+def test_slow_items_do_not_keep_finished_ones_waiting() -> None:
+    seen = threading.Event()
+
+    def slow() -> Iterator[int]:
+        yield 1
+        # The first one is scored while the stream waits: the patience of a batch is over.
+        assert seen.wait(30)
+        yield 2
+
+    def clock() -> float:
+        clock.now += 1.0  # type: ignore[attr-defined]
+        return float(clock.now)  # type: ignore[attr-defined]
+
+    clock.now = 0.0  # type: ignore[attr-defined]
+
+    def look(inputs: int) -> bool:
+        seen.set()
+        return True
+
+    found = list(stream(look, timeout=0, clock=clock).run(slow()))
+
+    assert [item for item, _ in found] == [1, 2]
+
+
+def test_a_hung_scorer_times_out_is_left_alone_and_the_others_go_on(released: threading.Event) -> None:
+    calls: list[int] = []
+
+    def hangs(inputs: int) -> bool:
+        calls.append(inputs)
+        released.wait(30)
+        return True
+
+    found = list(stream(hangs, lambda inputs: inputs).run(range(5)))
+
+    assert [outcomes(decisions) for _, decisions in found] == [["timed_out", "scored"]] * 5
+    assert "not finished within 0.2 s" in str(found[0][1][0].reason)
+    assert "has not come back yet" in str(found[1][1][0].reason)
+    assert [values(decisions)[-1] for _, decisions in found] == list(range(5))
+    assert calls == [0]
+
+
+def test_a_scorer_that_comes_back_is_called_again(released: threading.Event) -> None:
+    def hangs_once(inputs: int) -> bool:
+        if inputs == 0:
+            released.wait(30)
+        return True
+
+    def items() -> Iterator[int]:
+        yield 0
+        # More than is taken ahead: by then the call has timed out.
+        yield from range(1, 600)
+        released.set()
+        # The thread that hung has to find out first.
+        for number in range(600, 1000):
+            threading.Event().wait(0.001)
+            yield number
+
+    found = dict(stream(hangs_once).run(items()))
+
+    assert outcomes(found[0]) == ["timed_out"]
+    assert outcomes(found[999]) == ["scored"]
+
+
+def test_a_coroutine_that_blocks_its_loop_is_left_behind(released: threading.Event) -> None:
+    async def blocks(inputs: int) -> bool:
+        released.wait(30)
+        return True
+
+    async def fine(inputs: int) -> int:
+        return inputs
+
+    found = list(stream(blocks, fine).run(range(3)))
+
+    assert [outcomes(decisions)[0] for _, decisions in found] == ["timed_out"] * 3
+    assert len(found) == 3
+
+
+def test_coroutines_of_many_items_run_at_the_same_time() -> None:
+    waiting = 0
+    met = asyncio.Event()
+
+    async def meets(inputs: int) -> bool:
+        nonlocal waiting
+        waiting += 1
+        if waiting == 20:
+            met.set()
+        await met.wait()
+        return True
+
+    meets_all = as_scorer(meets).with_options(concurrent=True)
+
+    found = list(stream(meets_all, timeout=30, concurrency=20).run(range(20)))
+
+    assert [outcomes(decisions) for _, decisions in found] == [["scored"]] * 20
+
+
+def test_what_a_scorer_raises_is_its_failure_even_if_it_looks_like_ctrl_c() -> None:
+    def interrupts(inputs: int) -> bool:
+        raise KeyboardInterrupt
+
+    def exits(inputs: int) -> bool:
+        raise SystemExit(3)
+
+    [(_, decisions)] = stream(interrupts, exits, lambda inputs: inputs).run([1])
+
+    assert outcomes(decisions) == ["failed", "failed", "scored"]
+
+
+def test_what_the_stream_raises_comes_after_everything_before_it() -> None:
+    def breaks() -> Iterator[int]:
+        yield from range(100)
+        raise LookupError("gone")
+
+    found: list[int] = []
+    with pytest.raises(LookupError, match="gone"):
+        found.extend(item for item, _ in stream(lambda inputs: inputs).run(breaks()))
+
+    assert found == list(range(100))
+
+
+def test_calls_that_cannot_be_chosen_are_told_to_who_asked() -> None:
+    def choose(item: int) -> Sequence[Choice]:
+        raise LookupError(item)
+
+    with pytest.raises(LookupError):
+        list(OfflineScoring(choose).run([1, 2, 3]))
+
+
+def test_decisions_that_fell_already_are_handed_on() -> None:
+    prepared = PreparedScorer(as_scorer(lambda inputs: inputs))
+    fallen = prepared.decide(Outcome.FILTERED, trace_id="x")
+
+    [(_, decisions)] = OfflineScoring[int](lambda item: [fallen]).run([1])
+
+    assert decisions == (fallen,)
+
+
+def test_nothing_is_no_item() -> None:
+    assert list(stream(lambda inputs: inputs).run([])) == []
