@@ -69,8 +69,8 @@ def strict_json(value: object) -> object:
         return value
     try:
         return from_json(value)
-    except ValueError:
-        # Stricter than the standard library, which takes lone surrogates and deeper nesting.
+    except (ValueError, TypeError):
+        # Stricter than the standard library, which takes lone surrogates (in text: a TypeError) and deeper nesting.
         try:
             return json.loads(value)
         except (ValueError, RecursionError, MemoryError):

@@ -16,6 +16,7 @@ from tests.dialects.made import made, trace_of, view
 
 from otel_scorer.dialects import DIALECTS, READER
 from otel_scorer.dialects.table import FIELDS, Dialect
+from otel_scorer.dialects.values import json_value
 from otel_scorer.model.decode import spans_from_request, spans_from_sdk
 from otel_scorer.model.trace import LogRecord, Trace
 from otel_scorer.testing import make_span
@@ -192,6 +193,11 @@ def test_bombs_do_not_go_off(text: str, kind: str) -> None:
     attributes["input.mime_type"] = attributes["output.mime_type"] = "application/json"
 
     read_everything(trace_of(made("x", attributes)))
+
+
+@pytest.mark.parametrize("text", ['"\ud800"', '{"a": "\ud800"}', '"\\ud800"'])
+def test_json_with_lone_surrogates_is_read(text: str) -> None:
+    assert json_value(text) == json.loads(text)
 
 
 @pytest.mark.parametrize("text", ["{broken", "{" * 100_000, "['a', ", "not JSON"])
