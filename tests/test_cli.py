@@ -15,6 +15,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
+from otel_scorer import load_traces, search_traces
 from otel_scorer.cli import cli
 from otel_scorer.cli.arguments import is_reference
 
@@ -331,6 +332,43 @@ def test_check_says_what_will_be_sent_and_hides_secrets(folder: Path) -> None:
     assert "0.5 of them, passes if < 3" in result.stdout
     assert "s3cret" not in result.output
     assert result.stdout.endswith("ok\n")
+
+
+def test_what_was_scored_is_kept_in_a_store(tmp_path: Path, scorers: str) -> None:
+    store = tmp_path / "traces.db"
+
+    first = run("score", CAPTURE, "--scorers", scorers, "--store", str(store), "--format", "jsonl")
+    again = run("score", CAPTURE, "--scorers", "latency", "--store", str(store))
+
+    kept = search_traces(store=store)
+    assert (first.exit_code, again.exit_code) == (0, 0)
+    assert {trace.trace_id for trace in kept} == {trace.trace_id for trace in load_traces(CAPTURE)}
+    said = {(trace.trace_id, each.name) for trace in kept for each in trace.search_assessments(type="feedback")}
+    assert said >= {(line["trace_id"], line["feedback"]["name"]) for line in lines(first) if line["feedback"]}
+    assert {name for _, name in said} == {"contains_citation", "broken", "latency"}
+
+
+def test_what_could_be_read_of_a_damaged_file_is_kept_too(tmp_path: Path) -> None:
+    text = Path(CAPTURE).read_text(encoding="utf-8")
+    (tmp_path / "cut.json").write_text(text[: len(text) // 2], encoding="utf-8")
+
+    result = run("score", str(tmp_path / "cut.json"), "--scorers", "latency", "--store", str(tmp_path / "traces.db"))
+
+    assert result.exit_code == 2
+    assert "cut.json (line" in result.stderr
+    assert "byte" in result.stderr
+    assert "not JSON" in result.stderr
+    assert len(search_traces(store=tmp_path / "traces.db")) > 0
+
+
+def test_a_store_that_is_none_is_refused_with_one_message(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("notes" * 1000, encoding="utf-8")
+
+    done = in_a_process("score", CAPTURE, "--scorers", "latency", "--store", str(tmp_path / "notes.txt"))
+
+    assert done.returncode == 2
+    assert b"notes.txt: it is not a database" in done.stderr
+    assert b"Traceback" not in done.stderr
 
 
 def test_scorers_lists_what_is_built_in_and_what_a_reference_holds(scorers: str) -> None:

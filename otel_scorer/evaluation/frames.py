@@ -104,4 +104,4 @@ def _pandas() -> Any:
     try:
         return import_module("pandas")
     except ImportError as error:
-        raise OtelScorerError("DataFrames need pandas: pip install 'otel-scorer[pandas]'") from error
+        raise OtelScorerError("DataFrames need pandas: pip install pandas") from error

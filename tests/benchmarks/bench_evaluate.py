@@ -30,7 +30,7 @@ from otel_scorer.model.trace_bytes import trace_from_bytes
 from otel_scorer.scorers.base import scorer
 
 ITEMS = 10_000
-ITEMS_OF_MLFLOW = 200
+ITEMS_OF_MLFLOW = 300
 ROUNDS = 3
 SPANS_PER_TRACE = 8
 KINDS = ("rows", "traces")

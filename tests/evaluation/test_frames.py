@@ -138,7 +138,7 @@ except OtelScorerError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
 
     assert done.stderr == ""
-    assert done.stdout.strip() == "DataFrames need pandas: pip install 'otel-scorer[pandas]'"
+    assert done.stdout.strip() == "DataFrames need pandas: pip install pandas"
 
 
 def test_evaluating_loads_neither_pandas_nor_the_store_unasked() -> None:
