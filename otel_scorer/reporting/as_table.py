@@ -20,6 +20,7 @@ __all__ = ["as_table"]
 
 _MAX_FAILURES: Final = 50
 _MAX_LINES: Final = 6
+_MAX_TEXT: Final = 5_000
 _STYLES: Final = {"pass": "green", "fail": "red", "errors": "bold red", "no value": "dim", "other": "dim"}
 
 
@@ -75,7 +76,7 @@ def _print_failure(console: Console, row: Row) -> None:
     console.print(
         Text.assemble("  ", (printable(row.verdict), style), f"  {printable(row.name)}", (where, "dim")), soft_wrap=True
     )
-    lines = printable(row.explanation).splitlines()
+    lines = printable(row.explanation[:_MAX_TEXT]).splitlines()
     shown = lines[:_MAX_LINES] + (["..."] if len(lines) > _MAX_LINES else [])
     for line in shown:
         console.print(Padding(Text(line), (0, 0, 0, 6)))

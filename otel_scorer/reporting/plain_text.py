@@ -11,6 +11,10 @@ __all__ = ["one_line", "printable"]
 _CONTROLS: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+# How much of a text is read for one line of it: white space is squeezed.
+_HEAD: Final = 10
+
+
 def printable(text: str) -> str:
     """Return the text with control characters other than line breaks and tabs shown as replacement characters."""
     return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", text)
@@ -18,5 +22,9 @@ def printable(text: str) -> str:
 
 def one_line(text: str, limit: int) -> str:
     """Return the text on one line, cut to `limit` characters."""
-    flat = " ".join(printable(text).split())
-    return flat if len(flat) <= limit else flat[: limit - 3] + "..."
+    # What is far behind the limit is not looked at: a value may have millions of characters.
+    head = text[: _HEAD * limit]
+    flat = " ".join(printable(head).split())
+    if len(flat) <= limit and len(head) == len(text):
+        return flat
+    return flat[: limit - 3] + "..."
