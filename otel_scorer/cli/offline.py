@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
     from otel_scorer.dialects import DialectReader
     from otel_scorer.evaluation import Recording
+    from otel_scorer.evaluation.worker_scoring import Workers
     from otel_scorer.reporting.report import Report
+    from otel_scorer.scorers.base import Scorer
 
 __all__ = ["inspect", "score"]
 
@@ -80,6 +82,12 @@ def _reader(config_file: str | None) -> DialectReader:
 @click.option(
     "--store", metavar="FILE", help="Keep the traces and what is said of them there; search_traces() finds them."
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Run the scorers in N processes, as the sidecar does: on several cores, and one that hangs is ended.",
+)
 @unavailable("--send", metavar="URL")
 @_teaching
 @click.pass_context
@@ -95,6 +103,7 @@ def score(
     fail_under: tuple[str, ...],
     max_errors: int | None,
     store: str | None,
+    workers: int | None,
     config_file: str | None,
 ) -> None:
     """
@@ -109,17 +118,13 @@ def score(
     from otel_scorer.evaluation import read_recording
     from otel_scorer.evaluation.recorded_scoring import score_recording
     from otel_scorer.reporting.report import build_report
-    from otel_scorer.scorers.loading import load_scorers
-    from otel_scorer.scorers.registry import with_registered
 
     bounds = [_bound(text) for text in fail_under]
     formats = [_format_of(path) for path in report]
     for flag, path in [("--out", out or ""), *(("--report", path) for path in report)]:
         if not Path(path).absolute().parent.is_dir():
             raise click.UsageError(f"{flag}: there is no folder {Path(path).parent}")
-    # What scorers print must not end up in the report.
-    with contextlib.redirect_stdout(sys.stderr):
-        loaded = load_scorers(with_registered(scorers, store=store))
+    loaded = _scorers(scorers, store, workers, config_file)
     with ProgressBar("reading") as progress:
         recording = read_recording(files, progress.update, reader=_reader(config_file))
     with ProgressBar("scoring") as progress, contextlib.redirect_stdout(sys.stderr):
@@ -139,6 +144,30 @@ def score(
         errors = "1 error" if found.error_count == 1 else f"{found.error_count} errors"
         click.echo(f"{errors}: they count for the exit code with --max-errors or --fail-under", err=True)
     ctx.exit(_UNREADABLE if recording.problem_count else _MISSED if found.is_missed else 0)
+
+
+def _scorers(
+    references: tuple[str, ...], store: str | None, workers: int | None, config_file: str | None
+) -> Sequence[Scorer] | Workers:
+    from otel_scorer.scorers.registry import with_registered
+
+    named = with_registered(references, store=store)
+    if workers is None:
+        from otel_scorer.scorers.loading import load_scorers
+
+        # What scorers print must not end up in the report.
+        with contextlib.redirect_stdout(sys.stderr):
+            return load_scorers(named)
+    from otel_scorer.config import load_teaching
+    from otel_scorer.dialects.teaching import Teaching
+    from otel_scorer.evaluation.worker_scoring import Workers
+    from otel_scorer.scorers.loading import ScorerSpec
+
+    return Workers(
+        [ScorerSpec(each) if isinstance(each, str) else each for each in named],
+        workers,
+        Teaching() if config_file is None else load_teaching(config_file),
+    )
 
 
 def _format_of(path: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from otel_scorer.evaluation.items import Item
 from otel_scorer.evaluation.scoring import score_stream
+from otel_scorer.evaluation.worker_scoring import Workers, score_in_workers
 from otel_scorer.reporting.subject import Evidence, trace_subject
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class _Views(Iterable["Trace"], Sized):
 
 def score_recording(
     recording: Recording,
-    scorers: Sequence[Scorer],
+    scorers: Sequence[Scorer] | Workers,
     *,
     store: str | Path | None = None,
     run_name: str | None = None,
@@ -50,13 +51,13 @@ def score_recording(
 
     Args:
         recording: What was read.
-        scorers: See `score_traces`.
+        scorers: See `score_traces`; or worker processes, which load what they are told.
         store: File in which traces and verdicts are kept, as one run; None: nowhere.
         run_name: What to call the run.
         on_progress: Told how many traces are decided, of how many; called on another thread.
 
     Raises:
-        ConfigError: A filter cannot be compiled, the store cannot be opened.
+        ConfigError: A filter cannot be compiled, the store cannot be opened, workers cannot load a scorer.
         StoreError: The store cannot be written any more.
     """
     with ExitStack() as stack:
@@ -67,7 +68,11 @@ def score_recording(
 
             opened = stack.enter_context(opened_store(store))
             writer = StoreWriter(opened, opened.start_run(run_name))
-        stream = score_stream(_Views(recording.recorded), scorers, on_progress=on_progress)
+        stream = (
+            score_in_workers(recording.recorded, scorers, on_progress=on_progress)
+            if isinstance(scorers, Workers)
+            else score_stream(_Views(recording.recorded), scorers, on_progress=on_progress)
+        )
         for position, (recorded, scored) in enumerate(zip(recording.recorded, stream, strict=True)):
             if writer is not None:
                 item = Item(position, trace=scored.trace)

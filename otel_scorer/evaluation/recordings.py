@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.dialects import default_reader
@@ -60,6 +60,11 @@ class RecordedTrace:
         """Where it belongs among others: start of the first span in nanoseconds, then the id."""
         starts = [parse_span(span.data).start_time_unix_nano for span in self._spans if not span.scope.is_own]
         return min(starts, default=0), self._closed.trace_id.hex()
+
+    @property
+    def closed(self) -> ClosedTrace[RawSpan]:
+        """What a worker process gets of it."""
+        return replace(self._closed, spans=self._spans)
 
     @property
     def logs(self) -> bytes:
