@@ -54,6 +54,9 @@ COUNTERS: Final[dict[str, Counter]] = {
     "scoring.worker_restarts": Counter("{restart}", "Scorer worker processes replaced", ("reason",)),
     "encoder.verdicts": Counter("{verdict}", "Verdicts sent, by encoding", ("encoding",)),
     "encoder.truncated": Counter("{value}", "Texts cut to their size limit", ("field",)),
+    "encoder.unknown_targets": Counter(
+        "{verdict}", "Verdicts about a span that is not in the trace; they go to the span that stands for it"
+    ),
     "encoder.verdicts_dropped": Counter("{verdict}", "Verdicts without a span to ride on", ("reason",)),
     "store.traces": Counter("{trace}", "Scored traces that were kept in the store"),
     "store.traces_dropped": Counter("{trace}", "Scored traces that were not kept", ("reason",)),

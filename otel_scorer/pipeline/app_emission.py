@@ -75,7 +75,10 @@ class AppEmitter:
             by_id = {format(span.context.span_id, "016x"): span for span in unit.spans if span.context is not None}
         grouped: dict[int, tuple[ReadableSpan, list[Verdict]]] = {}
         for verdict in verdicts:
-            span = main if verdict.span_id is None else by_id.get(verdict.span_id, main)
+            span = main
+            if verdict.span_id is not None:
+                span = by_id.get(verdict.span_id, main)
+                count("encoder.unknown_targets", int(verdict.span_id not in by_id))
             grouped.setdefault(id(span), (span, []))[1].append(verdict)
         return list(grouped.values())
 

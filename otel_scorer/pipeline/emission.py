@@ -96,7 +96,10 @@ class Emitter:
             by_id = {span.span_id.hex(): span for span in reversed(trace.spans)}
         grouped: dict[int, tuple[RawSpan, list[Verdict]]] = {}
         for verdict in verdicts:
-            span = main if verdict.span_id is None else by_id.get(verdict.span_id, main)
+            span = main
+            if verdict.span_id is not None:
+                span = by_id.get(verdict.span_id, main)
+                count("encoder.unknown_targets", int(verdict.span_id not in by_id))
             grouped.setdefault(id(span), (span, []))[1].append(verdict)
         return list(grouped.values())
 

@@ -126,7 +126,7 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
     if rationale is not None and type(rationale) is not str:
         rationale = as_text(rationale)
     span_id = feedback.span_id
-    if span_id is not None and type(span_id) is not str:
+    if span_id is not None and not (type(span_id) is str and span_id.islower()):
         span_id = _span_id(span_id)
     if (
         name is feedback.name
@@ -157,8 +157,8 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
 
 
 def _span_id(given: object) -> str:
-    """Return a span's id as hex digits; the OpenTelemetry SDK has it as an integer."""
-    return f"{given:016x}" if isinstance(given, int) else str(given)
+    """Return a span's id as lower-case hex digits; the OpenTelemetry SDK has it as an integer."""
+    return f"{given:016x}" if isinstance(given, int) else str(given).lower()
 
 
 def _warn_of_duplicates(feedbacks: Sequence[Feedback], scorer_name: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
+from tests.integrations.model import Model
 
 # To the end of the process, and for those that tests start: some would report when it ends.
 os.environ.update({
@@ -40,3 +42,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def some_key(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some scorers want one when they are made, although they never ask a model."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-none")
+
+
+@pytest.fixture
+def model() -> Iterator[Model]:
+    model = Model()
+    yield model
+    model.close()

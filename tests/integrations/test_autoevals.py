@@ -2,54 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 from tests.integrations.agent import ANSWER, QUESTION, agent_trace, judge, only, source_of
+from tests.integrations.model import Model
 
 from otel_scorer.scorers import as_scorer
 
 pytestmark = [pytest.mark.integrations, pytest.mark.needs("autoevals")]
-
-
-class FakeModel(BaseHTTPRequestHandler):
-    """Answers chat completions by choosing A, with a reason."""
-
-    asked: list[Any] = []
-
-    def do_POST(self) -> None:
-        self.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-        arguments = json.dumps({"reasons": "It says so.", "choice": "A"})
-        call = {"id": "c1", "type": "function", "function": {"name": "select_choice", "arguments": arguments}}
-        message = {"role": "assistant", "content": None, "tool_calls": [call]}
-        choice = {"index": 0, "finish_reason": "tool_calls", "message": message}
-        body = {"id": "1", "object": "chat.completion", "created": 1, "model": "small", "choices": [choice]}
-        data = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
-
-
-@pytest.fixture
-def model() -> Iterator[str]:
-    """The URL of a model that runs here."""
-    FakeModel.asked.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), FakeModel)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def test_scorers_that_only_compute_run_as_they_are() -> None:
@@ -93,11 +54,12 @@ def test_a_score_without_a_value_is_no_value_and_an_exception_a_failure() -> Non
     assert (failed.outcome, failed.feedbacks[0].error_code) == ("failed", "LookupError")
 
 
-def test_a_judge_asks_its_model_as_a_coroutine(model: str) -> None:
+def test_a_judge_asks_its_model_as_a_coroutine(model: Model) -> None:
     from autoevals import LLMClassifier
     from openai import AsyncOpenAI
 
-    client = AsyncOpenAI(api_key="sk-secret", base_url=model)
+    model.says = {"reasons": "It says so.", "choice": "A"}
+    client = AsyncOpenAI(api_key="sk-secret", base_url=model.url)
     classifier = LLMClassifier(
         name="polite",
         prompt_template="Is {{output}} a polite answer to {{input}}, given {{context}}?",
@@ -111,7 +73,7 @@ def test_a_judge_asks_its_model_as_a_coroutine(model: str) -> None:
     assert (made.name, made.is_async, made.concurrent) == ("polite", True, True)
     assert (feedback.value, feedback.rationale) == (1, "It says so.")
     assert source_of(feedback) == ("LLM_JUDGE", "small")
-    [request] = FakeModel.asked
+    [request] = model.asked
     [message] = request["messages"]
     assert QUESTION in message["content"]
     assert ANSWER in message["content"]

@@ -179,3 +179,40 @@ def test_the_version_tells_settings_apart_and_not_runs() -> None:
 
     assert before == as_scorer(one).scorer_version == as_scorer(PatternMatchMetric(pattern="a")).scorer_version
     assert before != as_scorer(other).scorer_version
+
+
+def test_a_metric_of_deepeval_that_asks_a_model_asks_the_given_one() -> None:
+    from deepeval.metrics import GEval
+    from deepeval.models import DeepEvalBaseLLM
+    from deepeval.test_case import SingleTurnParams
+
+    prompts: list[str] = []
+
+    class Local(DeepEvalBaseLLM):
+        def load_model(self) -> None:
+            return None
+
+        def generate(self, prompt: str, schema: Any = None) -> Any:
+            prompts.append(prompt)
+            return schema(score=8, reason="It names the temperature.")
+
+        async def a_generate(self, prompt: str, schema: Any = None) -> Any:
+            return self.generate(prompt, schema)
+
+        def get_model_name(self) -> str:
+            return "local"
+
+    metric = GEval(
+        name="Helpful",
+        evaluation_steps=["Does it answer the question?"],
+        evaluation_params=[SingleTurnParams.INPUT, SingleTurnParams.ACTUAL_OUTPUT],
+        model=Local("local"),
+        threshold=0.9,
+    )
+    decision = judge(metric, agent_trace())
+
+    assert only(decision).name == "Helpful [GEval]"
+    assert (only(decision).value, only(decision).rationale) == (0.8, "It names the temperature.")
+    assert source_of(only(decision)) == ("LLM_JUDGE", "local")
+    assert decision.passed == (False,)
+    assert any(ANSWER in prompt for prompt in prompts)

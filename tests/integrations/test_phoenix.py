@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from tests.integrations.agent import ANSWER, QUESTION, agent_trace, judge, only, source_of, values
+from tests.integrations.model import Model
 
 from otel_scorer.scorers import as_scorer
 
@@ -139,3 +140,25 @@ def test_the_version_is_that_of_the_function_and_its_mapping() -> None:
     versions = [made(one), made(two), made(one, {"output": "input"})]
     assert len(set(versions)) == 3
     assert versions[0] == made(one)
+
+
+def test_a_judge_asks_its_model_as_a_coroutine(model: Model) -> None:
+    from phoenix.evals import LLM, ClassificationEvaluator
+
+    model.says = {"label": "good", "explanation": "It says so."}
+    evaluator = ClassificationEvaluator(
+        name="helpful",
+        llm=LLM(provider="openai", model="gpt-4o-mini", base_url=model.url, api_key="sk-secret"),
+        prompt_template="Is {output} a good answer to {input}, given {context}?",
+        choices={"good": 1.0, "bad": 0.0},
+    )
+    made = as_scorer(evaluator)
+    feedback = only(judge(made, agent_trace()))
+
+    assert (made.is_async, made.concurrent) == (True, True)
+    assert (feedback.value, feedback.rationale) == (1.0, "It says so.")
+    assert feedback.metadata is not None
+    assert feedback.metadata["label"] == "good"
+    assert source_of(feedback) == ("LLM_JUDGE", "gpt-4o-mini")
+    [request] = model.asked
+    assert all(text in str(request["messages"]) for text in (QUESTION, ANSWER, "Paris is mild in spring."))

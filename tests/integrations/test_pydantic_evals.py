@@ -126,3 +126,16 @@ def test_the_version_tells_settings_apart() -> None:
 
     versions = [as_scorer(Contains(value=value)).scorer_version for value in ("a", "b", "a")]
     assert versions[0] == versions[2] != versions[1]
+
+
+def test_a_judge_asks_the_given_model() -> None:
+    from pydantic_ai.models.test import TestModel
+    from pydantic_evals.evaluators import LLMJudge
+
+    answer = {"reason": "It says so.", "pass": True, "score": 0.5}
+    judging = LLMJudge(rubric="Is it polite?", model=TestModel(custom_output_args=answer))
+    feedback = only(judge(judging, agent_trace()))
+
+    assert as_scorer(judging).is_async
+    assert (feedback.name, feedback.value, feedback.rationale) == ("LLMJudge", True, "It says so.")
+    assert source_of(feedback) == ("LLM_JUDGE", "pydantic_evals:LLMJudge")

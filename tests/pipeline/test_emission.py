@@ -47,13 +47,16 @@ def test_the_same_verdict_twice_is_the_same_bytes_twice() -> None:
     assert sink.score_requests[0] == sink.score_requests[1]
 
 
-def test_a_verdict_on_a_span_that_is_not_here_goes_to_the_root() -> None:
+def test_a_verdict_on_a_span_that_is_not_here_goes_to_the_root_and_is_counted() -> None:
     emitter, sink = an_emitter(Emit.EVALUATION_SPAN)
+    counted = Counted()
 
     emitter.emit(a_trace(CHILD, ROOT), [a_decision(True, span_id="f" * 16)])
+    emitter.emit(a_trace(CHILD, ROOT), [a_decision(True, span_id=CHILD.span_id.hex())])
     emitter.flush()
 
-    assert [score.parent_span_id for score in sink.scores] == [ROOT.span_id]
+    assert [score.parent_span_id for score in sink.scores] == [ROOT.span_id, CHILD.span_id]
+    assert counted("encoder.unknown_targets") == 1
 
 
 def test_verdicts_on_a_trace_of_nothing_but_our_own_spans_are_dropped_and_counted() -> None:

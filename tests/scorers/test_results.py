@@ -147,6 +147,11 @@ def test_one_name_on_two_spans_is_no_duplicate(caplog: pytest.LogCaptureFixture)
     assert caplog.messages == []
 
 
+def test_a_span_id_may_be_in_capitals() -> None:
+    assert only(Feedback(value=1, span_id="00AB00CD00EF0012")).span_id == "00ab00cd00ef0012"
+    assert only(Feedback(value=1, span_id="1" * 16)).span_id == "1" * 16
+
+
 def test_a_span_id_may_be_the_integer_of_the_sdk() -> None:
     assert only(Feedback(value=1, span_id=0xAB)).span_id == "00000000000000ab"  # type: ignore[arg-type] # deliberately
 
