@@ -56,10 +56,12 @@ def test_every_kind_of_result_becomes_a_feedback(returned: Any, value: Any, rati
 
 
 def test_metrics_that_only_compute_run_as_they_are() -> None:
-    from phoenix.evals.metrics import MatchesRegex, exact_match
+    from phoenix.evals.metrics import MatchesRegex, PrecisionRecallFScore, exact_match
 
     assert only(judge(MatchesRegex(pattern=r"\d+ C"), agent_trace())).value == 1.0
     assert only(judge(exact_match, agent_trace(), {"expected": ANSWER})).value == 1.0
+    ranked = judge(PrecisionRecallFScore(positive_label=1), outputs=[1, 0], expectations={"expected": [1, 1]})
+    assert values(ranked) == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3)}
     assert judge(exact_match, agent_trace()).outcome == "not_applicable"
     assert "'expected'" in str(judge(exact_match, agent_trace()).reason)
 

@@ -60,7 +60,16 @@ def test_the_span_tree_is_that_of_the_trace() -> None:
 
 
 def test_evaluators_that_only_compute_run_as_they_are() -> None:
-    from pydantic_evals.evaluators import Contains, EqualsExpected, HasMatchingSpan, IsInstance, MaxDuration
+    from pydantic_evals.evaluators import (
+        Contains,
+        EqualsExpected,
+        HasMatchingSpan,
+        IsInstance,
+        MaxDuration,
+        MaxModelRequests,
+        MaxToolCalls,
+        ToolCorrectness,
+    )
 
     trace = agent_trace()
 
@@ -73,6 +82,9 @@ def test_evaluators_that_only_compute_run_as_they_are() -> None:
     assert only(judge(IsInstance(type_name="str"), trace)).value is True
     assert only(judge(HasMatchingSpan(query={"name_equals": "chat"}), trace)).value is True
     assert only(judge(HasMatchingSpan(query={"name_equals": "chess"}), trace)).value is False
+    assert only(judge(ToolCorrectness(expected_tools=["get_weather"]), trace)).value is True
+    assert only(judge(MaxToolCalls(max_calls=1), trace)).value is False
+    assert only(judge(MaxModelRequests(max_requests=1), trace)).value is True
 
 
 def test_coroutines_names_and_versions_of_its_own_are_honoured() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_scorer.model.feedback import DEFAULT_FEEDBACK_NAME, AssessmentSource, AssessmentSourceType, Feedback
 from otel_scorer.model.trace import MISSING
+from otel_scorer.scorers.annotations import Shape, read_annotation
 from otel_scorer.scorers.arguments import NotApplicableError
 from otel_scorer.scorers.foreign.adapted import Adapted, judge_of, state_of
 
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from otel_scorer.model.trace import ToolCall
-    from otel_scorer.scorers.foreign.case import Case
+    from otel_scorer.scorers.foreign.case import Case, Side
 
 __all__ = ["adapt"]
 
+_SIDES: Final[dict[Side, tuple[str, ...]]] = {
+    "inputs": ("input", "question", "query"),
+    "outputs": ("output", "answer", "response"),
+}
 _KINDS: Final = {"llm": AssessmentSourceType.LLM_JUDGE, "human": AssessmentSourceType.HUMAN}
 
 
@@ -49,10 +54,10 @@ def _eval_input(evaluator: Any, case: Case) -> dict[str, Any]:
     Raises:
         NotApplicableError: Something is missing that the evaluator requires.
     """
-    offered = _offered(case)
     mapping = cast("Mapping[str, Any]", getattr(evaluator, "_input_mapping", None) or {})
-    schema = evaluator.input_schema
-    required = [name for name, field in schema.model_fields.items() if field.is_required()] if schema else [*mapping]
+    fields = cast("Mapping[str, Any]", {} if evaluator.input_schema is None else evaluator.input_schema.model_fields)
+    offered = _offered(case, {name: field.annotation for name, field in fields.items()})
+    required = [name for name, field in fields.items() if field.is_required()] if fields else [*mapping]
     for name in required:
         wanted = mapping.get(name) or name
         if isinstance(wanted, str) and wanted not in offered and wanted.split(".")[0].split("[")[0] not in offered:
@@ -61,13 +66,12 @@ def _eval_input(evaluator: Any, case: Case) -> dict[str, Any]:
     return offered
 
 
-def _offered(case: Case) -> dict[str, Any]:
-    texts = {side: case.text(side) for side in ("inputs", "outputs")}
-    offered: dict[str, Any] = {side: case.raw(side) for side in ("inputs", "outputs") if case.has(side)}
-    if texts["inputs"] is not None:
-        offered |= dict.fromkeys(("input", "question", "query"), texts["inputs"])
-    if texts["outputs"] is not None:
-        offered |= dict.fromkeys(("output", "answer", "response"), texts["outputs"])
+def _offered(case: Case, annotations: Mapping[str, Any]) -> dict[str, Any]:
+    offered: dict[str, Any] = {}
+    for side, names in _SIDES.items():
+        if case.has(side):
+            offered[side] = case.raw(side)
+            offered |= {name: _fitted(case, side, annotations.get(name, str)) for name in names}
     if case.expected is not MISSING:
         offered |= dict.fromkeys(("expected", "reference"), case.expected)
     retrieved = case.retrieved_texts
@@ -81,6 +85,13 @@ def _offered(case: Case) -> dict[str, Any]:
             "tool_calls": [_tool_call(call) for call in case.tool_calls],
         }
     return offered | dict(case.expectations) | {"expectations": dict(case.expectations)}
+
+
+def _fitted(case: Case, side: Side, annotation: object) -> Any:
+    """Return a value as a field of the evaluator's schema wants it: as text, or as the application gave it."""
+    shape, _ = read_annotation(annotation, ({}, {}))
+    text = case.text(side)
+    return case.value(side) if text is None or shape is not Shape.TEXT else text
 
 
 def _tool_call(call: ToolCall) -> dict[str, Any]:
