@@ -313,7 +313,7 @@ def test_one_trace_can_be_picked_by_the_beginning_of_its_id() -> None:
     result = run("inspect", CAPTURE, "--trace-id", "503399", "--explain")
 
     assert result.stdout.startswith("503399e1cd4d101da199dc5dda15a9fb")
-    assert "inputs (openinference: input.value)" in result.stdout
+    assert "< openinference: input.value" in result.stdout
     assert "875757bf" not in result.stdout
 
 

@@ -6,18 +6,19 @@ import contextlib
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from otel_scorer.cli.arguments import ManyValues, is_reference, many, unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from otel_scorer.dialects import DialectReader
+    from otel_scorer.dialects import ExplainingReader
     from otel_scorer.evaluation import Recording
     from otel_scorer.evaluation.worker_scoring import Workers
+    from otel_scorer.model.trace import Trace
     from otel_scorer.reporting.report import Report
     from otel_scorer.scorers.base import Scorer
 
@@ -31,8 +32,6 @@ _UNREADABLE = 2
 _MISSED = 1
 _PROBLEMS_SHOWN = 10
 _WIDTH = 120
-# In a file or a pipe nothing needs to be cut to fit.
-_UNLIMITED = 2000
 
 
 _teaching = click.option(
@@ -44,7 +43,7 @@ _teaching = click.option(
 )
 
 
-def _reader(config_file: str | None) -> DialectReader:
+def _reader(config_file: str | None) -> ExplainingReader:
     from otel_scorer.config import taught_reader
     from otel_scorer.dialects import default_reader
 
@@ -268,42 +267,18 @@ def inspect(
         if not traces:
             _report_problems(recording)
             raise ConfigError(f"There is no trace {trace_id} among {len(recording.traces)}")
-    explainer = reader if explain else None
-    if format_ == "json":
-        _write([_json(traces, explainer)], None)
-    else:
-        _print_trees(traces, explainer)
+    _write(_inspected(traces, recording, reader if explain else None, format_), None)
     _report_problems(recording)
     ctx.exit(_UNREADABLE if recording.problem_count else 0)
 
 
-def _json(traces: Sequence[Any], explainer: Any) -> str:
-    import json
+def _inspected(
+    traces: Sequence[Trace], recording: Recording, reader: ExplainingReader | None, format_: str
+) -> Iterator[str]:
+    from otel_scorer.reporting.explanation import WIDE, as_json, as_text
 
-    from otel_scorer.reporting.inspection import inspect_trace
-
-    found = [inspect_trace(trace, explainer) for trace in traces]
-    return json.dumps(found, ensure_ascii=False, indent=2, default=str) + "\n"
-
-
-def _print_trees(traces: Sequence[Any], explainer: Any) -> None:
-    import io
-
-    from rich.console import Console
-
-    from otel_scorer.reporting.trace_tree import trace_tree
-
+    if format_ == "json":
+        return as_json(traces, reader, recording.duplicates)
     is_terminal = sys.stdout.isatty()
-    console = Console(
-        file=io.StringIO(),
-        width=_terminal_width() if is_terminal else _UNLIMITED,
-        force_terminal=is_terminal,
-        color_system="standard" if is_terminal else None,
-        highlight=False,
-    )
-    for position, trace in enumerate(traces):
-        with console.capture() as captured:
-            if position:
-                console.print()
-            console.print(trace_tree(trace, explainer))
-        _write((f"{line.rstrip()}\n" for line in captured.get().splitlines()), None)
+    width = _terminal_width() if is_terminal else WIDE
+    return as_text(traces, reader, recording.duplicates, width=width, color=is_terminal)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-    from otel_scorer.dialects import DialectReader
+    from otel_scorer.dialects import ExplainingReader
     from otel_scorer.dialects.teaching import Teaching
 
 __all__ = ["exporters_from_urls", "load_config", "load_teaching", "taught_reader"]
@@ -124,7 +124,7 @@ def load_teaching(given: Mapping[str, Any] | str | Path, *, environ: Mapping[str
         raise ConfigError(_message(error, document, name, expanded)) from error
 
 
-def taught_reader(dialects: Mapping[str, Any] | str | Path) -> DialectReader:
+def taught_reader(dialects: Mapping[str, Any] | str | Path) -> ExplainingReader:
     """
     Return a reader that knows what `load_teaching` reads.
 

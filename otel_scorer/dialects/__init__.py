@@ -38,6 +38,7 @@ from otel_scorer.dialects import (
     vercel_ai,
     voltagent,
 )
+from otel_scorer.dialects.explaining import ExplainingReader
 from otel_scorer.dialects.reader import DialectReader
 from otel_scorer.dialects.table import (
     SPAN_TYPES,
@@ -68,6 +69,7 @@ __all__ = [
     "Dialect",
     "DialectReader",
     "EventAttribute",
+    "ExplainingReader",
     "Flattened",
     "MimeAttribute",
     "NamePart",
@@ -108,17 +110,17 @@ DIALECTS: Final[tuple[Dialect, ...]] = (
     codex_cli.DIALECT,
 )
 
-READER: Final = DialectReader(DIALECTS)
+READER: Final = ExplainingReader(DIALECTS)
 """Knows all built-in dialects."""
 
 
 @cache
-def default_reader() -> DialectReader:
+def default_reader() -> ExplainingReader:
     """Return the reader that knows the built-in dialects and those of installed packages."""
     return make_reader()
 
 
-def make_reader(teaching: Teaching | None = None) -> DialectReader:
+def make_reader(teaching: Teaching | None = None) -> ExplainingReader:
     """
     Return a reader that knows the built-in dialects, those of installed packages, and what was taught.
 
@@ -144,7 +146,7 @@ def make_reader(teaching: Teaching | None = None) -> DialectReader:
     table = (own, *others, *built_in)
     if teaching.attributes or teaching.span_types:
         return TaughtReader(table, teaching.span_types)
-    return DialectReader(table)
+    return ExplainingReader(table)
 
 
 def _check_disabled(teaching: Teaching, others: set[str]) -> None:

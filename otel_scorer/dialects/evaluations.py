@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.trace import Span, Trace
 
-__all__ = ["find_evaluations", "locate_evaluations"]
+__all__ = ["find_evaluations", "locate_evaluations", "on_span"]
 
 _EVENTS: Final = frozenset({"gen_ai.evaluation.result", "gen_ai.evaluation"})
 _RESULTS_EVENT: Final = "gen_ai.evaluation.results"
@@ -46,13 +46,14 @@ def locate_evaluations(trace: Trace) -> list[tuple[EvaluationResult, Span, str]]
     """Return the verdicts with the span that each was found on, and where on it."""
     found: dict[tuple[str | None, str], tuple[EvaluationResult, Span, str]] = {}
     for span in (*trace.spans, *trace.own_spans):
-        for place, results in _of_span(span):
+        for place, results in on_span(span):
             for result in results:
                 found.setdefault((result.span_id, result.name), (result, span, place))
     return list(found.values())
 
 
-def _of_span(span: Span) -> Iterator[tuple[str, Iterator[EvaluationResult]]]:
+def on_span(span: Span) -> Iterator[tuple[str, Iterator[EvaluationResult]]]:
+    """Yield each place where a span may carry verdicts, and the verdicts there."""
     target = _target(span)
     for record in span.logs:
         if record.event_name in _EVENTS:

@@ -6,4 +6,9 @@ from otel_scorer.dialects.table import Dialect
 
 __all__ = ["DIALECT"]
 
-DIALECT = Dialect(name="gemini_cli", values={"gen_ai.agent.name": "gemini-cli"}, base="otel_genai")
+DIALECT = Dialect(
+    name="gemini_cli",
+    values={"gen_ai.agent.name": "gemini-cli"},
+    base="otel_genai",
+    capture="set telemetry.logPrompts in .gemini/settings.json",
+)

@@ -11,6 +11,10 @@ from otel_scorer.dialects.values import arguments, json_twice, json_value
 
 __all__ = ["DIALECT"]
 
+_CAPTURE = (
+    "set OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=span_only and "
+    "OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental (with event_only, send logs here too)"
+)
 _ARGUMENTS = Attribute("gen_ai.tool.call.arguments", arguments)
 _RESULT = Attribute("gen_ai.tool.call.result", json_twice)
 
@@ -125,5 +129,18 @@ DIALECT = Dialect(
         "response_id": attributes("gen_ai.response.id"),
         "session_id": attributes("gen_ai.conversation.id"),
     },
-    capture="set OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=span_only (or event_only, and send logs here too)",
+    capture=_CAPTURE,
+    captures={
+        "opentelemetry.instrumentation.openai_v2*": (
+            "set OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true and send logs here too: "
+            "the messages come as OTLP log records"
+        ),
+        "opentelemetry.instrumentation.genai.*": _CAPTURE,
+        # The rest of that name space is shared: OpenLLMetry's libraries are called so too.
+        "opentelemetry.instrumentation.*": (
+            "set OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true, or TRACELOOP_TRACE_CONTENT=true if it is "
+            "OpenLLMetry's"
+        ),
+        "gen_ai": "leave recordInputs and recordOutputs of the AI SDK's telemetry settings on",
+    },
 )

@@ -48,5 +48,8 @@ DIALECT = Dialect(
         "tool_result": (_RESULT, Attribute("gen_ai.tool.call.result", json_twice)),
         "session_id": attributes("gen_ai.conversation.id", "gcp.vertex.agent.session_id"),
     },
-    capture="set ADK_CAPTURE_MESSAGE_CONTENT_IN_SPANS=true, or send logs here too",
+    capture=(
+        "set ADK_CAPTURE_MESSAGE_CONTENT_IN_SPANS=true, or OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true "
+        "and send logs here too"
+    ),
 )

@@ -80,5 +80,8 @@ DIALECT = Dialect(
         ),
         "error_message": attributes("langfuse.observation.status_message"),
     },
-    capture="do not pass capture_input=False or capture_output=False to @observe",
+    capture=(
+        "pass no capture_input=False or capture_output=False to @observe, and unset "
+        "LANGFUSE_OBSERVE_DECORATOR_IO_CAPTURE_ENABLED=false"
+    ),
 )

@@ -59,7 +59,10 @@ _OPENINFERENCE = Dialect(
         "tags": attributes("tag.tags"),
         "metadata": attributes("metadata", decode=json_value),
     },
-    capture="unset OPENINFERENCE_HIDE_INPUTS and OPENINFERENCE_HIDE_OUTPUTS",
+    capture=(
+        "unset OPENINFERENCE_HIDE_INPUTS, OPENINFERENCE_HIDE_OUTPUTS and the other OPENINFERENCE_HIDE_* variables, and "
+        "the same in TraceConfig"
+    ),
 )
 
 # The agent repeats the summed usage, the step around a failing tool fails too, and the final answer is a tool call; the

@@ -31,5 +31,7 @@ DIALECT = Dialect(
         "cost": attributes("gen_ai.usage.cost"),
         "total_tokens": attributes("gen_ai.usage.total_tokens", "gen_ai.client.token.usage"),
     },
-    capture="leave capture_message_content of openlit.init() on",
+    capture=(
+        "leave capture_message_content of openlit.init() on (OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=true)"
+    ),
 )

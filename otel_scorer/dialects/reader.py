@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 from otel_scorer.dialects import structure
 from otel_scorer.dialects.chat import to_messages
 from otel_scorer.dialects.table import (
-    FIELDS,
     Attribute,
     Computed,
     EventAttribute,
@@ -24,13 +23,11 @@ from otel_scorer.dialects.table import (
     matches,
 )
 from otel_scorer.dialects.values import identifier, number, same, string_list
-from otel_scorer.dialects.witness import Origin, Witness
 from otel_scorer.model.trace import MISSING, SpanType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from otel_scorer.dialects.structure import Derivation
     from otel_scorer.dialects.table import Dialect, Source
     from otel_scorer.model.trace import Span, Trace
 
@@ -44,7 +41,7 @@ Step: TypeAlias = "tuple[str | None, Place]"
 
 # Tried after what the span's dialects say: the convention that everybody borrows keys from, and keys that are nobody's.
 _COMMON_GROUND: Final = "otel_genai"
-_COMMON: Final[Mapping[str, tuple[Source, ...]]] = {
+COMMON: Final[Mapping[str, tuple[Source, ...]]] = {
     "session_id": attributes(
         "session.id",
         "gen_ai.conversation.id",
@@ -87,7 +84,7 @@ _FINISH: Final[Mapping[str, Callable[[object], object]]] = {
     **dict.fromkeys(("tags", "finish_reasons"), string_list),
 }
 # Attributes that suggest a type where no attribute and no name says it; best first.
-_HINTS: Final = (
+HINTS: Final = (
     ("gen_ai.tool.name", SpanType.TOOL),
     ("gen_ai.tool.call.id", SpanType.TOOL),
     ("gen_ai.retrieval.documents", SpanType.RETRIEVER),
@@ -113,8 +110,8 @@ _MANY: Final = 2_000
 # The two sides of a TOOL span, as everybody else calls them.
 _TOOL_SIDES: Final = {"inputs": "tool_args", "outputs": "tool_result"}
 # Fields that make sense for one type of span; for others their sources hold something else.
-_ONLY_OF: Final = {"tool_args": SpanType.TOOL, "tool_result": SpanType.TOOL, "documents": SpanType.RETRIEVER}
-_CHAT_SIDES: Final = {"chat_inputs": ("inputs", "user"), "chat_outputs": ("outputs", "assistant")}
+ONLY_OF: Final = {"tool_args": SpanType.TOOL, "tool_result": SpanType.TOOL, "documents": SpanType.RETRIEVER}
+CHAT_SIDES: Final = {"chat_inputs": ("inputs", "user"), "chat_outputs": ("outputs", "assistant")}
 
 
 _Proofs: TypeAlias = "tuple[dict[str, str], dict[str, str]]"
@@ -172,7 +169,7 @@ class DialectReader:
     def span_type(self, span: Span) -> str:
         """Return one of the `SpanType` values (or a type of the user's own), `UNKNOWN` if nothing says."""
         kind, fallback = self._type_by_keys(span)
-        return kind or self._type_by_name(span) or _type_by_hints(span) or fallback or SpanType.UNKNOWN
+        return kind or self._type_by_name(span) or type_by_hints(span) or fallback or SpanType.UNKNOWN
 
     def _type_by_keys(self, span: Span) -> tuple[str | None, str | None]:
         """Return the type that an attribute says, or None, and the one to fall back to, or None."""
@@ -199,70 +196,14 @@ class DialectReader:
         if field == "dialects":
             return self._detect(span)
         value, _ = self._find(span, field)
-        if field in _CHAT_SIDES:
-            side, role = _CHAT_SIDES[field]
+        if field in CHAT_SIDES:
+            side, role = CHAT_SIDES[field]
             return to_messages(span.read(side) if value is MISSING else value, role)
         return value
 
     def derive(self, trace: Trace, field: str) -> Any:
         """Return what the trace as a whole says about a field, see `structure`."""
         return structure.derive(trace, field)
-
-    def explain_trace(self, trace: Trace) -> list[Derivation]:
-        """Return what the trace as a whole says (`derive`), value by value, and which field of which span says it."""
-        return structure.explain(trace)
-
-    def explain(self, span: Span) -> dict[str, Origin]:
-        """Return, for `span_type` and for every field that the span tells, what it is read from."""
-        found: dict[str, Origin] = {}
-        origin = self.explain_type(span)
-        if origin is not None:
-            found["span_type"] = origin
-        kind = span.span_type
-        for field in FIELDS:
-            # What was said is told by inputs and outputs; as chat messages they are only more uniform.
-            if field in _CHAT_SIDES or _ONLY_OF.get(field, kind) != kind:
-                continue
-            if (origin := self.explain_field(span, field)) is not None:
-                found[field] = origin
-        return found
-
-    def explain_field(self, span: Span, field: str) -> Origin | None:
-        """Return what a field is read from; None if the span does not tell it."""
-        value, place = self._find(span, field)
-        if place is None or value is MISSING:
-            return self.explain_field(span, _CHAT_SIDES[field][0]) if field in _CHAT_SIDES else None
-        name, source = place
-        witness = Witness(span, self)
-        source.read(witness)
-        return witness.origin(name, source.key)
-
-    def explain_type(self, span: Span) -> Origin | None:
-        """Return what says the span's type; None if nothing does."""
-        witness = Witness(span, self)
-        kind, fallback = self._type_by_keys(witness)
-        if kind is not None:
-            return witness.origin(self._name_of_type_key(witness.keys[-1]), witness.keys[-1])
-        said = witness.keys
-        if self._type_by_name(span) is not None:
-            return Origin(self._name_of_rule(span), "span name")
-        witness = Witness(span, self)
-        if _type_by_hints(witness) is not None:
-            return witness.origin("common", " and ".join(witness.keys))
-        if fallback is None:
-            return None
-        key = next(key for key in said if self._resolve(key, span.attributes[key])[1] is not None)
-        return Origin(self._name_of_type_key(key), key)
-
-    def _name_of_type_key(self, key: str) -> str:
-        return next(dialect.name for dialect in self.dialects if any(rule.key == key for rule in dialect.span_types))
-
-    def _name_of_rule(self, span: Span) -> str:
-        name, scope = span.name, span.scope.name
-        speaking = (dialect for dialect in self.dialects if dialect.speaks(scope))
-        return next(
-            (each.name for each in speaking if any(rule.pattern.search(name) for rule in each.name_rules)), "common"
-        )
 
     def _resolve(self, key: str, value: object) -> tuple[str | None, str | None]:
         """Return the type that an attribute says, or None, and the one to fall back to, or None."""
@@ -311,7 +252,7 @@ class DialectReader:
             places = [
                 (name, source) for name in dict.fromkeys(asked) for source in self._by_name[name].fields.get(field, ())
             ]
-            places += [("common", source) for source in _COMMON.get(field, ())]
+            places += [("common", source) for source in COMMON.get(field, ())]
             plan = tuple((_needed(source), (name, source)) for name, source in places)
             if len(self._plans) < _MANY:
                 self._plans[names, field] = plan
@@ -372,17 +313,17 @@ class DialectReader:
         return next((rule.span_type for rule in self._around(span).rules if rule.pattern.search(name)), None)
 
 
-def _type_by_hints(span: Span) -> str | None:
+def type_by_hints(span: Span) -> str | None:
     present = span.attributes
     if _OPERATION in present:
         return None
-    hint = next((kind for pattern, kind in _HINTS if _is_there(pattern, present)), None)
+    hint = next((kind for pattern, kind in HINTS if is_there(pattern, present)), None)
     if hint is not None:
         return hint
     return SpanType.LLM if _MODEL in present and any(key in present for key in _MODEL_CALL) else None
 
 
-def _is_there(pattern: str, keys: Mapping[str, object]) -> bool:
+def is_there(pattern: str, keys: Mapping[str, object]) -> bool:
     return any(matches(pattern, key) for key in keys) if pattern.endswith("*") else pattern in keys
 
 

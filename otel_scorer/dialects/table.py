@@ -250,6 +250,7 @@ class Dialect:
         name_rules: Span names that do, within `scopes`.
         fields: Where the value of a field may be, best source first. Names are in `FIELDS`.
         capture: Which setting of the instrumentation makes it record content.
+        captures: The same for single instrumentation scopes, by pattern; the first that matches counts.
     """
 
     name: str
@@ -264,10 +265,22 @@ class Dialect:
     name_rules: tuple[NameRule, ...] = ()
     fields: Mapping[str, tuple[Source, ...]] = field(default_factory=dict[str, "tuple[Source, ...]"])
     capture: str = ""
+    captures: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def speaks(self, scope: str) -> bool:
         """Tell whether spans of this instrumentation scope speak the dialect."""
         return any(matches(pattern, scope) for pattern in self.scopes)
+
+    def capture_of(self, scope: str) -> str:
+        """
+        Return which setting makes an instrumentation scope record content; empty if that cannot be told.
+
+        Spans that speak a dialect without being of its scopes are somebody else's, who has other settings.
+        """
+        said = next((said for pattern, said in self.captures.items() if matches(pattern, scope)), None)
+        if said is None:
+            said = self.capture if not self.scopes or self.speaks(scope) else ""
+        return said
 
 
 def matches(pattern: str, text: object) -> bool:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from otel_scorer.dialects.chat import instructions
 from otel_scorer.dialects.documents import document_list
+from otel_scorer.dialects.explaining import ExplainingReader
 from otel_scorer.dialects.flattened import tree
 from otel_scorer.dialects.patterns import LinearPattern
-from otel_scorer.dialects.reader import DialectReader
 from otel_scorer.dialects.table import FIELDS, Attribute, Dialect, Flattened, matches
 from otel_scorer.dialects.values import call_arguments, json_twice, json_value, same
 from otel_scorer.dialects.witness import Origin
@@ -173,7 +173,7 @@ def _text(value: object) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-class TaughtReader(DialectReader):
+class TaughtReader(ExplainingReader):
     """
     A reader for which the user's rules say first what a span is, and the user's keys what its fields are.
 

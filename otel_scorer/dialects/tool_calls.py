@@ -122,7 +122,7 @@ class _Details:
 
 
 def _joined(asked: _Asked) -> tuple[Span, str, str]:
-    return asked.span, asked.said_in, "joined from the model's messages: the TOOL span does not say"
+    return asked.span, asked.said_in, "joined from the model's messages"
 
 
 def explain_tool_call(call: ToolCall) -> dict[str, tuple[object, Span | None, str, str]]:

@@ -97,5 +97,5 @@ DIALECT = Dialect(
         "user_id": attributes("ai.telemetry.metadata.userId"),
         "tags": attributes("ai.telemetry.metadata.tags"),
     },
-    capture="leave experimental_telemetry.recordInputs and recordOutputs on",
+    capture="leave recordInputs and recordOutputs of experimental_telemetry on, with isEnabled: true",
 )

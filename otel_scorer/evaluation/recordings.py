@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -94,11 +95,13 @@ class Recording:
         recorded: By first start; spans of one trace are joined across requests and files, and so are its log records.
         problems: What could not be read; of each file the first 100.
         problem_count: How many there are.
+        duplicates: Spans that came again, by trace id; the first copy is in the trace.
     """
 
     recorded: list[RecordedTrace]
     problems: list[FileProblem] = field(default_factory=list[FileProblem])
     problem_count: int = 0
+    duplicates: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def traces(self) -> list[Trace]:
@@ -158,6 +161,7 @@ def read_recording(
         collector.recorded(),
         [problem for file in files for problem in file.problems],
         sum(file.problem_count for file in files),
+        collector.duplicates,
     )
 
 
@@ -168,13 +172,16 @@ class _Collector:
         self._reader = reader
         self._assembler = TraceAssembler(_NO_LIMITS)
         self._own: dict[bytes, dict[bytes, RawSpan]] = {}
+        self.duplicates: Counter[str] = Counter()
 
     def add(self, signal: Signal, data: bytes) -> None:
         """Take one request."""
         if signal is Signal.LOGS:
             self._assembler.add_logs(read_logs(data), now=0.0)
         elif signal is Signal.TRACES:
-            for span in self._assembler.add(read_traces(data).spans, now=0.0).own:
+            added = self._assembler.add(read_traces(data).spans, now=0.0)
+            self.duplicates.update(span.trace_id.hex() for span in added.duplicates)
+            for span in added.own:
                 # An evaluation span may come before its trace, even in another file.
                 self._own.setdefault(span.trace_id, {}).setdefault(span.span_id, span)
 

@@ -156,6 +156,10 @@ class OtlpSpan(Span):
         return [event.name for event in self.fields.events]
 
     @property
+    def dropped_count(self) -> int:
+        return self.fields.dropped_attributes_count + self.fields.dropped_events_count
+
+    @property
     def events(self) -> Sequence[SpanEvent]:
         events = self._events
         if events is None:

@@ -142,6 +142,11 @@ class Span(ABC):
         return self._cache
 
     @property
+    def dropped_count(self) -> int:
+        """Attributes and events that the SDK says it dropped."""
+        return 0
+
+    @property
     def duration_ns(self) -> int:
         """Nanoseconds from start to end; never negative, whatever the clocks said."""
         return max(0, self.end_time_ns - self.start_time_ns)

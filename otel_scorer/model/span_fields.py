@@ -47,6 +47,8 @@ class SpanFields(Protocol):
     links: Sequence[Span.Link]
     status: Status
     flags: int
+    dropped_attributes_count: int
+    dropped_events_count: int
 
 
 class OriginFields(Protocol):

@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from otel_scorer.model.trace import MISSING, SpanType
+from otel_scorer.model.trace import MISSING
+from otel_scorer.reporting.provenance import explain_trace, shown_origin, span_origins
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from otel_scorer.dialects.witness import Origin
+    from otel_scorer.dialects import ExplainingReader
     from otel_scorer.model.trace import Span, Trace
 
-__all__ = ["Explainer", "explained", "inspect_trace"]
+__all__ = ["inspect_trace"]
 
 
-class Explainer(Protocol):
-    """Says where the meaning of a span was found."""
-
-    def explain(self, span: Span) -> Mapping[str, Origin]:
-        """Return, for its type and every field that the span tells, what it is read from."""
-        ...
-
-
-def inspect_trace(trace: Trace, explainer: Explainer | None = None) -> dict[str, Any]:
+def inspect_trace(trace: Trace, reader: ExplainingReader | None = None, *, duplicates: int = 0) -> dict[str, Any]:
     """
     Return what is understood of a trace. Keys and their order are part of the interface.
 
     Args:
         trace: The trace.
-        explainer: Adds to each span where its values are read from.
+        reader: The reader of the trace: adds where each value is read from, and what is wrong (`explain`).
+        duplicates: Copies of its spans that were received again.
     """
     root = trace.root
     usage = trace.usage
-    return {
+    found: dict[str, Any] = {
         "trace_id": trace.trace_id,
         "root": None if root is None else root.name,
         "complete": trace.is_complete,
         "dialects": trace.dialects,
-        "spans": [_span(span, explainer) for span, _ in trace.tree.walk()],
+        "spans": [_span(span, reader) for span, _ in trace.tree.walk()],
         "root_inputs": None if root is None else root.inputs,
         "root_outputs": None if root is None else root.outputs,
         "inputs": trace.inputs,
@@ -65,9 +57,12 @@ def inspect_trace(trace: Trace, explainer: Explainer | None = None) -> dict[str,
         "tags": trace.tags,
         "evaluations": [dataclasses.asdict(evaluation) for evaluation in trace.evaluations],
     }
+    if reader is not None:
+        found["explain"] = explain_trace(trace, reader, duplicates=duplicates)
+    return found
 
 
-def _span(span: Span, explainer: Explainer | None) -> dict[str, Any]:
+def _span(span: Span, reader: ExplainingReader | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "span_id": span.span_id,
         "parent_id": span.parent_id,
@@ -77,22 +72,9 @@ def _span(span: Span, explainer: Explainer | None) -> dict[str, Any]:
         "inputs": span.inputs,
         "outputs": span.outputs,
     }
-    if explainer is not None:
-        found["explain"] = {
-            field: {"dialect": origin.dialect, "key": origin.key}
-            for field, origin in explained(span, explainer).items()
-        }
+    if reader is not None:
+        found["explain"] = {field: shown_origin(origin) for field, origin in span_origins(span, reader).items()}
     return found
-
-
-def explained(span: Span, explainer: Explainer) -> dict[str, Origin]:
-    """Return where the values of a span are read from, less what says the same again in another form."""
-    is_tool = span.span_type == SpanType.TOOL
-    return {
-        field: place
-        for field, place in explainer.explain(span).items()
-        if not field.startswith("chat_") and (is_tool or not field.startswith("tool_"))
-    }
 
 
 def _value_or_none(value: Any) -> Any:

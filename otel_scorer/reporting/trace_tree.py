@@ -8,17 +8,32 @@ from typing import TYPE_CHECKING, Any, Final
 from rich.text import Text
 from rich.tree import Tree
 
-from otel_scorer.reporting.inspection import explained
 from otel_scorer.reporting.plain_text import one_line, printable
+from otel_scorer.reporting.provenance import span_origins
 
 if TYPE_CHECKING:
-    from otel_scorer.model.trace import Span, ToolCall, Trace
-    from otel_scorer.reporting.inspection import Explainer
+    from collections.abc import Iterator
 
-__all__ = ["duration_text", "trace_tree"]
+    from otel_scorer.dialects import ExplainingReader
+    from otel_scorer.dialects.witness import Origin
+    from otel_scorer.model.trace import Span, ToolCall, Trace
+
+__all__ = ["INDENT", "WIDE", "duration_text", "origin_text", "trace_tree", "value_row"]
+
+WIDE: Final = 2000
+"""Columns where nothing has to be cut: in a file or a pipe."""
+
+INDENT: Final = 4
+"""Columns of one level of the tree."""
 
 _MAX_ARGUMENTS: Final = 60
 _MAX_VALUE: Final = 100
+_LEAST: Final = 24
+_GAPS: Final = 6
+# Said once for the trace, and recorded on many spans.
+_OF_THE_TRACE: Final = frozenset({"session_id", "user_id", "tags", "metadata"})
+_TOOL_SIDES: Final = frozenset({"inputs", "outputs"})
+_LABELS: Final = {"span_type": "type", "tool_args": "arguments", "tool_result": "result", "tool_call_id": "call id"}
 _MICROSECOND: Final = 1_000
 _MILLISECOND: Final = 1_000_000
 _SECOND: Final = 1_000_000_000
@@ -34,13 +49,14 @@ _TYPE_STYLES: Final = {
 }
 
 
-def trace_tree(trace: Trace, explainer: Explainer | None = None) -> Tree:
+def trace_tree(trace: Trace, reader: ExplainingReader | None = None, *, width: int = WIDE) -> Tree:
     """
     Return a trace as a tree: names, types, durations, statuses, and what the tools were asked.
 
     Args:
         trace: The trace.
-        explainer: Adds to each span where its values are read from.
+        reader: The reader of the trace: adds to each span what its values are read from.
+        width: Columns that there are.
     """
     calls = {call.span.span_id: call for call in trace.tool_calls}
     tree = Tree(_heading(trace), guide_style="dim")
@@ -49,12 +65,46 @@ def trace_tree(trace: Trace, explainer: Explainer | None = None) -> Tree:
         del branches[depth + 1 :]
         branch = branches[depth].add(_line(span, calls.get(span.span_id)))
         branches.append(branch)
-        if explainer is not None:
-            for field, origin in explained(span, explainer).items():
-                value = _short(span.span_type if field == "span_type" else span.read(field), _MAX_VALUE)
-                place = f" ({origin.dialect}: {printable(origin.key)})"
-                branch.add(Text.assemble((field, "bold"), (place, "dim"), f" {value}"))
+        if reader is not None:
+            for row in _rows(span, reader, width - INDENT * (depth + 2)):
+                branch.add(row)
     return tree
+
+
+def _rows(span: Span, reader: ExplainingReader, width: int) -> Iterator[Text]:
+    for field, origin in span_origins(span, reader).items():
+        if field in _OF_THE_TRACE or (field in _TOOL_SIDES and span.span_type == "TOOL"):
+            continue
+        if field == "span_type":
+            value: Any = span.span_type
+        elif field == "status":
+            value = str(span.status.status_code)
+        else:
+            value = span.read(field)
+        yield value_row(_LABELS.get(field, field.replace("_", " ")), value, origin_text(origin), width)
+
+
+def origin_text(origin: Origin) -> str:
+    """Return an origin in words."""
+    return printable(origin.key if origin.dialect == "common" else f"{origin.dialect}: {origin.key}")
+
+
+def value_row(label: str, value: object, source: str, width: int) -> Text:
+    """
+    Return a value with what it was read from, on one line if there is room, else on two.
+
+    Args:
+        label: What it is.
+        value: The value; it is cut to fit.
+        source: What it was read from.
+        width: Columns that there are.
+    """
+    shown = _short(value, _MAX_VALUE)
+    room, between = width - len(label) - len(source) - _GAPS, "  "
+    if room < min(_LEAST, len(shown)):
+        room, between = max(_LEAST, width - len(label) - 2), "\n  "
+    shown = one_line(shown, room) if len(shown) > room else shown
+    return Text.assemble((label, "bold"), "  ", shown, between, (f"< {source}", "dim"))
 
 
 def _heading(trace: Trace) -> Text:
