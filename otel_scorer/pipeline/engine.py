@@ -17,17 +17,18 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import InvalidRequestError
-from otel_scorer.model.decision import Decision
+from otel_scorer.model.decode import LOCAL_ROOT_FLAGS
 from otel_scorer.model.log_records import read_logs
 from otel_scorer.model.wire import Signal, check_request, join_spans, read_traces
-from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler
+from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler, Trigger
 from otel_scorer.pipeline.emission import Emission, Emitter
-from otel_scorer.pipeline.jobs import Job, Result, ScorerSet, sample_scorers, shed
+from otel_scorer.pipeline.jobs import Job, Result, ScorerSet, Waiting, sample_scorers, shed
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from otel_scorer.model.decision import Decision
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import Added
     from otel_scorer.pipeline.jobs import ScorerProfile, ScoringBackend
@@ -58,26 +59,6 @@ class EngineOptions:
     forwarding: Forwarding = Forwarding.PASSTHROUGH
     emission: Emission = field(default_factory=Emission)
     hold_deadline: float = 5.0
-
-
-@dataclass(slots=True)
-class _Waiting:
-    """
-    A trace that is being scored.
-
-    Attributes:
-        trace: The trace.
-        held: Its spans that have not been forwarded yet.
-        scorers: Who judges it.
-        decisions: What is decided and waits to leave with the held spans.
-        all: All decisions, for whoever keeps them.
-    """
-
-    trace: ClosedTrace[RawSpan]
-    held: list[RawSpan]
-    scorers: ScorerSet
-    decisions: list[Decision] = field(default_factory=list[Decision])
-    all: list[Decision] = field(default_factory=list[Decision])
 
 
 class Engine:
@@ -114,9 +95,10 @@ class Engine:
         self._clock = clock
         self._assembles = bool(scorers) or options.forwarding is Forwarding.HOLD_TRACE
         self._holds_root = options.forwarding is Forwarding.HOLD_ROOT
+        self._holds_local_roots = options.limits.trigger is Trigger.LOCAL_ROOT
         self._holds_trace = options.forwarding is Forwarding.HOLD_TRACE
         self._assembler = TraceAssembler(options.limits, matches, judges=bool(scorers))
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, Waiting] = {}
         # The ids of spans that wait for verdicts, by trace: a client that sends them again must not have them twice.
         self._held_ids: dict[bytes, frozenset[bytes]] = {}
         # (deadline, job id) of held traces; the delay is the same for all, so the order of entry is the order of time.
@@ -185,7 +167,7 @@ class Engine:
             skipped = {id(span) for span in added.duplicates}
             unheld = {id(span) for span in (*added.late, *added.own)}
             self._forward(
-                span for span in spans if (span.parent_id is not None or id(span) in unheld) and id(span) not in skipped
+                span for span in spans if (id(span) in unheld or not self._is_main(span)) and id(span) not in skipped
             )
         elif added.duplicates:
             skipped = {id(span) for span in added.duplicates}
@@ -213,9 +195,9 @@ class Engine:
 
     def deliver(self, results: Iterable[Result]) -> None:
         """Take decisions from the scoring backend."""
-        ready: list[_Waiting] = []
-        unheld: list[tuple[_Waiting, tuple[Decision, ...]]] = []
-        done: list[_Waiting] = []
+        ready: list[Waiting] = []
+        unheld: list[tuple[Waiting, tuple[Decision, ...]]] = []
+        done: list[Waiting] = []
         with self._lock:
             for result in results:
                 waiting = self._waiting.get(result.job_id)
@@ -302,7 +284,7 @@ class Engine:
                     continue
                 job = Job(self._next_job, trace, chosen)
                 self._next_job += 1
-                waiting = self._waiting[job.id] = _Waiting(trace, self._held_spans(trace), scorers, all=refused)
+                waiting = self._waiting[job.id] = Waiting(trace, self._held_spans(trace), scorers, all=refused)
                 if waiting.held:
                     self._held_until.append((until, job.id))
                     self._held_ids[trace.trace_id] = frozenset([span.span_id for span in waiting.held])
@@ -314,7 +296,7 @@ class Engine:
         if refused_jobs:
             self.deliver(Result(job.id, shed(job, scorers), done=True) for job in refused_jobs)
 
-    def _let_go(self, waiting: _Waiting) -> tuple[_Waiting, list[RawSpan]]:
+    def _let_go(self, waiting: Waiting) -> tuple[Waiting, list[RawSpan]]:
         """Take what is held: verdicts that come later find nothing to ride on. The caller holds the lock."""
         held, waiting.held = waiting.held, []
         self._held_ids.pop(waiting.trace.trace_id, None)
@@ -336,10 +318,14 @@ class Engine:
             has_own = bool(trace.spans) and trace.spans[-1].scope.is_own
             return [span for span in trace.spans if not span.scope.is_own] if has_own else trace.spans
         if self._holds_root:
-            return [span for span in trace.spans if span.parent_id is None and not span.scope.is_own]
+            return [span for span in trace.spans if self._is_main(span) and not span.scope.is_own]
         return []
 
-    def _release(self, ready: Sequence[tuple[_Waiting, list[RawSpan]]], *, reason: str) -> None:
+    def _is_main(self, span: RawSpan) -> bool:
+        """Tell whether a span stands for what is scored, so that `hold_root` holds it."""
+        return span.parent_id is None or (self._holds_local_roots and span.flags & LOCAL_ROOT_FLAGS == LOCAL_ROOT_FLAGS)
+
+    def _release(self, ready: Sequence[tuple[Waiting, list[RawSpan]]], *, reason: str) -> None:
         """Let held spans go with the verdicts that are in."""
         _count_decisions(decision for waiting, _ in ready for decision in waiting.decisions)
         traces = [
@@ -384,9 +370,9 @@ class Engine:
         self._release(overdue, reason="deadline")
         self._emitter.flush()
 
-    def _overdue(self, now: float) -> list[tuple[_Waiting, list[RawSpan]]]:
+    def _overdue(self, now: float) -> list[tuple[Waiting, list[RawSpan]]]:
         """Take the traces that were held long enough; their verdicts become evaluation spans when they come."""
-        overdue: list[tuple[_Waiting, list[RawSpan]]] = []
+        overdue: list[tuple[Waiting, list[RawSpan]]] = []
         while self._held_until and (self._held_until[0][0] <= now or self._held_until[0][1] not in self._waiting):
             _, job_id = self._held_until.popleft()
             waiting = self._waiting.get(job_id)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from otel_scorer.model.decision import Decision, Outcome
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import ClosedTrace
 
-__all__ = ["Job", "Result", "ScorerProfile", "ScorerSet", "ScoringBackend", "sample_scorers", "shed"]
+__all__ = ["Job", "Result", "ScorerProfile", "ScorerSet", "ScoringBackend", "Waiting", "sample_scorers", "shed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,26 @@ class ScorerSet:
     profiles: Sequence[ScorerProfile]
     backend: ScoringBackend | None = None
     jobs: int = 0
+
+
+@dataclass(slots=True)
+class Waiting:
+    """
+    A trace that is being scored.
+
+    Attributes:
+        trace: The trace.
+        held: Its spans that have not been forwarded yet.
+        scorers: Who judges it.
+        decisions: What is decided and waits to leave with the held spans.
+        all: All decisions, for whoever keeps them.
+    """
+
+    trace: ClosedTrace[RawSpan]
+    held: list[RawSpan]
+    scorers: ScorerSet
+    decisions: list[Decision] = field(default_factory=list[Decision])
+    all: list[Decision] = field(default_factory=list[Decision])
 
 
 def sample_scorers(trace: ClosedTrace[RawSpan], scorers: ScorerSet) -> tuple[tuple[int, ...], list[Decision]]:

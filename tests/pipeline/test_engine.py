@@ -15,7 +15,7 @@ from tests.fakes import Counted, a_decision, a_log, logs_request
 from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import Feedback
-from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason
+from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason, Trigger
 from otel_scorer.pipeline.emission import Emission, Emit
 from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
 from otel_scorer.pipeline.jobs import Job, ScorerProfile
@@ -405,6 +405,27 @@ def test_a_root_that_comes_after_its_trace_was_closed_is_not_held() -> None:
         run.ingest(AGENT[0])
 
         assert names(run.sink.spans) == ["llm", "root"]
+
+
+def test_with_trigger_local_root_it_is_the_local_root_that_waits_for_its_verdicts() -> None:
+    served = make_span("served", span=2, parent=1, remote_parent=True)
+    with running(Forwarding.HOLD_ROOT, ON_SPAN, trigger=Trigger.LOCAL_ROOT) as run:
+        run.ingest(served, make_span("tool", span=3, parent=2))
+        assert names(run.sink.spans) == ["tool"]
+        [job] = run.close_traces()
+
+        run.backend.decide(job, a_decision(True))
+
+        assert names(run.sink.spans) == ["tool", "served"]
+        assert "otel_scorer.check.value" in keys(run.sink.spans[1])
+        assert run.sink.score_requests == []
+
+
+def test_by_default_a_local_root_is_not_held() -> None:
+    with running(Forwarding.HOLD_ROOT, ON_SPAN) as run:
+        run.ingest(make_span("served", span=2, parent=1, remote_parent=True))
+
+        assert names(run.sink.spans) == ["served"]
 
 
 def test_of_two_roots_both_are_held_and_the_earlier_gets_the_verdict() -> None:
