@@ -320,7 +320,8 @@ def test_one_trace_can_be_picked_by_the_beginning_of_its_id() -> None:
 def test_check_says_what_will_be_sent_and_hides_secrets(folder: Path) -> None:
     (folder / "good.yaml").write_text(
         "scorers: [tool_errors, {use: latency, sample_rate: 0.5, pass_if: '< 3'}]\n"
-        "exporters: {otlp: {endpoint: 'http://user:s3cret@backend:4318', headers: {x-key: s3cret}}}\n",
+        "exporters: {otlp: {endpoint: 'http://user:s3cret@backend:4318', headers: {x-key: s3cret}}}\n"
+        "store: kept.db\n",
         encoding="utf-8",
     )
 
@@ -329,6 +330,7 @@ def test_check_says_what_will_be_sent_and_hides_secrets(folder: Path) -> None:
     assert result.exit_code == 0
     assert "exports to  otlp: http://***@backend:4318, http/protobuf, headers x-key" in result.stdout
     assert "latency (version" in result.stdout
+    assert "keeps       scored traces in kept.db" in result.stdout
     assert "0.5 of them, passes if < 3" in result.stdout
     assert "s3cret" not in result.output
     assert result.stdout.endswith("ok\n")

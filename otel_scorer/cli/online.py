@@ -125,6 +125,8 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
     lines.append(f"emits       {', '.join(config.emit)} (explanations: {config.explanations})")
     lines.append(f"forwards    {config.forwarding}")
     lines += [f"exports to  {name}: {_about_exporter(exporter)}" for name, exporter in config.exporters.items()]
+    if config.store is not None:
+        lines.append(f"keeps       scored traces in {config.store}, and runs what is registered there")
     lines += [f"note        {remark}" for remark in config.remarks]
     lines += [
         f"note        {scorer.name} keeps state: one per worker process, lost when that ends, "

@@ -334,7 +334,7 @@ class Config(Section):
     def remarks(self) -> list[str]:
         """What is allowed but probably not meant, one sentence each."""
         found: list[str] = []
-        if not self.scorers:
+        if not self.scorers and self.store is None:
             found.append("no scorers: spans are forwarded and nothing is scored")
         return found
 

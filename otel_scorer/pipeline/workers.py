@@ -138,6 +138,7 @@ class WorkerPool:
         with self._changed:
             self._retiring = True
             self._patience = min(self._patience, patience)
+            self._changed.notify_all()
 
     def hurry(self, timeout: float) -> None:
         """Give every call of a scorer at most so many seconds from now on: somebody waits for the last verdicts."""
@@ -332,7 +333,9 @@ class WorkerPool:
         for attempt in range(sys.maxsize):
             delay = _RESTART_DELAYS[min(attempt, len(_RESTART_DELAYS) - 1)]
             with self._changed:
-                if self._stopping or (delay and self._changed.wait_for(lambda: self._stopping, delay)):
+                if delay:
+                    self._changed.wait_for(lambda: self._stopping or self._retiring, delay)
+                if self._stopping:
                     return
             worker: WorkerProcess | None = None
             try:
@@ -355,7 +358,7 @@ class WorkerPool:
         """Make sure that a number still stands for the same scorer: files may have been edited since the start."""
         names, found = [each.name for each in self.scorers], [each.name for each in scorers]
         if names != found:
-            msg = f"The scorers were {', '.join(names)} and are {', '.join(found)} now; restart to use the new ones"
+            msg = f"The scorers were {', '.join(names)} and are {', '.join(found)} now; SIGHUP takes the new ones"
             raise ConfigError(msg)
 
     def _blame(self, worker: WorkerRecord, fault: Fault, job_id: int, scorer: int, target: int) -> list[Result]:

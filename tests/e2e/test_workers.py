@@ -202,10 +202,34 @@ def test_other_scorers_in_a_file_that_was_edited_are_not_taken_for_the_old_ones(
 
     for child in children_of(sidecar.process.pid):
         os.kill(child, signal.SIGKILL)
-    sidecar.wait_for_log("restart to use the new ones")
+    sidecar.wait_for_log("SIGHUP takes the new ones")
     sidecar.send(small_trace(1))
     file.write_text(original, encoding="utf-8")
 
     own_sink.wait_for_scores(1, id_of(1))
     assert sidecar.stop() == 0
     assert own_sink.score_names() == ["one"]
+
+
+@LINUX
+def test_other_scorers_in_a_file_are_taken_on_request_and_what_only_the_old_ones_could_judge_is_shed(
+    own_sink: Sink, start: Callable[..., Sidecar], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text("from otel_scorer import scorer\n\n@scorer\ndef one(trace):\n    return True\n", encoding="utf-8")
+    sidecar = start("--export", own_sink.grpc, "--scorers", str(file), "--root-grace", "0.05")
+    file.write_text(file.read_text(encoding="utf-8").replace("one", "other"), encoding="utf-8")
+    for child in children_of(sidecar.process.pid):
+        os.kill(child, signal.SIGKILL)
+    sidecar.wait_for_log("SIGHUP takes the new ones")
+    sidecar.send(small_trace(1))
+    own_sink.wait_for_spans(3, id_of(1))
+
+    sidecar.process.send_signal(signal.SIGHUP)
+    sidecar.wait_for_log("Scorers from now on: other")
+    sidecar.send(small_trace(2))
+
+    own_sink.wait_for_scores(1, id_of(2))
+    assert sidecar.stop() == 0
+    assert own_sink.score_names()[-1] == "other"
+    assert "one" not in own_sink.score_names()
