@@ -170,15 +170,20 @@ def test_an_application_that_has_set_a_provider_keeps_it_and_its_exporters(pytes
         """
     import conftest
 
+    kept = []
+
     @pytest.mark.parametrize("time", [1, 2])
     def test_captured(otel_scorer_traces, time):
         agent("search")
         assert trace.get_tracer_provider() is conftest.provider
         assert len(otel_scorer_traces.trace.spans) == 2
         assert len(conftest.exporter.get_finished_spans()) == 2 * time
+        kept.append(otel_scorer_traces)
 
-    def test_one_processor_of_ours_for_all_tests():
+    def test_one_processor_of_ours_for_all_tests_that_is_idle_between_them():
+        agent("search")
         assert len(conftest.provider._active_span_processor._span_processors) == 2
+        assert [len(each.traces) for each in kept] == [1, 1]
     """,
     )
 
