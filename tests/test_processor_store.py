@@ -263,6 +263,23 @@ def test_what_could_not_be_loaded_is_tried_again(store: Path, register: Callable
     assert selection.prepared.name == "has_spans"
 
 
+def test_what_could_not_be_loaded_at_first_is_tried_when_following_begins(
+    store: Path, register: Callable[..., Any], tmp_path: Path
+) -> None:
+    register("has_spans").start(sampling_config=EVERY_TRACE)
+    code = tmp_path / "live_scorers.py"
+    code.rename(tmp_path / "away.py")
+    changed = threading.Event()
+    follower = StoreFollower(store, Selection, lambda _: changed.set(), clock=lambda: 0.0)
+    assert follower.load() == []
+    (tmp_path / "away.py").rename(code)
+
+    follower.start()
+
+    assert changed.wait(WAIT)
+    follower.shutdown(WAIT)
+
+
 FORKING = """
 import os, sys
 from opentelemetry.sdk.trace import TracerProvider

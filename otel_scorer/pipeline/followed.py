@@ -86,6 +86,9 @@ class StoreFollower:
         """Start looking; starting twice is fine."""
         if self._thread is not None:
             return
+        if self._retry_at is not None:
+            # What the main script defines may not have been there when its processor was made; it is by now.
+            self._retry_at = self._clock()
         self._thread = threading.Thread(target=self._follow, name="otel-scorer-registry", daemon=True)
         with suppress(RuntimeError):  # no new threads once the interpreter exits
             self._thread.start()
