@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -101,15 +101,14 @@ def evaluate(
         if predict_fn is not None:
             from otel_scorer.evaluation.prediction import predictions
 
-            items = predictions(items, predict_fn, concurrency=concurrency)
-        for item, decisions in scoring.run(items):
+            # Whatever ends this early must end the calls too, not only once somebody lets go of the exception.
+            items = stack.enter_context(closing(predictions(items, predict_fn, concurrency=concurrency)))
+        for item, decisions in stack.enter_context(closing(scoring.run(items))):
             tally.add(decisions)
             if writer is None:
                 kept.append(RowResult(item.position, _subject(item), decisions, item.error))
             else:
                 writer.add(item, decisions)
-        if writer is not None:
-            writer.flush()
     return EvaluationResult(
         run_id,
         tally.metrics,
@@ -141,7 +140,7 @@ def _start(stack: ExitStack, store: str | Path | TraceStore | None, run_name: st
 
     opened = stack.enter_context(opened_store(store))
     run_id = opened.start_run(run_name)
-    return run_id, StoreWriter(opened, run_id)
+    return run_id, stack.enter_context(StoreWriter(opened, run_id))
 
 
 def _choose(selections: Sequence[Selection], item: Item) -> Sequence[Choice]:

@@ -34,7 +34,7 @@ from otel_scorer.evaluation.row_traces import INPUTS, OUTPUTS, as_json
 from otel_scorer.model.trace_bytes import trace_from_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable
 
     from otel_scorer.evaluation.items import Item
 
@@ -59,7 +59,7 @@ class _Capture(SpanProcessor):
             spans.append(span)
 
 
-def predictions(items: Iterable[Item], predict_fn: Callable[..., Any], *, concurrency: int = 10) -> Iterator[Item]:
+def predictions(items: Iterable[Item], predict_fn: Callable[..., Any], *, concurrency: int = 10) -> Generator[Item]:
     """
     Yield the items in their order, with the outputs and the trace of a call of `predict_fn(**inputs)`.
 

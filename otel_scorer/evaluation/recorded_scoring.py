@@ -67,7 +67,7 @@ def score_recording(
             from otel_scorer.evaluation.stored import StoreWriter, opened_store
 
             opened = stack.enter_context(opened_store(store))
-            writer = StoreWriter(opened, opened.start_run(run_name))
+            writer = stack.enter_context(StoreWriter(opened, opened.start_run(run_name)))
         stream = (
             score_in_workers(recording.recorded, scorers, on_progress=on_progress)
             if isinstance(scorers, Workers)
@@ -79,8 +79,6 @@ def score_recording(
                 item.recorded = recorded
                 writer.add(item, scored.decisions)
             yield trace_subject(scored.trace, partial(_evidence, recorded)), scored.decisions
-        if writer is not None:
-            writer.flush()
 
 
 def _evidence(recorded: RecordedTrace) -> Evidence:

@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from otel_scorer.dialects import default_reader
 from otel_scorer.errors import AssessmentValueError, ConfigError
@@ -24,6 +24,7 @@ from otel_scorer.stores.trace_store import TraceStore
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
+    from types import TracebackType
 
     from otel_scorer.evaluation.items import Item
     from otel_scorer.model.decision import Decision
@@ -64,7 +65,7 @@ def opened_store(store: str | Path | TraceStore | None, *, make: bool = True) ->
 
 class StoreWriter:
     """
-    Writes what was judged, in batches. `flush` at the end.
+    Writes what was judged, in batches; a context manager, for what is left must be written however it ends.
 
     Args:
         store: Where to.
@@ -104,6 +105,14 @@ class StoreWriter:
         )
         if len(self._batch) >= _BATCH:
             self.flush()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.flush()
 
     def results(self) -> Iterator[RowResult]:
         """Yield what was written, wherever the program has gone meanwhile."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import warnings
 from array import array
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -55,18 +56,18 @@ class Tally:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """
-        The sums so far.
-
-        Raises:
-            Exception: Whatever an aggregation that is a function raises.
-        """
+        """The sums so far. An aggregation that is a function and fails is left out, with a warning."""
         metrics: dict[str, float] = {}
         for name, values in self._values.items():
             for aggregation in self._aggregations(name):
-                function = aggregation if callable(aggregation) else _FUNCTIONS[aggregation]
-                label = getattr(aggregation, "__name__", "aggregation") if callable(aggregation) else aggregation
-                metrics[f"{name}/{label}"] = function(values.tolist())
+                function: Callable[[Sequence[float]], float] = _FUNCTIONS.get(
+                    aggregation, cast("Callable[[Sequence[float]], float]", aggregation)
+                )
+                label = f"{name}/{_label(aggregation)}"
+                try:
+                    metrics[label] = float(function(values.tolist()))
+                except Exception as error:  # noqa: BLE001 - user code; what was scored must not be lost over it
+                    warnings.warn(f"No {label}: {type(error).__name__}: {error}", UserWarning, stacklevel=2)
         return metrics
 
     def _aggregations(self, name: str) -> list[Any]:
@@ -75,6 +76,10 @@ class Tally:
         for scorer in self._said_by[name]:
             wanted += [each for each in self._wanted.get(scorer, ["mean"]) if each not in wanted]
         return wanted
+
+
+def _label(aggregation: Any) -> str:
+    return aggregation if isinstance(aggregation, str) else getattr(aggregation, "__name__", "aggregation")
 
 
 def _mean(values: Sequence[float]) -> float:

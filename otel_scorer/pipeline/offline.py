@@ -22,7 +22,7 @@ from otel_scorer.pipeline.suppression import suppressed
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from otel_scorer.pipeline.runner import Invocation, PreparedScorer
     from otel_scorer.pipeline.selection import Choice
@@ -108,7 +108,7 @@ class OfflineScoring(Generic[T]):
         self._is_over = False
         self._problem: BaseException | None = None
 
-    def run(self, items: Iterable[T]) -> Iterator[tuple[T, tuple[Decision, ...]]]:
+    def run(self, items: Iterable[T]) -> Generator[tuple[T, tuple[Decision, ...]]]:
         """
         Yield each item with the decisions about it, in order, soon after it came.
 

@@ -258,6 +258,27 @@ def test_whoever_stops_early_waits_for_nothing_but_what_runs() -> None:
 
     stream = predictions(read_data(rows).items, lambda n: called.append(n), concurrency=2)  # noqa: PLW0108 - takes `n`
     next(stream)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
 
     assert len(called) < 10
+
+
+def test_ctrl_c_ends_the_calls_and_keeps_what_was_scored(tmp_path: Any) -> None:
+    called: list[int] = []
+
+    def app(n: int) -> int:
+        called.append(n)
+        return n
+
+    def told(done: int, total: int) -> None:
+        if done == 200:
+            raise KeyboardInterrupt
+
+    rows = [{"inputs": {"n": number}} for number in range(5000)]
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(rows, [failed], predict_fn=app, store=tmp_path / "traces.db", on_progress=told)
+
+    ended = len(called)
+    assert ended < 1000
+    assert [thread.name for thread in threading.enumerate() if "otel-scorer-predict" in thread.name] == []
+    assert len(search_traces(store=tmp_path / "traces.db")) > 0

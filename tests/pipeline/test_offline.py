@@ -67,7 +67,7 @@ def test_a_stream_without_end_is_scored_as_it_comes() -> None:
     found = stream(lambda inputs: inputs).run(endless())
     for _ in range(1000):
         next(found)
-    found.close()  # type: ignore[attr-defined]
+    found.close()
 
     assert made < 1000 + 400
 
