@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from otel_scorer.dialects import structure
+from otel_scorer.dialects.detection import find_hint
 from otel_scorer.dialects.evaluations import on_span
-from otel_scorer.dialects.reader import CHAT_SIDES, COMMON, HINTS, ONLY_OF, DialectReader, is_there, type_by_hints
+from otel_scorer.dialects.reader import CHAT_SIDES, COMMON, ONLY_OF, DialectReader
 from otel_scorer.dialects.table import FIELDS
 from otel_scorer.dialects.witness import Origin, Witness
 from otel_scorer.model.trace import MISSING
@@ -61,12 +62,11 @@ class ExplainingReader(DialectReader):
         if kind is not None:
             return witness.origin(self._name_of_type_key(witness.keys[-1]), witness.keys[-1])
         said = witness.keys
-        if self._type_by_name(span) is not None:
+        if self._detector.type_by_name(span) is not None:
             return Origin(self._name_of_rule(span), "span name")
         witness = Witness(span, self)
-        if type_by_hints(witness) is not None:
-            pattern = next((pattern for pattern, _ in HINTS if is_there(pattern, span.attributes)), "")
-            return witness.origin("common", pattern or " and ".join(witness.keys))
+        if (hint := find_hint(witness.attribute_keys)) is not None:
+            return witness.origin("common", hint[0])
         if fallback is None:
             return None
         key = next(key for key in said if self._resolve(key, span.attributes[key])[1] is not None)
@@ -80,7 +80,7 @@ class ExplainingReader(DialectReader):
                 source.read(witness)
         for _, verdicts in on_span(witness):
             list(verdicts)
-        return sorted(set(span.attributes) - set(witness.keys) - self._marks - set(self._type_keys))
+        return sorted(set(span.attributes) - set(witness.keys) - self._detector.marks - set(self._type_keys))
 
     def unknown_types(self, span: Span) -> list[tuple[str, object]]:
         """Return the attributes that should say the span's type, with a value that means none."""
@@ -90,7 +90,7 @@ class ExplainingReader(DialectReader):
         """Return all attribute keys that any dialect reads; one that ends in `.*` stands for all below it."""
         places = [source.key for dialect in self.dialects for sources in dialect.fields.values() for source in sources]
         places += [source.key for sources in COMMON.values() for source in sources]
-        return frozenset(key for key in places if " " not in key) | self._marks | set(self._type_keys)
+        return frozenset(key for key in places if " " not in key) | self._detector.marks | set(self._type_keys)
 
     def remedy(self, span: Span, field: str) -> str:
         """Return what would make a span tell a field: a setting of its instrumentation, or an attribute to set."""

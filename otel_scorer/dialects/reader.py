@@ -8,25 +8,24 @@ decoded to tell its type.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from otel_scorer.dialects import structure
 from otel_scorer.dialects.chat import to_messages
+from otel_scorer.dialects.detection import Detector, type_by_hint
 from otel_scorer.dialects.table import (
     Attribute,
     Computed,
     EventAttribute,
     MimeAttribute,
     NamePart,
-    NameRule,
     attributes,
-    matches,
 )
 from otel_scorer.dialects.values import identifier, number, same, string_list
 from otel_scorer.model.trace import MISSING, SpanType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otel_scorer.dialects.table import Dialect, Source
     from otel_scorer.model.trace import Span, Trace
@@ -83,27 +82,6 @@ _FINISH: Final[Mapping[str, Callable[[object], object]]] = {
     **dict.fromkeys(("response_id", "session_id", "user_id"), identifier),
     **dict.fromkeys(("tags", "finish_reasons"), string_list),
 }
-# Attributes that suggest a type where no attribute and no name says it; best first.
-HINTS: Final = (
-    ("gen_ai.tool.name", SpanType.TOOL),
-    ("gen_ai.tool.call.id", SpanType.TOOL),
-    ("gen_ai.retrieval.documents", SpanType.RETRIEVER),
-    ("gen_ai.retrieval.query.text", SpanType.RETRIEVER),
-    ("retrieval.documents.*", SpanType.RETRIEVER),
-    ("embedding.embeddings.*", SpanType.EMBEDDING),
-    ("gen_ai.evaluation.name", SpanType.EVALUATOR),
-)
-# Span names of the OTel convention, where nothing but the name is left (google-adk 1 fails that way).
-_ANY_NAMES: Final = (
-    NameRule.of(r"^execute_tool \S+$", SpanType.TOOL),
-    NameRule.of(r"^invoke_agent \S+", SpanType.AGENT),
-)
-_OPERATION: Final = "gen_ai.operation.name"
-_MODEL: Final = "gen_ai.request.model"
-_MODEL_CALL: Final = (
-    "gen_ai.input.messages", "gen_ai.output.messages", "gen_ai.usage.input_tokens", "gen_ai.usage.prompt_tokens",
-    "gen_ai.prompt.0.content",
-)  # fmt: skip
 # Bounds of what is remembered about values that senders make up.
 _LONG: Final = 200
 _MANY: Final = 2_000
@@ -112,28 +90,6 @@ _TOOL_SIDES: Final = {"inputs": "tool_args", "outputs": "tool_result"}
 # Fields that make sense for one type of span; for others their sources hold something else.
 ONLY_OF: Final = {"tool_args": SpanType.TOOL, "tool_result": SpanType.TOOL, "documents": SpanType.RETRIEVER}
 CHAT_SIDES: Final = {"chat_inputs": ("inputs", "user"), "chat_outputs": ("outputs", "assistant")}
-
-
-_Proofs: TypeAlias = "tuple[dict[str, str], dict[str, str]]"
-"""Which dialect a value proves: by the whole value, and by how it starts."""
-
-_Spoken: TypeAlias = "tuple[tuple[str, ...], tuple[tuple[str, _Proofs], ...]]"
-"""Names of dialects in order, and the attributes whose value may prove one more."""
-
-
-class _Surroundings(NamedTuple):
-    """
-    What a scope and a resource say about all of their spans.
-
-    Attributes:
-        names: The dialects that they speak.
-        rules: Which names of theirs say what a span does.
-        spoken: What was found out about their spans, by the marks of dialects that a span has.
-    """
-
-    names: frozenset[str]
-    rules: tuple[NameRule, ...]
-    spoken: dict[frozenset[str], _Spoken]
 
 
 class DialectReader:
@@ -150,37 +106,32 @@ class DialectReader:
         rules = [rule for dialect in dialects for rule in dialect.span_types]
         self._type_keys = tuple(dict.fromkeys(rule.key for rule in rules))
         self._type_rules = {key: tuple(rule for rule in rules if rule.key == key) for key in self._type_keys}
-        self._values: dict[str, _Proofs] = {}
-        for dialect in dialects:
-            for key, value in dialect.values.items():
-                whole, starts = self._values.setdefault(key, ({}, {}))
-                (starts if value.endswith("*") else whole)[value.rstrip("*")] = dialect.name
-        self._marks = frozenset(key for dialect in dialects for key in (*dialect.keys, *dialect.values))
-        self._events = {event: dialect.name for dialect in dialects for event in dialect.events}
-        self._resources = tuple(
-            (key, value, dialect.name) for dialect in dialects for key, value in dialect.resource.items()
-        )
-        self._names = tuple((name, dialect.name) for dialect in dialects for name in dialect.names)
-        self._name_starts = tuple(name.rstrip("*") for name, _ in self._names)
-        self._surroundings: dict[tuple[str, tuple[str, ...]], _Surroundings] = {}
-        self._answers: dict[tuple[str, object], tuple[str | None, str | None]] = {}
+        self._detector = Detector(self.dialects)
+        self._answers: dict[tuple[str, object], str] = {}
+        # Apart from the answers, so that nobody who makes up values can crowd those out.
+        self._no_answers: dict[tuple[str, object], tuple[str | None, str | None]] = {}
         self._plans: dict[tuple[tuple[str, ...], str], tuple[Step, ...]] = {}
 
     def span_type(self, span: Span) -> str:
         """Return one of the `SpanType` values (or a type of the user's own), `UNKNOWN` if nothing says."""
+        found = span.first_of(self._type_keys)
+        # Nearly always the first attribute that says a type says a known one.
+        if found is not None and type(found[1]) is str and (answer := self._answers.get(found)):
+            return answer
         kind, fallback = self._type_by_keys(span)
-        return kind or self._type_by_name(span) or type_by_hints(span) or fallback or SpanType.UNKNOWN
+        return kind or self._detector.type_by_name(span) or type_by_hint(span) or fallback or SpanType.UNKNOWN
 
     def _type_by_keys(self, span: Span) -> tuple[str | None, str | None]:
         """Return the type that an attribute says, or None, and the one to fall back to, or None."""
         keys, fallback = self._type_keys, None
         while (found := span.first_of(keys)) is not None:
-            try:
-                answer = self._answers.get(found)
-            except TypeError:
-                # A list or a map, which is no key of a dict and no span type.
-                answer = None
-            kind, generic = answer or self._resolve(*found)
+            known = None
+            # A list or a map is no key of a dict, and no span type.
+            if type(found[1]) is str:
+                if answer := self._answers.get(found):
+                    return answer, None
+                known = self._no_answers.get(found)
+            kind, generic = known or self._resolve(*found)
             if kind is not None:
                 return kind, None
             fallback = fallback or generic
@@ -194,7 +145,7 @@ class DialectReader:
         `chat_inputs` and `chat_outputs` are lists of `Message`, empty rather than MISSING.
         """
         if field == "dialects":
-            return self._detect(span)
+            return self._detector.dialects_of(span)
         value, _ = self._find(span, field)
         if field in CHAT_SIDES:
             side, role = CHAT_SIDES[field]
@@ -214,9 +165,11 @@ class DialectReader:
             if kind is not None:
                 break
         # There are a few hundred values in the world; whoever makes up more must not fill our memory.
-        told = kind is not None or generic is not None
-        if told and isinstance(value, str) and len(value) < _LONG and len(self._answers) < _MANY:
-            self._answers[key, value] = kind, generic
+        if isinstance(value, str) and len(value) < _LONG:
+            if kind is None and len(self._no_answers) < _MANY:
+                self._no_answers[key, value] = None, generic
+            elif kind is not None and len(self._answers) < _MANY:
+                self._answers[key, value] = kind
         return kind, generic
 
     def _find(self, span: Span, field: str) -> tuple[object, Place | None]:
@@ -258,82 +211,6 @@ class DialectReader:
                 self._plans[names, field] = plan
         return plan
 
-    def _detect(self, span: Span) -> tuple[str, ...]:
-        """Return the names of the span's dialects in order of precedence, those that they build on included."""
-        around = self._around(span)
-        present = span.which_of(self._marks)
-        known = around.spoken.get(present)
-        if known is None:
-            known = self._spoken(around, present)
-        names, checks = known
-        said: set[str] = set()
-        for key, proofs in checks:
-            said.update(_proved(proofs, span.attributes[key]))
-        if not said and not span.has_events and not span.name.startswith(self._name_starts):
-            return names
-        said |= {name for pattern, name in self._names if matches(pattern, span.name)}
-        said |= {self._events[event] for event in span.event_names if event in self._events}
-        return self._in_order(said.union(names)) if said else names
-
-    def _around(self, span: Span) -> _Surroundings:
-        """Return what a span's scope and resource say: looked up once for all of their spans in a trace."""
-        around: _Surroundings | None = span.shared.get(self)
-        if around is None:
-            scope, resource = span.scope.name, span.resource
-            said = tuple(
-                [name for key, value, name in self._resources if key in resource and matches(value, resource[key])]
-            )
-            around = self._surroundings.get((scope, said))
-            if around is None:
-                speaking = [dialect for dialect in self.dialects if dialect.speaks(scope)]
-                rules = (*(rule for dialect in speaking for rule in dialect.name_rules), *_ANY_NAMES)
-                around = _Surroundings(frozenset((*said, *(dialect.name for dialect in speaking))), rules, {})
-                # Scopes are names of libraries: there are not many, unless somebody means us harm.
-                if len(scope) < _LONG and len(self._surroundings) < _MANY:
-                    self._surroundings[scope, said] = around
-            span.shared[self] = around
-        return around
-
-    def _spoken(self, around: _Surroundings, present: frozenset[str]) -> _Spoken:
-        """Return the dialects that the scope and these attributes prove, and what only a value can prove."""
-        by_key = {dialect.name for dialect in self.dialects if not present.isdisjoint(dialect.keys)}
-        checks = tuple((key, proofs) for key, proofs in self._values.items() if key in present)
-        known = self._in_order(around.names | by_key), checks
-        # Spans of one kind have the same marks: what is left to do for the thousandth of them is one look-up.
-        if len(around.spoken) < _MANY:
-            around.spoken[present] = known
-        return known
-
-    def _in_order(self, found: set[str] | frozenset[str]) -> tuple[str, ...]:
-        bases = {base for name in found if (base := self._by_name[name].base) is not None}
-        return tuple(dialect.name for dialect in self.dialects if dialect.name in found or dialect.name in bases)
-
-    def _type_by_name(self, span: Span) -> str | None:
-        name = span.name
-        return next((rule.span_type for rule in self._around(span).rules if rule.pattern.search(name)), None)
-
-
-def type_by_hints(span: Span) -> str | None:
-    present = span.attributes
-    if _OPERATION in present:
-        return None
-    hint = next((kind for pattern, kind in HINTS if is_there(pattern, present)), None)
-    if hint is not None:
-        return hint
-    return SpanType.LLM if _MODEL in present and any(key in present for key in _MODEL_CALL) else None
-
-
-def is_there(pattern: str, keys: Mapping[str, object]) -> bool:
-    return any(matches(pattern, key) for key in keys) if pattern.endswith("*") else pattern in keys
-
 
 def _needed(source: Source) -> str | None:
     return source.key if isinstance(source, Attribute | MimeAttribute) else None
-
-
-def _proved(proofs: _Proofs, value: object) -> Iterable[str]:
-    whole, starts = proofs
-    if not isinstance(value, str):
-        return ()
-    found = [name for start, name in starts.items() if value.startswith(start)] if starts else []
-    return [*found, whole[value]] if value in whole else found

@@ -81,7 +81,7 @@ class _Answers:
         return matches.get(group)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Details:
     """The details of one call: from its spans, else from the models' answers. Implements `CallSource`."""
 
@@ -89,7 +89,8 @@ class _Details:
     answers: _Answers
 
     def find_arguments(self) -> object:
-        return self.arguments()[0]
+        args = self.group.args
+        return self.arguments()[0] if args is MISSING else args
 
     def find_result(self) -> object:
         return tool_result(self.group.read("tool_result"))

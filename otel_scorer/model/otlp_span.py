@@ -10,7 +10,7 @@ from otel_scorer.model.span import Span
 from otel_scorer.model.span_fields import parse_request, parse_resource_spans, parse_scope_spans, parse_span
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from otel_scorer.model.facts import AttributeValue
     from otel_scorer.model.span_fields import OriginFields, SpanFields
@@ -23,6 +23,8 @@ LOCAL_ROOT_FLAGS: Final = 0x300
 
 _KINDS: Final = tuple(SpanKind)
 _STATUS_CODES: Final = tuple(SpanStatusCode)
+_OK: Final = _STATUS_CODES.index(SpanStatusCode.OK)
+_ERROR: Final = _STATUS_CODES.index(SpanStatusCode.ERROR)
 
 
 class Origin:
@@ -113,7 +115,7 @@ class OtlpSpan(Span):
         return attributes
 
     @property
-    def attribute_keys(self) -> Container[str]:
+    def attribute_keys(self) -> Collection[str]:
         fields = self._fields
         return (self.fields if fields is None else fields).attributes
 
@@ -183,6 +185,13 @@ class OtlpSpan(Span):
     @property
     def scope(self) -> Scope:
         return self._origin.scope
+
+    @property
+    def failed(self) -> bool:
+        # As in the base class, without the message.
+        fields = self.fields
+        code = fields.status.code
+        return code == _ERROR or (code != _OK and "error.type" in fields.attributes)
 
     def _raw_status(self) -> tuple[SpanStatusCode, str]:
         status = self.fields.status

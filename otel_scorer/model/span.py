@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from otel_scorer.model.facts import MISSING, SpanStatus, SpanStatusCode
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
     from weakref import ReferenceType
 
     from otel_scorer.model.facts import AttributeValue, LogRecord, Scope, SpanEvent, SpanKind, SpanLink
@@ -127,8 +127,8 @@ class Span(ABC):
         return [event.name for event in self.events]
 
     @property
-    def attribute_keys(self) -> Container[str]:
-        """The keys of the attributes, to ask whether one is there; cheaper than `attributes`."""
+    def attribute_keys(self) -> Collection[str]:
+        """The keys of the attributes, in no order; cheaper than `attributes`."""
         return self.attributes
 
     @property
@@ -187,7 +187,9 @@ class Span(ABC):
         """What the span does: one of the `SpanType` values, `UNKNOWN` if nothing says."""
         value = self._cache.get("span_type")
         if value is None:
-            value = self._cache["span_type"] = self._reader().span_type(self)
+            trace = self._trace
+            reader = self._reader() if trace is None else trace.reader
+            value = self._cache["span_type"] = reader.span_type(self)
         return cast("str", value)
 
     @property

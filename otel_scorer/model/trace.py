@@ -39,7 +39,6 @@ from otel_scorer.model.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from types import UnionType
 
     from otel_scorer.model.feedback import Expectation, Feedback
 
@@ -50,6 +49,7 @@ __all__ = [
 ]  # fmt: skip
 
 _UNREAD: Final = object()
+_NAMING: Final = (str, re.Pattern)
 
 
 class Trace:
@@ -156,9 +156,9 @@ class Trace:
         Raises:
             TypeError: An argument has another type.
         """
-        for argument, value in (("span_type", span_type), ("span_id", span_id)):
-            _check_type(argument, value, str, "str")
-        _check_type("name", name, str | re.Pattern, "str or re.Pattern")
+        _check_type("span_type", span_type, str, "str")
+        _check_type("name", name, _NAMING, "str or re.Pattern")
+        _check_type("span_id", span_id, str, "str")
         found = self.spans
         if span_type is not None:
             found = [span for span in found if span.span_type == span_type]
@@ -394,7 +394,7 @@ class Trace:
         return f"<Trace {self.trace_id} with {len(self._unordered)} spans>"
 
 
-def _check_type(argument: str, value: object, kind: type | UnionType, expected: str) -> None:
+def _check_type(argument: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
     if value is not None and not isinstance(value, kind):
         msg = f"Invalid type for '{argument}': expected {expected}, got {type(value).__name__}"
         raise TypeError(msg)

@@ -59,10 +59,14 @@ class Tree:
 
     def by_start(self) -> list[Span]:
         """Return all spans, the root first, then by start time; a parent before a child that started with it."""
-        depths: Mapping[Span, int] = dict(self._walked)
-        ranked = [((start, depths[span], span_id), span) for (start, span_id, _), span in self._rows]
-        ranked.sort(key=_BY_POSITION)
-        spans = [span for _, span in ranked]
+        rows = self._rows
+        if len({start for (start, _, _), _ in rows}) < len(rows):
+            depths: Mapping[Span, int] = dict(self._walked)
+            ranked = [((start, depths[span], span_id), span) for (start, span_id, _), span in rows]
+            ranked.sort(key=_BY_POSITION)
+            spans = [span for _, span in ranked]
+        else:
+            spans = [span for _, span in rows]
         if spans and spans[0] is not self.heads[0]:
             spans.remove(self.heads[0])
             spans.insert(0, self.heads[0])

@@ -1,4 +1,8 @@
-"""What it costs to type all spans of a trace, and to read all its tool calls, per capture and so per dialect."""
+"""
+What traces cost per capture, and so per dialect: typing all spans, reading all tool calls, and a worker's whole path.
+
+Typing decodes no payload, so its cost is that of parsing the spans; dialects are looked up once per scope and marks.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,11 @@ import pytest
 from tests.dialects.captured import CAPTURES, expectations, requests_of, traces_of
 
 from otel_scorer.dialects import READER
-from otel_scorer.model.decode import spans_from_raw
+from otel_scorer.model.decode import spans_from_raw, spans_from_request
 from otel_scorer.model.otlp_json import decode_object
 from otel_scorer.model.trace import Trace
-from otel_scorer.model.wire import RawSpan, Signal, read_traces
+from otel_scorer.model.wire import RawSpan, Signal, join_spans, read_traces
+from otel_scorer.scorers.builtin import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,3 +70,22 @@ def bench_reading_all_tool_calls(benchmark: BenchmarkFixture, name: str) -> None
         return count
 
     benchmark(read)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def bench_scoring_with_the_built_in_scorers(benchmark: BenchmarkFixture, name: str) -> None:
+    members: dict[bytes, list[RawSpan]] = {}
+    for span in raw_spans(name):
+        members.setdefault(span.trace_id, []).append(span)
+    requests = [join_spans(spans) for spans in members.values()]
+    scorers = [made.code for made in BUILT_IN.values()]
+    benchmark.extra_info["spans"] = sum(map(len, members.values()))
+
+    def score() -> None:
+        for request in requests:
+            trace = Trace(spans_from_request(request), READER)
+            for judge in scorers:
+                judge(trace)
+            trace.let_go()
+
+    benchmark(score)
