@@ -9,6 +9,8 @@ module and put it in its place here; from another package, name it in an entry p
 from __future__ import annotations
 
 import difflib
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -58,6 +60,8 @@ from otel_scorer.errors import ConfigError
 from otel_scorer.model.trace import register_reader
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from otel_scorer.dialects.teaching import Teaching
 
 __all__ = [
@@ -79,6 +83,7 @@ __all__ = [
     "attributes",
     "default_reader",
     "make_reader",
+    "using",
 ]
 
 DIALECTS: Final[tuple[Dialect, ...]] = (
@@ -115,9 +120,26 @@ READER: Final = ExplainingReader(DIALECTS)
 
 
 @cache
-def default_reader() -> ExplainingReader:
-    """Return the reader that knows the built-in dialects and those of installed packages."""
+def _installed_reader() -> ExplainingReader:
     return make_reader()
+
+
+_current: Final[ContextVar[ExplainingReader | None]] = ContextVar("otel_scorer_reader", default=None)
+
+
+def default_reader() -> ExplainingReader:
+    """Return the reader of `using`, else the one that knows the built-in dialects and those of installed packages."""
+    return _current.get() or _installed_reader()
+
+
+@contextmanager
+def using(reader: ExplainingReader) -> Generator[None]:
+    """Make `reader` the default for whatever is called meanwhile, in this context."""
+    token = _current.set(reader)
+    try:
+        yield
+    finally:
+        _current.reset(token)
 
 
 def make_reader(teaching: Teaching | None = None) -> ExplainingReader:

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from otel_scorer.dialects import default_reader
+from otel_scorer.dialects import default_reader, using
 from otel_scorer.errors import ConfigError
 from otel_scorer.evaluation.items import read_data
 from otel_scorer.evaluation.result import Bounds, EvaluationResult, RowResult
@@ -54,6 +54,7 @@ def evaluate(
     concurrency: int = 10,
     timeout: float = DEFAULT_TIMEOUT,
     on_progress: Progress | None = None,
+    dialects: Mapping[str, Any] | str | Path | None = None,
 ) -> EvaluationResult:
     """
     Run scorers on every row and sum up what they say.
@@ -75,12 +76,31 @@ def evaluate(
         concurrency: Calls of `predict_fn` at the same time.
         timeout: Seconds for one call of a scorer that does not say; 0: no limit.
         on_progress: Told how many rows are judged, of how many; called on another thread.
+        dialects: What otel_scorer should know about the spans of files, of stored traces and of `predict_fn`: the
+            section `dialects` of the configuration, or a configuration file that has one (docs/dialects.md). Traces
+            that come as `Trace` know what they were loaded with.
 
     Raises:
         ConfigError: The data is nothing that can be evaluated; rows of a list have the wrong shape, or no row has what
             a scorer cannot do without (both before anything runs); a filter or the store cannot be used.
         StoreError: The store cannot be written any more.
     """
+    if dialects is not None:
+        from otel_scorer.config import taught_reader
+
+        with using(taught_reader(dialects)):
+            return evaluate(
+                data,
+                scorers,
+                predict_fn,
+                store,
+                run_name=run_name,
+                fail_under=fail_under,
+                max_errors=max_errors,
+                concurrency=concurrency,
+                timeout=timeout,
+                on_progress=on_progress,
+            )
     made = _scorers_of(scorers, store)
     if concurrency < 1:
         raise ConfigError(f"`concurrency` must be at least 1, got {concurrency}")

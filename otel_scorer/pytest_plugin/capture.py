@@ -17,7 +17,7 @@ import opentelemetry.trace as api
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 
-from otel_scorer.dialects import READER
+from otel_scorer.dialects import default_reader
 from otel_scorer.model.feedback import Expectation
 from otel_scorer.model.sdk_span import spans_from_sdk
 from otel_scorer.model.trace import Trace
@@ -87,7 +87,7 @@ class CapturedTraces:
         return [
             Trace(
                 spans_from_sdk(spans),
-                READER,
+                default_reader(),
                 close_reason=None if trace_id in unfinished else "all_closed",
                 is_complete=False if trace_id in unfinished else None,
                 assessments=expected,

@@ -15,7 +15,7 @@ from tests.dialects.installed import ACME_TRACE, TAUGHT_TRACE, TEACHING, acme_re
 from tests.e2e.sidecar import SCORERS, Sidecar
 from tests.e2e.sink import Sink
 
-from otel_scorer import load_traces
+from otel_scorer import evaluate, load_traces
 from otel_scorer.config import taught_reader
 from otel_scorer.model.decode import spans_from_request
 from otel_scorer.model.trace import Trace
@@ -130,6 +130,32 @@ def test_traces_loaded_in_python_are_understood(tmp_path: Path) -> None:
 
     assert [call.name for call in by_file[0].tool_calls] == ["weather"]
     assert by_mapping[0].dialects == ["configuration"]
+
+
+def test_evaluate_understands_files_and_what_predict_fn_does(tmp_path: Path) -> None:
+    from opentelemetry import trace as api
+
+    (tmp_path / "traces.binpb").write_bytes(taught_request())
+    taught = {
+        "attributes": {"tool_name": "my.tool", "inputs": "my.prompt"},
+        "span_types": [{"name": "^tool_", "type": "TOOL"}],
+    }
+
+    def tool_names(trace: Trace) -> str:
+        return ",".join(call.name for call in trace.tool_calls)
+
+    def predict(question: str) -> str:
+        with api.get_tracer("my.app").start_as_current_span("tool_1", attributes={"my.tool": "search"}):
+            return question
+
+    of_files = evaluate([str(tmp_path / "traces.binpb")], [tool_names], store=False, dialects=taught)
+    of_calls = evaluate([{"inputs": {"question": "x"}}], [tool_names], predict, tmp_path / "store.db", dialects=taught)
+
+    for result, name in ((of_files, "weather"), (of_calls, "search")):
+        [row] = result.results
+        [decision] = row.decisions
+        assert decision.feedbacks[0].value == name
+    assert load_traces(tmp_path / "traces.binpb")[0].tool_calls == []
 
 
 IN_THE_APP = """
