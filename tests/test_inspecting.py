@@ -338,6 +338,28 @@ def test_events_and_log_records_are_named() -> None:
     assert any(f"log record {name}, gen_ai.input.messages" in line for line in text(other, 200))
 
 
+@pytest.mark.parametrize("attributes", [{}, {"gen_ai.operation.name": "retrieval"}, {"my.prompt": "x" * 1000}])
+def test_deep_and_large_traces_are_explained(attributes: dict[str, Any]) -> None:
+    spans = [made("top", attributes)]
+    for _ in range(1_500):
+        spans.append(made("down", attributes, parent=spans[-1]))
+
+    trace = trace_of(*spans, *(made("beside", attributes, parent=spans[0]) for _ in range(1_500)))
+
+    assert len(text(trace, 80)) > 3_000
+
+
+@pytest.mark.parametrize(
+    "value", [None, b"\xff", [], [1, "a"], {"a": {"b": []}}, float("nan"), "\ud800", "{" * 5_000, True]
+)
+def test_values_of_any_kind_are_explained(value: Any) -> None:
+    keys = ["my.prompt", "gen_ai.input.messages", "gen_ai.tool.name", "openinference.span.kind", "session.id"]
+    trace = trace_of(made("x", dict.fromkeys(keys, value)))
+
+    assert text(trace)
+    assert "".join(as_json([trace], READER, {})).startswith("[")
+
+
 def test_evaluations_are_explained() -> None:
     [trace, *_] = traces_of("eval_openlit_score")
 

@@ -187,22 +187,34 @@ def _root_remedy(reader: ExplainingReader, root: Span, side: str) -> str:
 
 
 def _retriever_inside(span: Span) -> bool:
-    return any(child.span_type == SpanType.RETRIEVER or _retriever_inside(child) for child in span.children)
+    below = list(span.children)
+    while below:
+        child = below.pop()
+        if child.span_type == SpanType.RETRIEVER:
+            return True
+        below += child.children
+    return False
 
 
 def _untyped(trace: Trace, reader: ExplainingReader) -> Iterator[Finding]:
     unknown = [span for span in trace.spans if span.span_type == SpanType.UNKNOWN]
-    transport = [span for span in unknown if any(key in span.attributes for key in _TRANSPORT)]
+    transport = [span for span in unknown if _is_transport(span)]
     if transport:
         text = f"{_spans(transport)} {_name(transport, 'is a call', 'are calls')} of a server or database: type UNKNOWN"
         yield Finding("unknown_type", text, "", _ids(transport), is_problem=False)
-    for reason, spans in _grouped([span for span in unknown if span not in transport], lambda span: _why(span, reader)):
+    for reason, spans in _grouped(
+        [span for span in unknown if not _is_transport(span)], lambda span: _why(span, reader)
+    ):
         rule = f'dialects: {{span_types: [{{scope: "{spans[0].scope.name}", name: "^...", type: ...}}]}}'
         text = f"{_spans(spans)} {_name(spans, 'has', 'have')} type UNKNOWN: {reason}"
         # A span that only groups others says nothing that would be lost.
         is_problem = any(_content_keys(span, reader) or reader.unknown_types(span) for span in spans)
         hint = f"set otel_scorer.span.type, or teach it: {rule}"
         yield Finding("unknown_type", text, hint if is_problem else "", _ids(spans), is_problem=is_problem)
+
+
+def _is_transport(span: Span) -> bool:
+    return any(key in span.attributes for key in _TRANSPORT)
 
 
 def _why(span: Span, reader: ExplainingReader) -> str:

@@ -29,6 +29,7 @@ INDENT: Final = 4
 _MAX_ARGUMENTS: Final = 60
 _MAX_VALUE: Final = 100
 _LEAST: Final = 24
+_ROOM: Final = 40
 _GAPS: Final = 6
 # Said once for the trace, and recorded on many spans.
 _OF_THE_TRACE: Final = frozenset({"session_id", "user_id", "tags", "metadata"})
@@ -61,12 +62,18 @@ def trace_tree(trace: Trace, reader: ExplainingReader | None = None, *, width: i
     calls = {call.span.span_id: call for call in trace.tool_calls}
     tree = Tree(_heading(trace), guide_style="dim")
     branches: list[Tree] = [tree]
+    # What is deeper than there is room for is shown at the last level that there is, with its depth.
+    deepest = max(1, (width - _ROOM) // INDENT)
     for span, depth in trace.tree.walk():
-        del branches[depth + 1 :]
-        branch = branches[depth].add(_line(span, calls.get(span.span_id)))
+        level = min(depth, deepest)
+        del branches[level + 1 :]
+        line = _line(span, calls.get(span.span_id))
+        if depth > deepest:
+            line = Text.assemble((f"[level {depth}] ", "dim"), line)
+        branch = branches[level].add(line)
         branches.append(branch)
         if reader is not None:
-            for row in _rows(span, reader, width - INDENT * (depth + 2)):
+            for row in _rows(span, reader, width - INDENT * (level + 2)):
                 branch.add(row)
     return tree
 
