@@ -8,33 +8,20 @@ here is seen there.
 from __future__ import annotations
 
 import logging
-import os
-import time
-from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, cast
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_scorer.dialects import default_reader
-from otel_scorer.encoders.verdict import Explanations
-from otel_scorer.pipeline.app_engine import AppEngine
-from otel_scorer.pipeline.app_options import QUEUE_SIZE, AppOptions, emit_kinds, forwarding_of
+from otel_scorer.pipeline.app_options import app_options
+from otel_scorer.pipeline.app_pipeline import AppPipeline
 from otel_scorer.pipeline.assembler import AssemblyLimits
-from otel_scorer.pipeline.emission import Emission
-from otel_scorer.pipeline.engine import Forwarding
-from otel_scorer.pipeline.followed import StoreFollower
-from otel_scorer.pipeline.selection import Selection, Selector
-from otel_scorer.pipeline.suppression import suppressed
-from otel_scorer.scorers.base import as_scorers
-from otel_scorer.scorers.turn import Turn
 from otel_scorer.telemetry import count
-from otel_scorer.transport.log_limit import LogLimit
-from otel_scorer.transport.sdk_exporter import SdkExport, destination_of, exporters_beside
+from otel_scorer.transport.sdk_exporter import destination_of, exporters_beside
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
     from typing import Any
 
     from opentelemetry.context import Context
@@ -55,11 +42,6 @@ ForwardingKind: TypeAlias = Literal["hold_root", "hold_trace", "passthrough"]
 _TRACE_FLAGS: Final = 3
 _SAMPLED: Final = 1
 _LIMITS: Final = AssemblyLimits()
-# Of the time for a shutdown, what scorers may use up; the rest is for the export of what they said.
-_SCORERS_SHARE: Final = 5 / 6
-_FOLLOWER_END: Final = 0.5
-# How many spans the SDK's queue must take at once, per span that one trace may release at once.
-_ROOM: Final = 2
 
 
 class ScoringSpanProcessor(SpanProcessor):
@@ -93,6 +75,8 @@ class ScoringSpanProcessor(SpanProcessor):
             `OTEL_BSP_MAX_QUEUE_SIZE` or 2048 of each, more where whole traces are held.
         schedule_delay: Seconds after which an incomplete batch is exported. Default: `OTEL_BSP_SCHEDULE_DELAY`, or 5.
         shutdown_timeout: Seconds that `shutdown` may take.
+        lazy: Load what `scorers` and `store` refer to with the first span, on a thread of ours, not now. What cannot be
+            loaded is then logged once, and spans are exported without scores.
         dialects: What otel_scorer should know about your spans: the section `dialects` of the configuration as a
             mapping, or a configuration file that has one (docs/dialects.md).
 
@@ -124,53 +108,66 @@ class ScoringSpanProcessor(SpanProcessor):
         max_queue_size: int | None = None,
         schedule_delay: float | None = None,
         shutdown_timeout: float = 30.0,
+        lazy: bool = False,
         dialects: Mapping[str, Any] | str | Path | None = None,
     ) -> None:
         _check_exporter(exporter)
-        _check_positive(
-            concurrency=concurrency, max_age=max_age, max_traces=max_traces, max_spans_per_trace=max_spans_per_trace,
-            max_bytes_per_trace=max_bytes_per_trace, max_queue_size=1 if max_queue_size is None else max_queue_size,
-            schedule_delay=1 if schedule_delay is None else schedule_delay,
-        )  # fmt: skip
-        _check_positive(or_zero=True, timeout=timeout, hold_deadline=hold_deadline, root_cap=root_cap)
-        self._emission = Emission(emit_kinds(emit, export_spans=export_spans), Explanations(explanations))
-        queue_size = max_queue_size
-        mode = forwarding_of(forwarding)
-        if queue_size is None and mode is Forwarding.HOLD_TRACE:
-            queue_size = _ROOM * max_spans_per_trace
-        self._options = AppOptions(
-            limits=AssemblyLimits(
-                root_cap=root_cap,
-                max_age=max_age,
-                max_traces=max_traces,
-                max_spans_per_trace=max_spans_per_trace,
-                max_bytes_per_trace=max_bytes_per_trace,
-            ),
-            forwarding=mode,
-            emission=self._emission,
-            hold_deadline=hold_deadline,
-            exports_spans=export_spans,
-            queue_size=max_queue_size or QUEUE_SIZE,
-            concurrency=concurrency,
-            scorers_change=store is not None,
+        if timeout < 0:
+            msg = f"timeout must be positive, got {timeout!r}"
+            raise ValueError(msg)
+        options = app_options(
+            {
+                "emit": emit,
+                "forwarding": forwarding,
+                "export_spans": export_spans,
+                "explanations": explanations,
+                "concurrency": concurrency,
+                "hold_deadline": hold_deadline,
+                "root_cap": root_cap,
+                "max_age": max_age,
+                "max_traces": max_traces,
+                "max_spans_per_trace": max_spans_per_trace,
+                "max_bytes_per_trace": max_bytes_per_trace,
+                "max_queue_size": max_queue_size,
+                "schedule_delay": schedule_delay,
+            },
+            scorers_change=store is not None or lazy,
         )
-        self._selector = Selector(_scorers_of(scorers), default_timeout=timeout, suppress=suppressed)
-        self._given = self._selector.selections
-        select = partial(Selection, default_timeout=timeout, suppress=suppressed)
-        self._follower = None if store is None else StoreFollower(Path(store), select, self._use)
-        if self._follower is not None:
-            self._selector = Selector.of([*self._given, *self._follower.load()])
         self._exporter = exporter
-        self._export = SdkExport(exporter, queue_size=queue_size, delay=schedule_delay)
-        self._reader = default_reader() if dialects is None else _taught(dialects)
-        self._engine = self._new_engine()
+        self._exports_spans = export_spans
         self._shutdown_timeout = shutdown_timeout
-        self._is_shut = False
+        self._pipeline = AppPipeline(
+            exporter,
+            scorers,
+            options,
+            default_reader() if dialects is None else _taught(dialects),
+            store=store,
+            timeout=timeout,
+            is_lazy=lazy,
+        )
         self._has_looked_around = False
-        self._log_limit = LogLimit()
-        # Spans that a parent process had open when this one was forked: the parent exports them.
-        self._inherited: frozenset[int] = frozenset()
-        _processors.add(self)
+
+    @classmethod
+    def from_config(cls, path: str | Path, exporter: SpanExporter | None = None, **options: Any) -> Self:
+        """
+        Return a processor that does what a configuration file of the sidecar says.
+
+        What has no meaning inside an application (receivers, workers, spool, status page) does not count. What the file
+        does not say is as in the application: `emit` is events and attributes, and the root waits for its verdicts.
+
+        Args:
+            path: The YAML file.
+            exporter: Where everything goes. Default: the `exporters` of the file, else as `OTEL_EXPORTER_OTLP_*` says.
+            options: Win over the file; as for the constructor.
+
+        Raises:
+            ConfigError: Something in it cannot be used; the message names the setting and its line.
+        """
+        from otel_scorer.config import app_settings
+
+        settings = app_settings(path)
+        given: dict[str, Any] = {"scorers": settings.scorers, **settings.options, **options}
+        return cls(settings.exporter() if exporter is None else exporter, **given)
 
     @property
     def span_exporter(self) -> SpanExporter:
@@ -180,36 +177,38 @@ class ScoringSpanProcessor(SpanProcessor):
     @property
     def exports_spans(self) -> bool:
         """Whether spans are exported, and not verdicts only."""
-        return self._options.exports_spans
+        return self._exports_spans
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002 - the SDK's interface
         """Count a span in. Called by the SDK."""
-        if self._is_shut:
+        pipeline = self._pipeline
+        if pipeline.is_shut:
             return
         try:
             context = span.context
             if context is None or not context[_TRACE_FLAGS] & _SAMPLED:
                 return
-            if not self._has_looked_around:
+            if not pipeline.is_begun:
                 self._look_around(span)
-            self._engine.started(span, context)
+            pipeline.engine.started(span, context)
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
-            self._complain("on_start", error)
+            pipeline.complain("on_start", error)
 
     def on_end(self, span: ReadableSpan) -> None:
         """Take an ended span. Called by the SDK, on whatever thread ended it."""
-        if self._is_shut:
+        pipeline = self._pipeline
+        if pipeline.is_shut:
             return
         try:
             context = span.context
             if context is None or not context[_TRACE_FLAGS] & _SAMPLED:
                 return
-            if self._inherited and context.span_id in self._inherited:
+            if pipeline.inherited and context.span_id in pipeline.inherited:
                 count("processor.dropped", reason="inherited")
                 return
-            self._engine.ended(span, context)
+            pipeline.engine.ended(span, context)
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
-            self._complain("on_end", error)
+            pipeline.complain("on_end", error)
 
     def flush_trace(self, trace_id: str | int) -> bool:
         """
@@ -221,7 +220,7 @@ class ScoringSpanProcessor(SpanProcessor):
         Returns:
             Whether there was something to score.
         """
-        return not self._is_shut and self._engine.close_trace(_number(trace_id))
+        return not self._pipeline.is_shut and self._pipeline.engine.close_trace(_number(trace_id))
 
     def wait_for_scores(self, trace_id: str | int, timeout: float = 30.0) -> list[Decision]:
         """
@@ -237,7 +236,7 @@ class ScoringSpanProcessor(SpanProcessor):
         Raises:
             TimeoutError: It took longer.
         """
-        decisions = self._engine.wait(_number(trace_id), timeout)
+        decisions = self._pipeline.engine.wait(_number(trace_id), timeout)
         if decisions is None:
             msg = f"Trace {trace_id} was not scored within {timeout:g} s"
             raise TimeoutError(msg)
@@ -253,61 +252,18 @@ class ScoringSpanProcessor(SpanProcessor):
         Returns:
             Whether it was done in time.
         """
-        if self._is_shut:
-            return True
-        deadline = time.monotonic() + timeout_millis / 1000
-        try:
-            is_decided = self._engine.flush(deadline - time.monotonic())
-            return self._export.flush(deadline - time.monotonic()) and is_decided
-        except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
-            self._complain("force_flush", error)
-            return False
+        return self._pipeline.flush(timeout_millis / 1000)
 
     def shutdown(self) -> None:
         """Score and export what is there, open units too. Spans that start or end after this are ignored."""
-        if self._is_shut:
-            return
-        self._is_shut = True
-        deadline = time.monotonic() + self._shutdown_timeout
-        if self._follower is not None:
-            self._follower.shutdown(_FOLLOWER_END)
-        try:
-            if not self._engine.shutdown(self._shutdown_timeout * _SCORERS_SHARE):
-                logger.warning("Some verdicts were not in within the time for shutting down; they are lost")
-            self._export.shutdown(deadline - time.monotonic())
-        except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
-            self._complain("shutdown", error)
-
-    def _use(self, registered: Iterable[Selection]) -> None:
-        self._selector = Selector.of([*self._given, *registered])
-        self._engine.selector = self._selector
-
-    def _new_engine(self) -> AppEngine:
-        return AppEngine(self._options, self._selector, self._reader, self._export.send)
-
-    def after_fork(self) -> None:
-        """Start afresh in a forked child: empty buffers, new locks, and new threads with the first span."""
-        self._inherited |= self._engine.known_spans()
-        # A scorer that was running in the parent will never come back here.
-        running = [selection.prepared for selection in self._selector.selections]
-        turns = {id(prepared.turn): Turn() for prepared in running}
-        for prepared in running:
-            if prepared.turn is not None:
-                prepared.turn = turns[id(prepared.turn)]
-        self._log_limit = LogLimit()
-        self._export.after_fork()
-        self._engine = self._new_engine()
-        if self._follower is not None:
-            self._follower.after_fork()
-            self._has_looked_around = False
+        self._pipeline.shutdown(self._shutdown_timeout)
 
     def _look_around(self, span: Span) -> None:
         """At the first span: follow the store; warn if another processor of the provider exports to the same place."""
-        self._has_looked_around = True
-        if self._follower is not None:
-            self._follower.start()
-        if not self._options.exports_spans:
+        self._pipeline.begin()
+        if self._has_looked_around or not self._exports_spans:
             return
+        self._has_looked_around = True
         ours = destination_of(self._exporter)
         for exporter in exporters_beside(self, span):
             if exporter is self._exporter or (ours is not None and destination_of(exporter) == ours):
@@ -319,40 +275,11 @@ class ScoringSpanProcessor(SpanProcessor):
                 )
                 return
 
-    def _complain(self, where: str, error: Exception) -> None:
-        count("processor.errors", where=where)
-        if self._log_limit.allows(where, type(error).__name__):
-            logger.error("%s of ScoringSpanProcessor failed; the application goes on", where, exc_info=error)
-
-
-# Processors of this process, so that a forked child can reset its copies; the SDK does the same for its own.
-_processors: Final[WeakSet[ScoringSpanProcessor]] = WeakSet()
-
-
-def _after_fork_in_child() -> None:
-    for processor in list(_processors):
-        processor.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
 
 def _taught(dialects: Mapping[str, Any] | str | Path) -> Reader:
     from otel_scorer.config import taught_reader
 
     return taught_reader(dialects)
-
-
-def _scorers_of(given: Iterable[object]) -> list[Any]:
-    from otel_scorer.scorers.loading import load_scorers
-
-    if isinstance(given, str) or callable(given):
-        return as_scorers(cast("Any", given))  # says what is wrong with it
-    found: list[Any] = []
-    for item in given:
-        found += load_scorers([item]) if isinstance(item, str) else [item]
-    return as_scorers(found)
 
 
 def _check_exporter(exporter: object) -> None:
@@ -362,13 +289,6 @@ def _check_exporter(exporter: object) -> None:
     if not callable(getattr(exporter, "export", None)):
         msg = f"exporter must be a SpanExporter such as OTLPSpanExporter(), got {exporter!r}"
         raise TypeError(msg)
-
-
-def _check_positive(*, or_zero: bool = False, **values: float) -> None:
-    for name, value in values.items():
-        if value < 0 or (not value and not or_zero):
-            msg = f"{name} must be positive, got {value!r}"
-            raise ValueError(msg)
 
 
 def _number(trace_id: str | int) -> int:

@@ -13,6 +13,7 @@ from otel_scorer.config.exporters import (
     RetrySettings,
     without_password,
 )
+from otel_scorer.config.in_app import AppSettings, app_settings, otlp_exporter
 from otel_scorer.config.model import AssemblySettings, Config, Emit, Forwarding, ScorerSettings, ScoringSettings
 from otel_scorer.config.quantities import OFF, format_bytes, format_duration, parse_bytes, parse_duration
 from otel_scorer.config.reading import exporters_from_urls, load_config, load_teaching, taught_reader
@@ -22,6 +23,7 @@ from otel_scorer.stores.location import STORE_VARIABLE, store_path
 __all__ = [
     "OFF",
     "STORE_VARIABLE",
+    "AppSettings",
     "AssemblySettings",
     "Config",
     "ConsoleExporter",
@@ -35,6 +37,7 @@ __all__ = [
     "RetrySettings",
     "ScorerSettings",
     "ScoringSettings",
+    "app_settings",
     "exporters_from_urls",
     "fixed_changes",
     "format_bytes",
@@ -42,6 +45,7 @@ __all__ = [
     "generate_sample",
     "load_config",
     "load_teaching",
+    "otlp_exporter",
     "parse_bytes",
     "parse_duration",
     "store_path",

@@ -13,18 +13,19 @@ import threading
 import time
 from collections import OrderedDict, deque
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.decision import Outcome
 from otel_scorer.model.decode import spans_from_sdk
 from otel_scorer.model.trace import OWN_SCOPE, Reader, Trace
 from otel_scorer.pipeline.app_emission import AppEmitter
+from otel_scorer.pipeline.app_waiting import WaitingUnit, count_closed, estimated_size
 from otel_scorer.pipeline.assembler import CloseReason
 from otel_scorer.pipeline.engine import Forwarding
 from otel_scorer.pipeline.local import LocalScoring
-from otel_scorer.pipeline.suppression import is_suppressed, suppressed
+from otel_scorer.pipeline.quiet_units import QuietUnits
+from otel_scorer.pipeline.suppression import is_suppressed, is_unrecorded, suppressed
 from otel_scorer.pipeline.units import Place, UnitAssembler
 from otel_scorer.telemetry import count
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan, Span
     from opentelemetry.trace import SpanContext
 
+    from otel_scorer.model.decision import Decision
     from otel_scorer.pipeline.app_options import AppOptions
     from otel_scorer.pipeline.selection import Choice, Selector
     from otel_scorer.pipeline.units import ClosedUnit
@@ -44,9 +46,6 @@ logger = logging.getLogger(__name__)
 
 # Traces whose decisions `wait` still knows.
 _REMEMBERED: Final = 1024
-# Estimated bytes of a span, and of one of its attributes: really measuring them would take a walk through all values.
-_SPAN_SIZE: Final = 1024
-_ATTRIBUTE_SIZE: Final = 256
 # The timer looks at least this often (seconds), so that nobody has to wake it for a new deadline.
 _LONGEST_TICK: Final = 1.0
 _SHORTEST_TICK: Final = 0.05
@@ -57,25 +56,6 @@ _IS_REMOTE: Final = 2
 # Members of an enumeration are slow to look up, too.
 _CHILD: Final = Place.CHILD
 _NONE: Final = Place.NONE
-
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A closed unit that is being scored. `held`: its spans that have not been sent yet."""
-
-    number: int
-    unit: ClosedUnit[ReadableSpan]
-    held: list[ReadableSpan]
-    decisions: dict[int, Decision] = field(default_factory=dict[int, Decision])
-
-    @property
-    def trace_id(self) -> int:
-        return int.from_bytes(self.unit.trace_id, "big")
-
-    def let_go(self) -> tuple[list[ReadableSpan], list[Decision]]:
-        """Hand over what is held and the verdicts for it: those that come later find nothing to ride on."""
-        held, self.held = self.held, []
-        return held, [self.decisions[index] for index in sorted(self.decisions)]
 
 
 class AppEngine:
@@ -117,11 +97,14 @@ class AppEngine:
         self._is_off = not is_wanted and not self._holds_trace
         # Guards the units; the application's threads take it for every span, ours hardly ever.
         self._lock = threading.Lock()
-        self._units: UnitAssembler[ReadableSpan] = UnitAssembler(options.limits, self._admits, _measured)
+        self._counted: UnitAssembler[ReadableSpan] = UnitAssembler(options.limits, self._admits, estimated_size)
+        self._units: UnitAssembler[ReadableSpan] | QuietUnits = self._counted
+        if not options.counts:
+            self._units = QuietUnits(options.limits, self._wants, estimated_size)
         # Guards everything below; may be taken while `_lock` is held, never the other way round.
         self._decided = threading.Condition(threading.Lock())
         self._numbers = itertools.count()
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, WaitingUnit] = {}
         # (deadline, number) of those that hold spans; the delay is the same for all, so this is the order of time.
         self._held_until: deque[tuple[float, int]] = deque()
         self._recent: OrderedDict[int, dict[tuple[int, int], Decision]] = OrderedDict()
@@ -139,7 +122,7 @@ class AppEngine:
             if self._is_off:
                 return
             with self._lock:
-                if self._units.join(context[_TRACE_ID], context[_SPAN_ID], parent[_SPAN_ID]):
+                if self._counted.join(context[_TRACE_ID], context[_SPAN_ID], parent[_SPAN_ID]):
                     return
         self._begun(span, context, parent)
 
@@ -160,6 +143,24 @@ class AppEngine:
         if jobs:
             self._submit(jobs)
 
+    def arrived(self, spans: Iterable[ReadableSpan]) -> list[ReadableSpan]:
+        """Take spans that ended some time ago, where nobody counts; return those that need not wait for verdicts."""
+        if self._is_off:
+            return list(spans)
+        if not self._is_started:
+            self._start()
+        free: list[ReadableSpan] = []
+        jobs: list[WaitingUnit] = []
+        with self._lock:
+            now = self._clock()
+            for span in spans:
+                place, closed = self._units.ended(*_ids(span), span, now)
+                jobs += self._admit(closed)
+                if place is _NONE or self._sends_roots or (place is _CHILD and self._sends_children):
+                    free.append(span)
+        self._submit(jobs)
+        return free
+
     def _begun(self, span: Span, context: SpanContext, parent: SpanContext | None) -> None:
         """Note that a span has started that joins no unit."""
         scope = span.instrumentation_scope
@@ -175,7 +176,9 @@ class AppEngine:
         is_remote = parent is not None and parent.is_remote
         with self._lock:
             now = self._clock()
-            closed = self._units.started(context.trace_id, context.span_id, parent_id, now, is_remote_parent=is_remote)
+            closed = self._counted.started(
+                context.trace_id, context.span_id, parent_id, now, is_remote_parent=is_remote
+            )
             jobs = self._admit(closed)
         self._submit(jobs)
 
@@ -250,7 +253,10 @@ class AppEngine:
 
     def _admits(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001 - asked by the assembler
         """Whether a unit is assembled: not where nobody scores it, and not what a scorer itself does."""
-        if is_suppressed():
+        return not is_suppressed() and self._wants(trace_id, is_head)
+
+    def _wants(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001 - asked by the assembler
+        if is_unrecorded(trace_id):
             return False
         if self._holds_trace or self.selector.wants(trace_id.to_bytes(16, "big")):
             return True
@@ -273,9 +279,9 @@ class AppEngine:
 
     # Closed units.
 
-    def _admit(self, units: Iterable[ClosedUnit[ReadableSpan]]) -> list[_Waiting]:
+    def _admit(self, units: Iterable[ClosedUnit[ReadableSpan]]) -> list[WaitingUnit]:
         """Put closed units on record; the caller holds the lock of the open ones."""
-        admitted: list[_Waiting] = []
+        admitted: list[WaitingUnit] = []
         for unit in units:
             held: list[ReadableSpan] = []
             if self._holds_trace:
@@ -283,7 +289,7 @@ class AppEngine:
             elif self._holds_root and unit.root is not None:
                 held = [unit.root]
             with self._decided:
-                waiting = _Waiting(next(self._numbers), unit, held)
+                waiting = WaitingUnit(next(self._numbers), unit, held)
                 self._waiting[waiting.number] = waiting
                 if held:
                     self._held_until.append((self._clock() + self._options.hold_deadline, waiting.number))
@@ -295,13 +301,13 @@ class AppEngine:
             self._changes += 1
             self._decided.notify_all()
 
-    def _submit(self, jobs: Sequence[_Waiting]) -> None:
+    def _submit(self, jobs: Sequence[WaitingUnit]) -> None:
         for waiting in jobs:
             if not self._scoring.submit(partial(self._choose, waiting), partial(self._on_decision, waiting)):
                 self._shed(waiting)
 
-    def _choose(self, waiting: _Waiting) -> Sequence[Choice]:
-        _count_closed(unit := waiting.unit)
+    def _choose(self, waiting: WaitingUnit) -> Sequence[Choice]:
+        count_closed(unit := waiting.unit)
         try:
             trace = Trace(
                 spans_from_sdk(unit.spans),
@@ -316,8 +322,12 @@ class AppEngine:
             logger.exception("A trace could not be read")
             return self.selector.refuse(unit.trace_id, Outcome.UNPROCESSABLE, f"{type(error).__name__}: {error}")
 
-    def _shed(self, waiting: _Waiting) -> None:
-        _count_closed(waiting.unit)
+    def _count_closed(self, unit: ClosedUnit[ReadableSpan]) -> None:
+        if self._options.counts:  # the other assembler counts by itself
+            count_closed(unit)
+
+    def _shed(self, waiting: WaitingUnit) -> None:
+        self._count_closed(waiting.unit)
         refused = self.selector.refuse(waiting.unit.trace_id, Outcome.SHED, "the queue to the scorers is full")
         for index, decision in enumerate(refused):
             count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
@@ -325,7 +335,7 @@ class AppEngine:
         if not refused:
             self._on_decision(waiting, -1, None, True)  # noqa: FBT003 - OnDecision
 
-    def _on_decision(self, waiting: _Waiting, index: int, decision: Decision | None, is_last: bool) -> None:  # noqa: FBT001 - OnDecision
+    def _on_decision(self, waiting: WaitingUnit, index: int, decision: Decision | None, is_last: bool) -> None:  # noqa: FBT001 - OnDecision
         """Take one decision; the last one lets go of what is held."""
         with self._decided:
             rides = bool(waiting.held)
@@ -345,14 +355,14 @@ class AppEngine:
                     self._waiting.pop(waiting.number, None)
                 self._notify()
 
-    def _remember(self, waiting: _Waiting, index: int, decision: Decision) -> None:
+    def _remember(self, waiting: WaitingUnit, index: int, decision: Decision) -> None:
         trace_id = waiting.trace_id
         self._recent.setdefault(trace_id, {})[waiting.number, index] = decision
         self._recent.move_to_end(trace_id)
         if len(self._recent) > _REMEMBERED:
             self._recent.popitem(last=False)
 
-    def _release(self, gone: Sequence[tuple[_Waiting, list[ReadableSpan], list[Decision]]], *, reason: str) -> None:
+    def _release(self, gone: Sequence[tuple[WaitingUnit, list[ReadableSpan], list[Decision]]], *, reason: str) -> None:
         for waiting, held, decisions in gone:
             self._emitter.release(waiting.unit, held, decisions)
         count("holding.released", len(gone), reason=reason)
@@ -375,7 +385,7 @@ class AppEngine:
             jobs = self._admit(self._units.due(now))
             deadline = self._units.next_deadline()
         with self._decided:
-            gone: list[tuple[_Waiting, list[ReadableSpan], list[Decision]]] = []
+            gone: list[tuple[WaitingUnit, list[ReadableSpan], list[Decision]]] = []
             while self._held_until:
                 until, number = self._held_until[0]
                 held = self._waiting.get(number)
@@ -390,11 +400,6 @@ class AppEngine:
         return min((then - now for then in deadlines if then is not None), default=_LONGEST_TICK)
 
 
-def _measured(span: ReadableSpan) -> int:
-    return _SPAN_SIZE + _ATTRIBUTE_SIZE * len(span.attributes or ())
-
-
-def _count_closed(unit: ClosedUnit[ReadableSpan]) -> None:
-    # Not where units are closed: that is the application's thread as often as not.
-    count("assembler.closed", reason=unit.reason.value)
-    count("assembler.spans", len(unit.spans))
+def _ids(span: ReadableSpan) -> tuple[int, int]:
+    context = span.context
+    return (0, 0) if context is None else (context.trace_id, context.span_id)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
+from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.pipeline.assembler import AssemblyLimits
 from otel_scorer.pipeline.emission import Emission, Emit
 from otel_scorer.pipeline.engine import Forwarding
@@ -12,12 +13,25 @@ from otel_scorer.pipeline.engine import Forwarding
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["QUEUE_SIZE", "AppOptions", "emit_kinds", "forwarding_of"]
+__all__ = ["QUEUE_SIZE", "AppOptions", "GivenOptions", "app_options", "emit_kinds", "forwarding_of"]
 
 QUEUE_SIZE: Final = 2048
 """Closed units that may be in scoring, if nobody says; as many as the SDK's queue takes spans."""
 
 _ON_SPAN: Final = frozenset({Emit.EVENTS, Emit.ATTRIBUTES})
+# How many spans the SDK's queue must take at once, per span that one trace may release at once.
+_ROOM: Final = 2
+_LIMITS: Final = frozenset(field.name for field in fields(AssemblyLimits))
+# The other numbers may be zero.
+_POSITIVE: Final = frozenset({
+    "concurrency",
+    "max_age",
+    "max_traces",
+    "max_spans_per_trace",
+    "max_bytes_per_trace",
+    "max_queue_size",
+    "schedule_delay",
+})  # fmt: skip
 _LATER: Final = frozenset({"logs", "metrics", "native"})
 
 
@@ -35,6 +49,9 @@ class AppOptions:
         queue_size: Closed units that may be in scoring.
         concurrency: Coroutine scorers that run at the same time.
         scorers_change: Whether other scorers may come, so that no unit is passed by for having none.
+        export_queue_size: Spans that may wait for export. None: as many as the SDK says.
+        schedule_delay: After how long an incomplete batch is exported. None: as the SDK says.
+        counts: Whether starts of spans are seen; if not, units close when nothing new has come for a while.
     """
 
     limits: AssemblyLimits = field(default_factory=AssemblyLimits)
@@ -45,6 +62,63 @@ class AppOptions:
     queue_size: int = QUEUE_SIZE
     concurrency: int = 64
     scorers_change: bool = False
+    export_queue_size: int | None = None
+    schedule_delay: float | None = None
+    counts: bool = True
+
+
+class GivenOptions(TypedDict, total=False):
+    """What a user may say; `ScoringSpanProcessor` documents it."""
+
+    emit: Iterable[str] | None
+    forwarding: str
+    export_spans: bool
+    explanations: str
+    concurrency: int
+    hold_deadline: float
+    root_grace: float
+    root_cap: float
+    idle_timeout: float
+    max_age: float
+    max_traces: int
+    max_spans_per_trace: int
+    max_bytes_per_trace: int
+    max_queue_size: int | None
+    schedule_delay: float | None
+
+
+def app_options(given: GivenOptions, *, counts: bool = True, scorers_change: bool = False) -> AppOptions:
+    """
+    Check what a user says and fill in the rest.
+
+    Raises:
+        ValueError: Something cannot be meant, or options contradict each other.
+    """
+    for name, value in given.items():
+        if isinstance(value, int | float) and (value < 0 or (not value and name in _POSITIVE)):
+            msg = f"{name} must be positive, got {value!r}"
+            raise ValueError(msg)
+    exports_spans = given.get("export_spans", True)
+    forwarding = forwarding_of(given.get("forwarding", Forwarding.HOLD_ROOT.value))
+    limits = AssemblyLimits(**{key: cast("Any", value) for key, value in given.items() if key in _LIMITS})
+    queue_size = export_queue_size = given.get("max_queue_size")
+    if queue_size is None and forwarding is Forwarding.HOLD_TRACE:
+        export_queue_size = _ROOM * limits.max_spans_per_trace
+    return AppOptions(
+        limits=limits,
+        forwarding=forwarding,
+        emission=Emission(
+            emit_kinds(given.get("emit"), export_spans=exports_spans), Explanations(given.get("explanations", "full"))
+        ),
+        hold_deadline=given.get("hold_deadline", 5.0),
+        exports_spans=exports_spans,
+        queue_size=queue_size or QUEUE_SIZE,
+        concurrency=given.get("concurrency", 64),
+        scorers_change=scorers_change,
+        export_queue_size=export_queue_size,
+        schedule_delay=given.get("schedule_delay"),
+        counts=counts,
+    )
 
 
 def emit_kinds(emit: Iterable[str] | None, *, export_spans: bool) -> frozenset[Emit]:

@@ -163,9 +163,14 @@ class Selector:
     def of(cls, selections: Iterable[Selection]) -> Self:
         """Return a selector over selections that were made before."""
         selector = cls(())
-        selector.selections += selections
-        selector._samples = any(selection.threshold < _RANGE for selection in selector.selections)
+        selector.replace(selections)
         return selector
+
+    def replace(self, selections: Iterable[Selection]) -> None:
+        """Choose among these from now on."""
+        made = list(selections)
+        self._samples = any(selection.threshold < _RANGE for selection in made)
+        self.selections = made
 
     def wants(self, trace_id: bytes) -> bool:
         """Whether any scorer has this trace in its sample; if none has, nobody needs to look into its spans."""

@@ -19,9 +19,9 @@ from otel_scorer.telemetry import count
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
+    from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 
-__all__ = ["SdkExport", "destination_of", "exporters_beside"]
+__all__ = ["SdkExport", "destination_of", "exporters_beside", "exporters_of"]
 
 _SENT: Final = "processor.exported"
 _DROPPED: Final = "processor.dropped"
@@ -178,11 +178,20 @@ def destination_of(exporter: object) -> tuple[str, str] | None:
 
 def exporters_beside(processor: SpanProcessor, span: Span) -> list[object]:
     """Return the exporters of the other processors of the provider that a started span comes from."""
+    return _exporters(getattr(span, "_span_processor", None), processor)
+
+
+def exporters_of(provider: TracerProvider) -> list[object]:
+    """Return the exporters of a provider's processors, as far as they can be seen."""
+    return _exporters(getattr(provider, "_active_span_processor", None), None)
+
+
+def _exporters(of: object, but: SpanProcessor | None) -> list[object]:
     # The SDK has no public way to ask; without these attributes there is nobody to be found.
-    siblings: object = getattr(getattr(span, "_span_processor", None), "_span_processors", ())
+    siblings: object = getattr(of, "_span_processors", ())
     found = [
         getattr(sibling, "span_exporter", None)
         for sibling in (cast("Iterable[object]", siblings) if isinstance(siblings, tuple | list) else ())
-        if sibling is not processor and getattr(sibling, "exports_spans", True)
+        if sibling is not but and getattr(sibling, "exports_spans", True)
     ]
     return [exporter for exporter in found if exporter is not None]

@@ -1,0 +1,202 @@
+"""The sidecar's configuration, read for an application: which of it counts there, and the SDK's exporters for it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+from otel_scorer.config.exporters import ConsoleExporter, FileExporter, OtlpExporter
+from otel_scorer.config.reading import load_config
+from otel_scorer.errors import ConfigError
+from otel_scorer.model.wire import Signal
+from otel_scorer.transport.endpoints import Protocol, choose_protocol, signal_url
+from otel_scorer.transport.file_sender import ConsoleSender, FileSender
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+    from otel_scorer.config.exporters import Exporter
+    from otel_scorer.config.model import Config
+    from otel_scorer.scorers.loading import ScorerSpec
+    from otel_scorer.transport.exchange import Sender
+
+__all__ = ["AppSettings", "app_settings", "otlp_exporter"]
+
+logger = logging.getLogger(__name__)
+
+_SEND_TIMEOUT: Final = 10.0
+_OTLP: Final = "OTEL_EXPORTER_OTLP_"
+_GROUP: Final = "opentelemetry_traces_exporter"
+_ENTRY_POINTS: Final = {Protocol.GRPC: "otlp_proto_grpc", Protocol.HTTP_PROTOBUF: "otlp_proto_http"}
+# These are as in the application where the file is silent.
+_OWN_DEFAULTS: Final = ("emit", "forwarding")
+_PLAIN: Final = ("explanations", "hold_deadline", "store")
+_ASSEMBLY: Final = ("root_cap", "max_age", "max_traces", "max_spans_per_trace", "max_bytes_per_trace")
+_GRACES: Final = ("root_grace", "idle_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class AppSettings:
+    """
+    What a configuration file says to an application.
+
+    Attributes:
+        scorers: References with their options.
+        options: Arguments of `ScoringSpanProcessor`.
+        graces: When traces close where nobody counts: `root_grace` and `idle_timeout`, in seconds.
+        exporter: Makes what the file, or else the environment, says about where to export to.
+    """
+
+    scorers: list[ScorerSpec]
+    options: dict[str, Any]
+    graces: dict[str, float]
+    exporter: Callable[[], SpanExporter]
+
+
+def app_settings(path: str | Path, environ: Mapping[str, str] | None = None) -> AppSettings:
+    """
+    Read a configuration file for an application.
+
+    Args:
+        path: The YAML file.
+        environ: The environment; by default the one of this process.
+
+    Raises:
+        ConfigError: Something in it cannot be used; the message names the setting and its line.
+    """
+    environ = os.environ if environ is None else environ
+    # Where the sidecar listens has no meaning here, so spans may well be sent to such an address.
+    nowhere = {f"receivers.otlp.protocols.{name}.endpoint": "127.0.0.1:0" for name in ("grpc", "http")}
+    others = {name: value for name, value in environ.items() if not name.startswith(_OTLP)}
+    config = load_config(path, overrides=nowhere, environ=others)
+    options: dict[str, Any] = {name: getattr(config, name) for name in _OWN_DEFAULTS if name in config.model_fields_set}
+    options |= {name: getattr(config, name) for name in _PLAIN}
+    options |= {name: getattr(config.assembly, name) for name in _ASSEMBLY}
+    options |= {"timeout": config.scoring.timeout, "concurrency": config.scoring.concurrency}
+    if "dialects" in config.model_fields_set:
+        options["dialects"] = path
+    return AppSettings(
+        [scorer.spec for scorer in config.scorers],
+        options,
+        {name: getattr(config.assembly, name) for name in _GRACES},
+        lambda: _exporter_of(config, environ),
+    )
+
+
+def otlp_exporter(environ: Mapping[str, str], **given: Any) -> SpanExporter:
+    """
+    Return the OTLP exporter that the SDK would make for `OTEL_TRACES_EXPORTER=otlp`.
+
+    Args:
+        environ: The environment; the exporter itself reads the one of the process.
+        given: `protocol`, and arguments for the exporter (`endpoint`, `headers`, `timeout` in seconds), which win.
+
+    Raises:
+        ConfigError: No such protocol, or its exporter is not installed.
+    """
+    protocol = given.pop("protocol", None)
+    endpoint = given.get("endpoint")
+    if protocol is None:
+        protocol = (environ.get(f"{_OTLP}TRACES_PROTOCOL") or environ.get(f"{_OTLP}PROTOCOL") or "").strip() or None
+    if protocol is None:
+        protocol = Protocol.GRPC if endpoint is None else choose_protocol(endpoint)
+    name = _ENTRY_POINTS.get(cast("Protocol", protocol), "otlp_" + str(protocol).replace("/", "_"))
+    for entry_point in entry_points(group=_GROUP, name=name):
+        return cast("SpanExporter", entry_point.load()(**given))
+    msg = f"{_OTLP}PROTOCOL: no exporter for {str(protocol)!r} is installed; known are {', '.join(Protocol)}"
+    raise ConfigError(msg)
+
+
+def _exporter_of(config: Config, environ: Mapping[str, str]) -> SpanExporter:
+    if "exporters" not in config.model_fields_set:
+        return otlp_exporter(environ)
+    made = [_sdk_exporter(exporter) for exporter in config.exporters.values()]
+    return made[0] if len(made) == 1 else _Several(made)
+
+
+def _sdk_exporter(exporter: Exporter) -> SpanExporter:
+    match exporter:
+        case ConsoleExporter():
+            return _Sending(ConsoleSender())
+        case FileExporter():
+            return _Sending(FileSender(exporter.path))
+        case OtlpExporter():
+            return _otlp(exporter)
+
+
+def _otlp(exporter: OtlpExporter) -> SpanExporter:
+    protocol = choose_protocol(exporter.endpoint, exporter.protocol)
+    headers = {key: value.get_secret_value() for key, value in exporter.headers.items()}
+    if protocol is Protocol.GRPC:
+        import grpc
+        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+        return GrpcExporter(
+            endpoint=exporter.endpoint,
+            headers=headers,
+            timeout=exporter.timeout,
+            compression=grpc.Compression.Gzip if exporter.compression == "gzip" else grpc.Compression.NoCompression,
+        )
+    from opentelemetry.exporter.otlp.proto.http import Compression
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+    return HttpExporter(
+        endpoint=signal_url(exporter.endpoint, Signal.TRACES),
+        headers=headers,
+        timeout=exporter.timeout,
+        compression=Compression.Gzip if exporter.compression == "gzip" else Compression.NoCompression,
+    )
+
+
+class _Sending(SpanExporter):
+    """Has one of our senders take what the SDK exports."""
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+        self._sender.send(Signal.TRACES, encode_spans(spans).SerializeToString(), _SEND_TIMEOUT)
+        return SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        self._sender.close()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        del timeout_millis
+        return True
+
+
+class _Several(SpanExporter):
+    """One after the other; what one of them does wrong does not keep the others from it."""
+
+    def __init__(self, exporters: Sequence[SpanExporter]) -> None:
+        self._exporters = exporters
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        results = {_exported(exporter, spans) for exporter in self._exporters}
+        return SpanExportResult.FAILURE if SpanExportResult.FAILURE in results else SpanExportResult.SUCCESS
+
+    def shutdown(self) -> None:
+        for exporter in self._exporters:
+            exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return all(exporter.force_flush(timeout_millis) for exporter in self._exporters)
+
+
+def _exported(exporter: SpanExporter, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+    try:
+        return exporter.export(spans)
+    except Exception:
+        logger.exception("%s failed", type(exporter).__name__)
+        return SpanExportResult.FAILURE

@@ -1,0 +1,215 @@
+"""
+What scores inside an application, whoever hands it the spans: engine, scorers and export, and how they end together.
+
+The processor counts spans; the exporter that needs no code only sees them when they have ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from weakref import WeakSet
+
+from otel_scorer.pipeline.app_engine import AppEngine
+from otel_scorer.pipeline.followed import StoreFollower
+from otel_scorer.pipeline.lazy_selection import LazySelector
+from otel_scorer.pipeline.selection import Selection, Selector
+from otel_scorer.pipeline.suppression import suppressed
+from otel_scorer.scorers.base import as_scorers
+from otel_scorer.scorers.loading import ScorerSpec, load_scorers
+from otel_scorer.scorers.turn import Turn
+from otel_scorer.telemetry import count
+from otel_scorer.transport.log_limit import LogLimit
+from otel_scorer.transport.sdk_exporter import SdkExport
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from otel_scorer.model.trace import Reader
+    from otel_scorer.pipeline.app_options import AppOptions
+    from otel_scorer.pipeline.runner import Suppression
+    from otel_scorer.scorers.base import Scorer
+
+__all__ = ["AppPipeline"]
+
+logger = logging.getLogger(__name__)
+
+# Of the time for a shutdown, what scorers may use up; the rest is for the export of what they said.
+_SCORERS_SHARE: Final = 5 / 6
+_FOLLOWER_END: Final = 0.5
+_COUNTED: Final = "when its last span here has ended (all_closed: spans are counted)"
+_QUIET: Final = "when nothing new has come for a while (root_quiet: starts of spans are not seen)"
+
+
+class AppPipeline:
+    """
+    Scores units and exports what comes out. Threads start with the first span.
+
+    Args:
+        exporter: Any exporter of the SDK's.
+        scorers: Scorers, plain callables, references.
+        options: How units are treated.
+        reader: What tells the meaning of attributes.
+        store: A store of registered scorers to follow.
+        timeout: Seconds for one scorer on one target, unless the scorer says otherwise.
+        is_lazy: Load scorers with the first span, on a thread of ours. What cannot be loaded is then logged, and
+            everything is exported without scores.
+        suppress: What scorers run in.
+
+    Raises:
+        ScorerError: Something in `scorers` is none; unless `is_lazy`.
+        ConfigError: A reference or a store cannot be used; unless `is_lazy`.
+    """
+
+    def __init__(
+        self,
+        exporter: SpanExporter,
+        scorers: Iterable[object],
+        options: AppOptions,
+        reader: Reader,
+        *,
+        store: str | Path | None = None,
+        timeout: float,
+        is_lazy: bool = False,
+        suppress: Suppression = suppressed,
+    ) -> None:
+        self._options = options
+        self._reader = reader
+        self._scorers = scorers
+        self._select = partial(Selection, default_timeout=timeout, suppress=suppress)
+        self._given: list[Selection] = []
+        self._follower = None if store is None else StoreFollower(Path(store), self._select, self._use)
+        self._selector: Selector = LazySelector(self._load_or_complain) if is_lazy else Selector.of(self._load())
+        self._export = SdkExport(exporter, queue_size=options.export_queue_size, delay=options.schedule_delay)
+        self.engine = self._new_engine()
+        """Takes the spans. Another one after a fork."""
+        self.is_begun = False
+        """Whether `begin` was called in this process."""
+        self.is_shut = False
+        """Whether everything that still comes is to be ignored."""
+        self._log_limit = LogLimit()
+        self.inherited: frozenset[int] = frozenset()
+        """Spans that a parent process had open when this one was forked: the parent exports them."""
+        _pipelines.add(self)
+
+    def begin(self) -> None:
+        """Do what is to be done once in each process; to be called with the first span."""
+        self.is_begun = True
+        if self._follower is not None and getattr(self._selector, "is_loaded", True):
+            self._follower.start()
+
+    def take(self, spans: Sequence[ReadableSpan]) -> None:
+        """Take spans that ended some time ago, where nobody counts; what need not wait for verdicts is exported."""
+        if not self.is_begun:
+            self.begin()
+        free: Sequence[ReadableSpan] = spans
+        try:
+            free = self.engine.arrived(spans)
+        except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
+            self.complain("export", error)
+        for span in free:
+            self._export.send(span)
+
+    def flush(self, timeout: float) -> bool:
+        """Wait for the verdicts on everything that has ended, and for its export; False if it took too long."""
+        if self.is_shut:
+            return True
+        deadline = time.monotonic() + timeout
+        try:
+            is_decided = self.engine.flush(deadline - time.monotonic())
+            return self._export.flush(deadline - time.monotonic()) and is_decided
+        except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
+            self.complain("force_flush", error)
+            return False
+
+    def shutdown(self, timeout: float) -> None:
+        """Score and export what is there, open units too, within the time."""
+        if self.is_shut:
+            return
+        self.is_shut = True
+        deadline = time.monotonic() + timeout
+        if self._follower is not None:
+            self._follower.shutdown(_FOLLOWER_END)
+        try:
+            if not self.engine.shutdown(timeout * _SCORERS_SHARE):
+                logger.warning("Some verdicts were not in within the time for shutting down; they are lost")
+            self._export.shutdown(deadline - time.monotonic())
+        except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
+            self.complain("shutdown", error)
+
+    def complain(self, where: str, error: Exception) -> None:
+        """Log a failure of ours that the application was spared, now and then, and count it."""
+        count("processor.errors", where=where)
+        if self._log_limit.allows(where, type(error).__name__):
+            logger.error("%s of otel_scorer failed; the application goes on", where, exc_info=error)
+
+    def after_fork(self) -> None:
+        """Start afresh in a forked child: empty buffers, new locks, and new threads with the first span."""
+        self.inherited |= self.engine.known_spans()
+        # A scorer that was running in the parent will never come back here.
+        running = [selection.prepared for selection in self._selector.selections]
+        turns = {id(prepared.turn): Turn() for prepared in running}
+        for prepared in running:
+            if prepared.turn is not None:
+                prepared.turn = turns[id(prepared.turn)]
+        if isinstance(self._selector, LazySelector):
+            self._selector.after_fork()
+        self._log_limit = LogLimit()
+        self._export.after_fork()
+        self.engine = self._new_engine()
+        self.is_begun = False
+        if self._follower is not None:
+            self._follower.after_fork()
+
+    def _new_engine(self) -> AppEngine:
+        return AppEngine(self._options, self._selector, self._reader, self._export.send)
+
+    def _load(self) -> list[Selection]:
+        self._given = [self._select(scorer) for scorer in _scorers_of(self._scorers)]
+        return [*self._given, *([] if self._follower is None else self._follower.load())]
+
+    def _load_or_complain(self) -> list[Selection]:
+        try:
+            loaded = self._load()
+        except Exception as error:  # noqa: BLE001 - importing scorers runs code of the user's
+            count("processor.errors", where="load")
+            logger.error("otel_scorer scores nothing, spans are exported as they are: %s", error)  # noqa: TRY400 - it says where
+            return []
+        if self._follower is not None:
+            self._follower.start()
+        names = ", ".join(dict.fromkeys(selection.prepared.name for selection in loaded)) or "no scorers"
+        logger.info("Scoring with %s; a trace closes %s", names, _COUNTED if self._options.counts else _QUIET)
+        return loaded
+
+    def _use(self, registered: Iterable[Selection]) -> None:
+        self._selector = Selector.of([*self._given, *registered])
+        self.engine.selector = self._selector
+
+
+# Those of this process, so that a forked child can reset its copies; the SDK does the same for its own.
+_pipelines: Final[WeakSet[AppPipeline]] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for pipeline in list(_pipelines):
+        pipeline.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _scorers_of(given: Iterable[object]) -> list[Scorer]:
+    if isinstance(given, str) or callable(given):
+        return as_scorers(given)  # says what is wrong with it
+    found: list[object] = []
+    for item in given:
+        found += load_scorers([item]) if isinstance(item, str | ScorerSpec) else [item]
+    return as_scorers(found)

@@ -1,0 +1,166 @@
+"""
+Units of an application of which only the ended spans are seen: closed when nothing new has come for a while.
+
+An exporter is told of no span that starts, so nothing can be counted. The waiting is the sidecar's, with its rules and
+limits; what comes out is cut into units (trace id, local root) as the counting assembler does.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from otel_scorer.model.trace import OWN_SCOPE
+from otel_scorer.model.wire import RawSpan, ScopeRef
+from otel_scorer.pipeline.assembler import TraceAssembler
+from otel_scorer.pipeline.closing import AssemblyLimits, ClosedTrace, CloseReason, Trigger
+from otel_scorer.pipeline.units import ClosedUnit, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["QuietUnits"]
+
+_SCOPE: Final = ScopeRef(b"", b"")
+_LOCAL_ROOT: Final = 0x300
+# The assembler counts the bytes of spans, and these have none: blanks of some sizes are shared by all.
+_SMALLEST: Final = 10
+_BLANKS: Final = {bits: bytes(1 << bits) for bits in range(_SMALLEST, 20)}
+_LARGEST: Final = max(_BLANKS)
+
+
+class QuietUnits:
+    """
+    Not thread-safe: one owner, which passes the time. Trace and span ids are numbers, as in the SDK.
+
+    Args:
+        limits: When traces close. A local root counts as much as a root: what is above it is not here.
+        admits: Whether this trace is wanted at all. The flag: asked for its root or a local root.
+        measure: Returns the estimated size of a span in bytes.
+    """
+
+    def __init__(
+        self, limits: AssemblyLimits, admits: Callable[[int, bool], bool], measure: Callable[[ReadableSpan], int]
+    ) -> None:
+        self._assembler = TraceAssembler(replace(limits, trigger=Trigger.LOCAL_ROOT))
+        self._admits = admits
+        self._measure = measure
+        self._spans: dict[bytes, dict[bytes, ReadableSpan]] = {}
+        self._now = 0.0
+
+    def __len__(self) -> int:
+        return len(self._assembler)
+
+    def is_open(self, trace_id: int) -> bool:
+        """Tell whether spans of this trace wait for more."""
+        return trace_id.to_bytes(16, "big") in self._spans
+
+    def ended(
+        self, trace_id: int, span_id: int, span: ReadableSpan, now: float
+    ) -> tuple[Place, Sequence[ClosedUnit[ReadableSpan]]]:
+        """
+        Take an ended span.
+
+        Args:
+            trace_id: 128 bits.
+            span_id: 64 bits.
+            span: The span.
+            now: Monotonic seconds.
+
+        Returns:
+            Where the span belongs, and the units that closed because of it.
+        """
+        self._now = now
+        is_head = _is_head(span)
+        key = trace_id.to_bytes(16, "big")
+        scope = span.instrumentation_scope
+        is_own = scope is not None and scope.name == OWN_SCOPE
+        if is_own or (key not in self._spans and not self._admits(trace_id, is_head)):
+            return Place.NONE, ()
+        raw = self._raw(key, span_id.to_bytes(8, "big"), span)
+        known = self._spans.setdefault(key, {})
+        known[raw.span_id] = span
+        added = self._assembler.add((raw,), now)
+        closed = self._units(added.closed)
+        if added.late or added.duplicates:
+            if added.late:
+                self._spans.pop(key, None)
+            return Place.NONE, closed
+        return Place.ROOT if is_head else Place.CHILD, closed
+
+    def due(self, now: float) -> list[ClosedUnit[ReadableSpan]]:
+        """Close the traces whose time has come."""
+        return self._units(self._assembler.due(now))
+
+    def next_deadline(self) -> float | None:
+        """Return when `due` may next have something to say, or None while nothing is open."""
+        return self._assembler.next_deadline()
+
+    def drain(self, reason: CloseReason, trace_id: int | None = None) -> list[ClosedUnit[ReadableSpan]]:
+        """Close everything, oldest first. One trace alone cannot be closed: its last spans may be on their way."""
+        return [] if trace_id is not None else self._units(self._assembler.drain(reason, self._now))
+
+    def drain_lingering(self) -> list[ClosedUnit[ReadableSpan]]:
+        """Close nothing: whether the spans of a trace that are not here have ended is not known."""
+        return []
+
+    def known_spans(self) -> frozenset[int]:
+        """Return nothing: what is still open is not known."""
+        return frozenset()
+
+    def _raw(self, trace_id: bytes, span_id: bytes, span: ReadableSpan) -> RawSpan:
+        parent = span.parent
+        bits = min(max(self._measure(span).bit_length() - 1, _SMALLEST), _LARGEST)
+        return RawSpan(
+            _BLANKS[bits],
+            _SCOPE,
+            trace_id,
+            span_id,
+            None if parent is None else parent.span_id.to_bytes(8, "big"),
+            span.kind.value,
+            _LOCAL_ROOT if parent is not None and parent.is_remote else 0,
+        )
+
+    def _units(self, closed: Iterable[ClosedTrace[RawSpan]]) -> list[ClosedUnit[ReadableSpan]]:
+        found: list[ClosedUnit[ReadableSpan]] = []
+        for trace in closed:
+            known = self._spans.pop(trace.trace_id, {})
+            spans = [known[raw.span_id] for raw in trace.spans if raw.span_id in known]
+            found += [
+                ClosedUnit(trace.trace_id, part, trace.reason, trace.complete and root is not None, root=root)
+                for root, part in _parts(spans)
+            ]
+        return found
+
+
+def _parts(spans: list[ReadableSpan]) -> list[tuple[ReadableSpan | None, list[ReadableSpan]]]:
+    """Cut a trace into what happened below each root and local root; what is below none goes with the first one."""
+    heads = [span for span in spans if _is_head(span)]
+    if len(heads) <= 1:
+        return [(heads[0] if heads else None, spans)] if spans else []
+    heads.sort(key=lambda head: head.start_time or 0)
+    parts: dict[int, tuple[ReadableSpan | None, list[ReadableSpan]]] = {_id(head): (head, []) for head in heads}
+    first = next(iter(parts))
+    parents = {_id(span): 0 if span.parent is None else span.parent.span_id for span in spans}
+    owners: dict[int, int] = {}
+    for span in spans:
+        way: list[int] = []
+        at = _id(span)
+        while at not in parts and at not in owners and at in parents:
+            way.append(at)
+            owners[at] = first  # ends the walk where spans are parents of one another
+            at = parents[at]
+        owner = at if at in parts else owners.get(at, first)
+        owners.update(dict.fromkeys(way, owner))
+        parts[owner][1].append(span)
+    return list(parts.values())
+
+
+def _is_head(span: ReadableSpan) -> bool:
+    return span.parent is None or span.parent.is_remote
+
+
+def _id(span: ReadableSpan) -> int:
+    return 0 if span.context is None else span.context.span_id
