@@ -21,7 +21,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_scorer.errors import ConfigError
-from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -279,5 +278,6 @@ def _but(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _give_up(error: Exception) -> None:
-    count("processor.errors", where="zero_code")
-    logger.error("otel_scorer scores nothing, spans are exported as they are: %s", error)
+    from otel_scorer.pipeline.app_pipeline import report_mistake
+
+    report_mistake(error)

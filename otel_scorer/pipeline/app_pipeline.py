@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from otel_scorer.pipeline.runner import Suppression
     from otel_scorer.scorers.base import Scorer
 
-__all__ = ["AppPipeline"]
+__all__ = ["AppPipeline", "report_mistake"]
 
 logger = logging.getLogger(__name__)
 
@@ -179,8 +179,7 @@ class AppPipeline:
         try:
             loaded = self._load()
         except Exception as error:  # noqa: BLE001 - importing scorers runs code of the user's
-            count("processor.errors", where="load")
-            logger.error("otel_scorer scores nothing, spans are exported as they are: %s", error)  # noqa: TRY400 - it says where
+            report_mistake(error)
             return []
         if self._follower is not None:
             self._follower.start()
@@ -191,6 +190,22 @@ class AppPipeline:
     def _use(self, registered: Iterable[Selection]) -> None:
         self._selector = Selector.of([*self._given, *registered])
         self.engine.selector = self._selector
+
+
+def report_mistake(error: Exception) -> None:
+    """
+    Log why nothing is scored.
+
+    Auto-instrumentation gives the root logger a handler that sends records to a backend, if there is one for logs: then
+    nobody at the console would ever learn of it. So this is shown there if nothing else shows it.
+    """
+    count("processor.errors", where="setup")
+    text = f"otel_scorer scores nothing, spans are exported as they are: {error}"
+    logger.error("%s", text)
+    handlers = logging.getLogger().handlers
+    is_shown = not handlers or any(isinstance(handler, logging.StreamHandler) for handler in handlers)
+    if not is_shown and logging.lastResort is not None:
+        logging.lastResort.handle(logging.makeLogRecord({"msg": text, "levelno": logging.ERROR, "name": __name__}))
 
 
 # Those of this process, so that a forked child can reset its copies; the SDK does the same for its own.
