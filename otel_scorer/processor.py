@@ -15,6 +15,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 from otel_scorer.dialects import default_reader
 from otel_scorer.pipeline.app_options import app_options
 from otel_scorer.pipeline.app_pipeline import AppPipeline
+from otel_scorer.pipeline.app_signals import finish_on_sigterm
 from otel_scorer.pipeline.assembler import AssemblyLimits
 from otel_scorer.telemetry import count
 from otel_scorer.transport.sdk_exporter import destination_of, exporters_beside
@@ -257,6 +258,24 @@ class ScoringSpanProcessor(SpanProcessor):
     def shutdown(self) -> None:
         """Score and export what is there, open units too. Spans that start or end after this are ignored."""
         self._pipeline.shutdown(self._shutdown_timeout)
+
+    def finish_on_sigterm(self) -> None:
+        """
+        Have SIGTERM wait until what is there is scored and exported, `shutdown_timeout` at most.
+
+        By default it ends a Python program at once, with all spans that wait for export. Where the application handles
+        the signal, its handler comes next. To be called on the main thread.
+
+        Raises:
+            ValueError: This is not the main thread.
+        """
+        finish_on_sigterm(self._finish)
+
+    def _finish(self, is_the_end: bool) -> None:  # noqa: FBT001 - see finish_on_sigterm
+        if is_the_end:
+            self.shutdown()
+        else:
+            self._pipeline.flush(self._shutdown_timeout)
 
     def _look_around(self, span: Span) -> None:
         """At the first span: follow the store; warn if another processor of the provider exports to the same place."""

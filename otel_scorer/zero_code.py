@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 _SCORERS: Final = "OTEL_SCORER_SCORERS"
 _EMIT: Final = "OTEL_SCORER_EMIT"
 _CONFIG: Final = "OTEL_SCORER_CONFIG"
+_FLUSH_ON_SIGTERM: Final = "OTEL_SCORER_FLUSH_ON_SIGTERM"
 _EXPORTERS: Final = "OTEL_TRACES_EXPORTER"
 _CONFIG_FILE: Final = "OTEL_CONFIG_FILE"
 _OTLP_KEYS: Final = frozenset({"endpoint", "protocol", "headers", "timeout"})
@@ -141,6 +142,7 @@ class ScoringSpanExporter(SpanExporter):
         self._taken_over_at = time.time_ns()
         self._processor = processor
         provider.add_span_processor(processor)
+        _finish_on_sigterm(processor)
         return True
 
     def _new_pipeline(self, settings: AppSettings) -> AppPipeline | None:
@@ -204,11 +206,19 @@ def _count_spans() -> None:
         )  # fmt: skip
         return
     settings = _settings(None, None, None)
-    provider.add_span_processor(
-        ScoringSpanProcessor(
-            settings.exporter(), settings.scorers, export_spans=False, lazy=True, **_but(settings.options, "forwarding")
-        )
-    )
+    options = _but(settings.options, "forwarding")
+    processor = ScoringSpanProcessor(settings.exporter(), settings.scorers, export_spans=False, lazy=True, **options)
+    provider.add_span_processor(processor)
+    _finish_on_sigterm(processor)
+
+
+def _finish_on_sigterm(processor: ScoringSpanProcessor) -> None:
+    if os.environ.get(_FLUSH_ON_SIGTERM, "").strip().lower() not in {"true", "1", "yes"}:
+        return
+    try:
+        processor.finish_on_sigterm()
+    except ValueError:
+        logger.warning("%s has no effect: this is not the main thread", _FLUSH_ON_SIGTERM)
 
 
 def _settings(scorers: list[str] | None, emit: list[str] | None, config: str | None) -> AppSettings:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import (
@@ -84,3 +86,91 @@ def test_it_warns_once_of_spans_that_are_exported_twice(
     provider.shutdown()
 
     assert [record.message.startswith("Spans are exported twice") for record in caplog.records] == [True] * warns
+
+
+SIDECAR = """
+scorers:
+  - {use: latency, name: seconds, pass_if: "< 10"}
+scoring: {timeout: 7s}
+assembly: {max_age: 5m, max_traces: 7}
+explanations: "off"
+receivers: {otlp: {protocols: {grpc: {endpoint: 127.0.0.1:4317}}}}
+exporters: {otlp: {endpoint: "http://127.0.0.1:4317", headers: {x-key: "1"}, timeout: 3s}}
+telemetry: {status_page: "off"}
+"""
+
+
+def test_the_configuration_of_the_sidecar_can_be_used_in_an_application(tmp_path: Path) -> None:
+    (tmp_path / "otel-scorer.yaml").write_text(SIDECAR)
+    exporter = InMemorySpanExporter()
+
+    processor = ScoringSpanProcessor.from_config(tmp_path / "otel-scorer.yaml", exporter, schedule_delay=0.1)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    provider.get_tracer("app").start_span("root").end()
+    provider.shutdown()
+
+    [root] = exporter.get_finished_spans()
+    assert dict(root.attributes or {})["otel_scorer.seconds.label"] == "pass"
+    assert "otel_scorer.seconds.explanation" not in (root.attributes or {})
+    assert [event.name for event in root.events] == ["gen_ai.evaluation.result"]
+
+
+@pytest.mark.parametrize(
+    ("exporters", "kinds"),
+    [
+        ('otlp: {endpoint: "http://127.0.0.1:4317"}', ["GrpcExporter"]),
+        ('otlp: {endpoint: "http://127.0.0.1:4318"}', ["HttpExporter"]),
+        ('otlp: {endpoint: "http://127.0.0.1:9/otlp", headers: {a: b}, compression: gzip}', ["HttpExporter"]),
+    ],
+)
+def test_the_exporters_of_the_configuration_are_those_of_the_sdk(
+    exporters: str, kinds: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "otel-scorer.yaml").write_text(f"scorers: [latency]\nexporters: {{{exporters}}}")
+
+    processor = ScoringSpanProcessor.from_config(tmp_path / "otel-scorer.yaml")
+
+    known = {"GrpcExporter": GrpcExporter, "HttpExporter": OTLPSpanExporter}
+    assert [type(processor.span_exporter)] == [known[kind] for kind in kinds]
+    processor.shutdown()
+
+
+def test_several_destinations_get_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "otel-scorer.yaml").write_text(
+        f"scorers: [latency]\nexporters: {{file: {{path: {tmp_path}/spans.jsonl}}, console: {{}}}}"
+    )
+
+    processor = ScoringSpanProcessor.from_config(tmp_path / "otel-scorer.yaml")
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    provider.get_tracer("app").start_span("root").end()
+    provider.shutdown()
+
+    written = (tmp_path / "spans.jsonl").read_text()
+    assert "otel_scorer.latency.value" in written
+    assert capsys.readouterr().out == written
+
+
+def test_what_the_file_gets_wrong_is_said_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "otel-scorer.yaml").write_text("scorers: [latency]\nassembly: {max_agee: 1s}")
+
+    with pytest.raises(ConfigError, match=r"line 2.*did you mean assembly\.max_age"):
+        ScoringSpanProcessor.from_config(tmp_path / "otel-scorer.yaml", InMemorySpanExporter())
+
+
+def test_what_is_loaded_later_cannot_break_the_application(caplog: pytest.LogCaptureFixture) -> None:
+    exporter = InMemorySpanExporter()
+    processor = ScoringSpanProcessor(exporter, ["latency", "nothing.there:at_all"], lazy=True)
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+
+    for _ in range(2):
+        provider.get_tracer("app").start_span("root").end()
+        provider.force_flush()
+    provider.shutdown()
+
+    assert [span.name for span in exporter.get_finished_spans()] == ["root", "root"]
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "otel_scorer scores nothing, spans are exported as they are"
+    ]

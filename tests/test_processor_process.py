@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
@@ -67,11 +68,11 @@ tracer = provider.get_tracer("app")
 """
 
 
-def run(program: str, sink: Sink, *, expected: int = 0) -> list[SpanMessage]:
+def run(program: str, sink: Sink, *, expected: int = 0, complains: bool = False) -> list[SpanMessage]:
     arguments = [sys.executable, "-W", "ignore", "-c", PROGRAM + program, sink.http_address]
     done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=50)
 
-    assert (done.returncode, done.stderr) == (expected, "")
+    assert (done.returncode, done.stderr if not complains else "") == (expected, "")
     return sink.spans
 
 
@@ -210,3 +211,124 @@ def test_sigterm_is_left_to_the_application() -> None:
     App(span_count).provider.shutdown()
 
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+OPEN_ROOT = """
+root = tracer.start_span("root")
+with tracer.start_as_current_span("child", context=trace.set_span_in_context(root)):
+    pass
+"""
+
+
+def test_sigterm_waits_for_scores_and_export_when_asked_to(sink: Sink) -> None:
+    spans = run(
+        f"""
+processor.finish_on_sigterm()
+with tracer.start_as_current_span("before"):
+    pass
+{OPEN_ROOT}
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Event().wait(40)
+""",
+        sink,
+        expected=-signal.SIGTERM,
+    )
+
+    assert names(spans) == {"before": 1, "child": 1, "evaluation span_count": 1, "evaluation later": 1}
+
+
+def test_sigterm_leads_on_to_the_handler_of_the_application(sink: Sink) -> None:
+    spans = run(
+        f"""
+signal.signal(signal.SIGTERM, lambda *_: (root.end(), sys.exit(3)))
+processor.finish_on_sigterm()
+{OPEN_ROOT}
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Event().wait(40)
+""",
+        sink,
+        expected=3,
+    )
+
+    assert names(spans) == {"root": 1, "child": 1}
+
+
+def test_a_second_sigterm_does_not_wait(sink: Sink) -> None:
+    spans = run(
+        """
+busy = threading.Event()
+def hang(trace):
+    busy.set()
+    threading.Event().wait(60)
+hanging = ScoringSpanProcessor(OTLPSpanExporter(sys.argv[1]), [hang], forwarding="passthrough")
+provider.add_span_processor(hanging)
+hanging.finish_on_sigterm()
+with tracer.start_as_current_span("root"):
+    pass
+busy.wait(20)
+os.kill(os.getpid(), signal.SIGTERM)
+while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    pass
+os.kill(os.getpid(), signal.SIGTERM)
+threading.Event().wait(60)
+""",
+        sink,
+        expected=-signal.SIGTERM,
+        complains=True,
+    )
+
+    assert "evaluation hang" not in names(spans)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_of_multiprocessing_scores_before_it_ends(sink: Sink) -> None:
+    spans = run(
+        """
+import multiprocessing
+def work(number):
+    with tracer.start_as_current_span(f"job {number}"):
+        pass
+with tracer.start_as_current_span("parent"):
+    pass
+context = multiprocessing.get_context("fork")
+children = [context.Process(target=work, args=(number,)) for number in range(3)]
+for child in children:
+    child.start()
+for child in children:
+    child.join(20)
+""",
+        sink,
+    )
+
+    assert names(spans) == {"parent": 1, "job 0": 1, "job 1": 1, "job 2": 1}
+    assert all("otel_scorer.later.value" in keys(span) for span in spans)
+
+
+def test_a_spawned_child_of_multiprocessing_has_a_processor_of_its_own(sink: Sink, tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        PROGRAM
+        + """
+def work(number):
+    with tracer.start_as_current_span(f"job {number}"):
+        pass
+
+if __name__ == "__main__":
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(work, range(3)))
+"""
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", program, sink.http_address],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=50,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert names(sink.spans) == {"job 0": 1, "job 1": 1, "job 2": 1}
+    assert all("otel_scorer.later.value" in keys(span) for span in sink.spans)

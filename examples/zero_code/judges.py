@@ -1,14 +1,14 @@
-"""Scorers for app.py; named by OTEL_SCORER_SCORERS, imported by nobody else."""
+"""Scorers for app.py, which does not import them: OTEL_SCORER_SCORERS names them."""
 
 from otel_scorer import Feedback, Trace, scorer
 
 
 @scorer
-def looked_it_up(trace: Trace) -> Feedback:
-    asked = [call.name for call in trace.tool_calls]
-    return Feedback(value="get_weather" in asked, rationale=f"tools asked for: {', '.join(asked) or 'none'}")
+def says_the_temperature(outputs: str) -> bool:
+    return " C " in outputs
 
 
 @scorer
-def within_budget(trace: Trace) -> bool:
-    return (trace.usage.total_tokens or 0) < 1000
+def within_budget(trace: Trace) -> Feedback:
+    used = trace.usage.total_tokens or 0
+    return Feedback(value=used < 1000, rationale=f"{used} tokens in {len(trace.llm_calls)} calls")

@@ -11,7 +11,7 @@ import itertools
 import logging
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -20,7 +20,7 @@ from otel_scorer.model.decision import Outcome
 from otel_scorer.model.decode import spans_from_sdk
 from otel_scorer.model.trace import OWN_SCOPE, Reader, Trace
 from otel_scorer.pipeline.app_emission import AppEmitter
-from otel_scorer.pipeline.app_waiting import WaitingUnit, count_closed, estimated_size
+from otel_scorer.pipeline.app_waiting import RecentDecisions, WaitingUnit, count_closed, estimated_size
 from otel_scorer.pipeline.assembler import CloseReason
 from otel_scorer.pipeline.engine import Forwarding
 from otel_scorer.pipeline.local import LocalScoring
@@ -44,8 +44,6 @@ __all__ = ["AppEngine"]
 
 logger = logging.getLogger(__name__)
 
-# Traces whose decisions `wait` still knows.
-_REMEMBERED: Final = 1024
 # The timer looks at least this often (seconds), so that nobody has to wake it for a new deadline.
 _LONGEST_TICK: Final = 1.0
 _SHORTEST_TICK: Final = 0.05
@@ -107,7 +105,7 @@ class AppEngine:
         self._waiting: dict[int, WaitingUnit] = {}
         # (deadline, number) of those that hold spans; the delay is the same for all, so this is the order of time.
         self._held_until: deque[tuple[float, int]] = deque()
-        self._recent: OrderedDict[int, dict[tuple[int, int], Decision]] = OrderedDict()
+        self._recent = RecentDecisions()
         self._changes = 0
         self._is_started = False
         self._stopping = threading.Event()
@@ -205,8 +203,7 @@ class AppEngine:
             with self._lock, self._decided:
                 is_open = self._units.is_open(trace_id)
                 if not is_open and all(waiting.trace_id != trace_id for waiting in self._waiting.values()):
-                    known = self._recent.get(trace_id, {})
-                    return [known[key] for key in sorted(known)]
+                    return self._recent.of(trace_id)
                 seen = self._changes
             with self._decided:
                 left = max(0.0, deadline - self._clock())
@@ -340,7 +337,7 @@ class AppEngine:
         with self._decided:
             rides = bool(waiting.held)
             if decision is not None:
-                self._remember(waiting, index, decision)
+                self._recent.add(waiting, index, decision)
                 if rides:
                     waiting.decisions[index] = decision
             gone = [(waiting, *waiting.let_go())] if rides and is_last else []
@@ -354,13 +351,6 @@ class AppEngine:
                 with self._decided:
                     self._waiting.pop(waiting.number, None)
                 self._notify()
-
-    def _remember(self, waiting: WaitingUnit, index: int, decision: Decision) -> None:
-        trace_id = waiting.trace_id
-        self._recent.setdefault(trace_id, {})[waiting.number, index] = decision
-        self._recent.move_to_end(trace_id)
-        if len(self._recent) > _REMEMBERED:
-            self._recent.popitem(last=False)
 
     def _release(self, gone: Sequence[tuple[WaitingUnit, list[ReadableSpan], list[Decision]]], *, reason: str) -> None:
         for waiting, held, decisions in gone:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from otel_scorer.pipeline.app_engine import AppEngine
 from otel_scorer.pipeline.followed import StoreFollower
@@ -44,6 +46,8 @@ logger = logging.getLogger(__name__)
 # Of the time for a shutdown, what scorers may use up; the rest is for the export of what they said.
 _SCORERS_SHARE: Final = 5 / 6
 _FOLLOWER_END: Final = 0.5
+# Seconds that the end of a child process may wait.
+_CHILD_END: Final = 30.0
 _COUNTED: Final = "when its last span here has ended (all_closed: spans are counted)"
 _QUIET: Final = "when nothing new has come for a while (root_quiet: starts of spans are not seen)"
 
@@ -94,6 +98,8 @@ class AppPipeline:
         """Whether `begin` was called in this process."""
         self.is_shut = False
         """Whether everything that still comes is to be ignored."""
+        self._ending = threading.Lock()  # guards is_shut
+        self._has_ended = threading.Event()
         self._log_limit = LogLimit()
         self.inherited: frozenset[int] = frozenset()
         """Spans that a parent process had open when this one was forked: the parent exports them."""
@@ -102,6 +108,7 @@ class AppPipeline:
     def begin(self) -> None:
         """Do what is to be done once in each process; to be called with the first span."""
         self.is_begun = True
+        _finish_with_child_process(self)
         if self._follower is not None and getattr(self._selector, "is_loaded", True):
             self._follower.start()
 
@@ -130,10 +137,12 @@ class AppPipeline:
             return False
 
     def shutdown(self, timeout: float) -> None:
-        """Score and export what is there, open units too, within the time."""
-        if self.is_shut:
+        """Score and export what is there, open units too, within the time. Whoever comes second waits for the first."""
+        with self._ending:
+            is_first, self.is_shut = not self.is_shut, True
+        if not is_first:
+            self._has_ended.wait(timeout)
             return
-        self.is_shut = True
         deadline = time.monotonic() + timeout
         if self._follower is not None:
             self._follower.shutdown(_FOLLOWER_END)
@@ -143,6 +152,7 @@ class AppPipeline:
             self._export.shutdown(deadline - time.monotonic())
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
             self.complain("shutdown", error)
+        self._has_ended.set()
 
     def complain(self, where: str, error: Exception) -> None:
         """Log a failure of ours that the application was spared, now and then, and count it."""
@@ -162,6 +172,8 @@ class AppPipeline:
         if isinstance(self._selector, LazySelector):
             self._selector.after_fork()
         self._log_limit = LogLimit()
+        self._ending = threading.Lock()
+        self._has_ended = threading.Event()
         self._export.after_fork()
         self.engine = self._new_engine()
         self.is_begun = False
@@ -219,6 +231,20 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+
+def _finish_with_child_process(pipeline: AppPipeline) -> None:
+    """Have a forked child of multiprocessing score and export what it did: it ends without what runs at exit."""
+    process = sys.modules.get("multiprocessing.process")
+    if process is not None and process.parent_process() is not None:
+        from multiprocessing.util import Finalize
+
+        Finalize(pipeline, _flush, args=(ref(pipeline),), exitpriority=0)
+
+
+def _flush(pipeline: ref[AppPipeline]) -> None:
+    if (found := pipeline()) is not None:
+        found.flush(_CHILD_END)
 
 
 def _scorers_of(given: Iterable[object]) -> list[Scorer]:

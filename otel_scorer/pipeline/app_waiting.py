@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
     from otel_scorer.model.decision import Decision
     from otel_scorer.pipeline.units import ClosedUnit
 
-__all__ = ["WaitingUnit", "count_closed", "estimated_size"]
+__all__ = ["RecentDecisions", "WaitingUnit", "count_closed", "estimated_size"]
+
+# Traces whose decisions are known for a while.
+_REMEMBERED: Final = 1024
 
 # Estimated bytes of a span, and of one of its attributes: really measuring them would take a walk through all values.
 _SPAN_SIZE: Final = 1024
@@ -46,6 +50,26 @@ class WaitingUnit:
         """Hand over what is held and the verdicts for it: those that come later find nothing to ride on."""
         held, self.held = self.held, []
         return held, [self.decisions[index] for index in sorted(self.decisions)]
+
+
+class RecentDecisions:
+    """What was decided about the traces that were scored last. Not thread-safe."""
+
+    def __init__(self) -> None:
+        self._traces: OrderedDict[int, dict[tuple[int, int], Decision]] = OrderedDict()
+
+    def add(self, waiting: WaitingUnit, index: int, decision: Decision) -> None:
+        """Remember a decision, by unit and number of the choice."""
+        trace_id = waiting.trace_id
+        self._traces.setdefault(trace_id, {})[waiting.number, index] = decision
+        self._traces.move_to_end(trace_id)
+        if len(self._traces) > _REMEMBERED:
+            self._traces.popitem(last=False)
+
+    def of(self, trace_id: int) -> list[Decision]:
+        """Return what is known about a trace, in the order of its units and choices."""
+        known = self._traces.get(trace_id, {})
+        return [known[key] for key in sorted(known)]
 
 
 def estimated_size(span: ReadableSpan) -> int:

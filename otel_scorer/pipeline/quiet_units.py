@@ -112,7 +112,7 @@ class QuietUnits:
 
     def _raw(self, trace_id: bytes, span_id: bytes, span: ReadableSpan) -> RawSpan:
         parent = span.parent
-        bits = min(max(self._measure(span).bit_length() - 1, _SMALLEST), _LARGEST)
+        bits = min(max(self._measure(span).bit_length(), _SMALLEST), _LARGEST)
         return RawSpan(
             _BLANKS[bits],
             _SCOPE,
