@@ -1,18 +1,36 @@
 """
-What otel_scorer counts about itself: every counter in one table, one function to count, one to read.
+What otel_scorer measures about itself: every self-metric in one table, functions to count and to read.
 
-Counting is cheap (one lock, one dict) and never fails on the data path; a name that is not in the table is a bug and
-raises. Counters are per process and only grow.
+Counting is cheap (one lock, one dict) and never fails on the data path; a name that is not in a table is a bug and
+raises. Counters and histograms are per process and only grow; gauges are asked of who owns them when somebody reads.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from bisect import bisect_left
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-__all__ = ["COUNTERS", "Counter", "count", "snapshot"]
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "COUNTERS",
+    "GAUGES",
+    "HISTOGRAMS",
+    "Counter",
+    "Distribution",
+    "Gauge",
+    "Histogram",
+    "Measured",
+    "count",
+    "counters",
+    "distributions",
+    "record",
+    "snapshot",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +40,37 @@ class Counter:
     unit: str
     description: str
     attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gauge(Counter):
+    """A self-metric that goes up and down."""
+
+
+# Seconds, from a scorer that adds up spans to one that asks a slow model twice.
+_SECONDS: Final = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram(Counter):
+    """A self-metric of which the distribution counts. `bounds` are upper limits of its buckets, themselves included."""
+
+    bounds: tuple[float, ...] = _SECONDS
+
+
+class Distribution(NamedTuple):
+    """What a histogram holds: how many values fell under each bound and beyond the last one, and their sum."""
+
+    counts: tuple[int, ...]
+    total: float
+
+
+class Measured(NamedTuple):
+    """A gauge as its owner reads it; `attributes` as in the table."""
+
+    name: str
+    value: int
+    attributes: tuple[tuple[str, str], ...] = ()
 
 
 COUNTERS: Final[dict[str, Counter]] = {
@@ -78,8 +127,29 @@ COUNTERS: Final[dict[str, Counter]] = {
     "processor.warnings": Counter("{warning}", "What the in-app processor warned of", ("reason",)),
 }
 
-_lock = threading.Lock()
-_values: dict[tuple[str, tuple[tuple[str, str], ...]], int] = {}
+GAUGES: Final[dict[str, Gauge]] = {
+    "assembler.open_traces": Gauge("{trace}", "Traces that wait for more spans"),
+    "assembler.open_size": Gauge("By", "Memory that their spans and log records are worth"),
+    "scoring.open_traces": Gauge("{trace}", "Closed traces that are not decided completely"),
+    "scoring.queue_traces": Gauge("{trace}", "Of these, traces that no scorer worker has been given yet"),
+    "scoring.queue_size": Gauge("By", "Spans that scorer workers have not decided about"),
+    "forwarder.queue_requests": Gauge("{request}", "Requests that wait for a backend", ("lane", "destination")),
+    "forwarder.queue_size": Gauge("By", "Bytes that wait for a backend or are on the way", ("lane", "destination")),
+    "forwarder.queue_capacity": Gauge("By", "Bytes that may wait for a backend", ("lane", "destination")),
+}
+
+HISTOGRAMS: Final[dict[str, Histogram]] = {
+    "scoring.duration": Histogram("s", "Time that a call of a scorer took", ("scorer", "outcome")),
+    "scoring.delay": Histogram(
+        "s", "From the arrival of the last span of a trace until a backend took verdicts about it", ("destination",)
+    ),
+}
+
+_Attributes = tuple[tuple[str, str], ...]
+
+_lock = threading.Lock()  # guards both tables of values
+_values: dict[tuple[str, _Attributes], int] = {}
+_distributions: dict[tuple[str, _Attributes], tuple[list[int], float]] = {}
 
 
 def _after_fork_in_child() -> None:
@@ -87,6 +157,7 @@ def _after_fork_in_child() -> None:
     global _lock  # noqa: PLW0603 - a lock that nobody will give back can only be replaced
     _lock = threading.Lock()
     _values.clear()
+    _distributions.clear()
 
 
 if hasattr(os, "register_at_fork"):
@@ -114,14 +185,49 @@ def count(name: str, amount: int = 1, **attributes: str) -> None:
         _values[key] = _values.get(key, 0) + amount
 
 
-def snapshot() -> dict[str, int]:
-    """Return every counter that has counted, as `name{key=value,...}` -> total, sorted."""
+def record(name: str, values: Iterable[float], **attributes: str) -> None:
+    """
+    Add values to a histogram.
+
+    Args:
+        name: A key of `HISTOGRAMS`.
+        values: Any number of them, none included.
+        attributes: What it is split by; exactly the attributes of the table.
+
+    Raises:
+        KeyError: The table has no such histogram.
+    """
+    bounds = HISTOGRAMS[name].bounds
+    key = (name, tuple(sorted(attributes.items())))
+    with _lock:
+        counts, total = _distributions.get(key) or ([0] * (len(bounds) + 1), 0.0)
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+            total += value
+        if any(counts):
+            _distributions[key] = counts, total
+
+
+def counters() -> list[tuple[str, _Attributes, int]]:
+    """Return every counter that has counted: name, what it is split by, total; sorted."""
     with _lock:
         items = sorted(_values.items())
-    return {_label(name, attributes): total for (name, attributes), total in items}
+    return [(name, attributes, total) for (name, attributes), total in items]
 
 
-def _label(name: str, attributes: tuple[tuple[str, str], ...]) -> str:
+def distributions() -> list[tuple[str, _Attributes, Distribution]]:
+    """Return every histogram that has values: name, what it is split by, distribution; sorted."""
+    with _lock:
+        items = [(key, Distribution(tuple(counts), total)) for key, (counts, total) in _distributions.items()]
+    return [(name, attributes, found) for (name, attributes), found in sorted(items)]
+
+
+def snapshot() -> dict[str, int]:
+    """Return every counter that has counted, as `name{key=value,...}` -> total, sorted."""
+    return {_label(name, attributes): total for name, attributes, total in counters()}
+
+
+def _label(name: str, attributes: _Attributes) -> str:
     if not attributes:
         return name
     return f"{name}{{{','.join(f'{key}={value}' for key, value in attributes)}}}"

@@ -181,19 +181,23 @@ class CollectingSink:
     Attributes:
         requests: Encoded requests with spans, in order.
         score_requests: Encoded requests with evaluation spans, in order.
+        since: When the traces ended that these are about.
     """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()  # guards both lists; notified when one of them grows
         self.requests: list[bytes] = []
         self.score_requests: list[bytes] = []
+        self.since: list[float] = []
 
-    def on_spans(self, data: bytes, items: int) -> None:
+    def on_spans(self, data: bytes, items: int, since: Sequence[float] = ()) -> None:
         """Take a request with spans."""
+        del since
         self._take(self.requests, data, items)
 
-    def on_scores(self, data: bytes, items: int) -> None:
+    def on_scores(self, data: bytes, items: int, since: Sequence[float] = ()) -> None:
         """Take a request with evaluation spans."""
+        self.since += since
         self._take(self.score_requests, data, items)
 
     @property

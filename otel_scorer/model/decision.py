@@ -6,7 +6,7 @@ A decision is plain data: it crosses the pipe from a worker process and is writt
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,8 @@ class Decision:
         revision: 1, or higher when late spans led to scoring again.
         feedbacks: What the scorer said, in its order; an error where it timed out or failed.
         passed: Per feedback whether it passed: by the scorer's `pass_if`, else for bool and yes/no; None: does not say.
+        seconds: How long the call took; None where there was none, or where it did not come to an end. It says nothing
+            about the decision: two that differ in it alone are equal, and it is not written down.
     """
 
     trace_id: str
@@ -64,6 +66,7 @@ class Decision:
     revision: int = 1
     feedbacks: tuple[Feedback, ...] = ()
     passed: tuple[bool | None, ...] = ()
+    seconds: float | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON data; `from_dict` reads it back."""

@@ -320,7 +320,7 @@ class TraceAssembler:
         if trace.own:
             spans += trace.own.values()
         logs = () if trace.logs is None else tuple(trace.logs.known)
-        return ClosedTrace(trace_id, spans, reason, complete, size=trace.size, logs=logs)
+        return ClosedTrace(trace_id, spans, reason, complete, size=trace.size, logs=logs, last=trace.last)
 
     def _recall(self, trace_id: bytes) -> float:
         """

@@ -104,6 +104,7 @@ class ClosedTrace(Generic[S]):
         revision: 1; scoring again after late spans counts up.
         size: Bytes that its spans and log records are worth in memory.
         logs: Log records about its spans, each once, in order of arrival.
+        last: When the last span or log record came, in monotonic seconds.
     """
 
     trace_id: bytes
@@ -113,6 +114,7 @@ class ClosedTrace(Generic[S]):
     revision: int = 1
     size: int = 0
     logs: tuple[RawLog, ...] = ()
+    last: float = 0.0
 
 
 @dataclass(slots=True)

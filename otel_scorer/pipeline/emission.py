@@ -7,9 +7,10 @@ A span cannot be updated once a backend has it, so a verdict whose target has le
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.encoders.evaluation_span import encode_evaluation_span, own_scope
 from otel_scorer.encoders.on_span import encode_attributes, encode_event, span_attributes
@@ -19,12 +20,15 @@ from otel_scorer.model.wire import RawSpan, ScopeRef, enrich_span, join_encoded
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.pipeline.assembler import ClosedTrace
 
-__all__ = ["Emission", "Emit", "Emitter"]
+__all__ = ["Emission", "Emit", "Emitter", "Outlet"]
+
+Outlet: TypeAlias = Callable[[bytes, int, Sequence[float]], None]
+"""Takes an encoded ExportTraceServiceRequest, its number of spans, and when the traces ended that it judges."""
 
 
 class Emit(StrEnum):
@@ -33,6 +37,9 @@ class Emit(StrEnum):
     EVALUATION_SPAN = "evaluation_span"
     ATTRIBUTES = "attributes"
     EVENTS = "events"
+
+
+_ON_SPANS: Final = frozenset({Emit.ATTRIBUTES, Emit.EVENTS})
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +53,28 @@ class Emission:
 class Emitter:
     """Writes verdicts. Evaluation spans are collected until `flush`, so that many traces share a request."""
 
-    def __init__(self, emission: Emission, on_scores: Callable[[bytes, int], None]) -> None:
+    def __init__(self, emission: Emission, on_scores: Outlet) -> None:
+        """
+        Collect nothing yet.
+
+        Args:
+            emission: How verdicts are written.
+            on_scores: Takes evaluation spans.
+        """
         self._emission = emission
         self._on_scores = on_scores
         self._lock = threading.Lock()  # guards `_pending`: results and deadlines come from different threads
         self._pending: dict[ScopeRef, list[bytes]] = {}
+        self._since: list[float] = []
+
+    @property
+    def writes_on_spans(self) -> bool:
+        """Whether verdicts ride on spans that were held for them."""
+        return bool(self._emission.emit & _ON_SPANS)
 
     def emit(self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision]) -> None:
         """Write the verdicts of decisions on a trace of which every span has left."""
-        for span, verdicts in self._by_target(trace, decisions):
-            self._add_spans(trace, span, verdicts)
+        self._add_spans(trace, self._by_target(trace, decisions))
 
     def enrich(
         self, trace: ClosedTrace[RawSpan], held: Sequence[RawSpan], decisions: Sequence[Decision]
@@ -63,23 +82,26 @@ class Emitter:
         """Return the held spans with the verdicts on those of them that are targets; write the others as spans."""
         here = {id(span): index for index, span in enumerate(held)}
         spans = list(held)
-        on_target = self._emission.emit & {Emit.ATTRIBUTES, Emit.EVENTS}
+        on_target = self.writes_on_spans
+        apart: list[tuple[RawSpan, list[Verdict]]] = []
         for span, verdicts in self._by_target(trace, decisions):
             index = here.get(id(span))
             if index is not None and on_target:
                 spans[index] = self._enriched(trace, span, verdicts)
             if index is None or Emit.EVALUATION_SPAN in self._emission.emit:
-                self._add_spans(trace, span, verdicts)
+                apart.append((span, verdicts))
+        self._add_spans(trace, apart)
         return spans
 
     def flush(self) -> None:
         """Hand on the evaluation spans that were collected."""
         with self._lock:
             pending, self._pending = self._pending, {}
+            since, self._since = self._since, []
         if pending:
             spans = sum(map(len, pending.values()))
             count("encoder.verdicts", spans, encoding=Emit.EVALUATION_SPAN.value)
-            self._on_scores(join_encoded(pending), spans)
+            self._on_scores(join_encoded(pending), spans, since)
 
     def _by_target(
         self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision]
@@ -103,16 +125,23 @@ class Emitter:
             grouped.setdefault(id(span), (span, []))[1].append(verdict)
         return list(grouped.values())
 
-    def _add_spans(self, trace: ClosedTrace[RawSpan], span: RawSpan, verdicts: Sequence[Verdict]) -> None:
-        target = Target.of(span)
+    def _add_spans(self, trace: ClosedTrace[RawSpan], given: Sequence[tuple[RawSpan, Sequence[Verdict]]]) -> None:
+        """Put verdicts about spans of one trace with what is sent next."""
+        if not given:
+            return
         reason = trace.reason.value
-        encoded = [
-            encode_evaluation_span(verdict, target, close_reason=reason, complete=trace.complete)
-            for verdict in verdicts
-        ]
-        scope = ScopeRef.of(span.scope.resource, own_scope())
+        found: list[tuple[ScopeRef, list[bytes]]] = []
+        for span, verdicts in given:
+            target = Target.of(span)
+            encoded = [
+                encode_evaluation_span(verdict, target, close_reason=reason, complete=trace.complete)
+                for verdict in verdicts
+            ]
+            found.append((ScopeRef.of(span.scope.resource, own_scope()), encoded))
         with self._lock:
-            self._pending.setdefault(scope, []).extend(encoded)
+            for scope, encoded in found:
+                self._pending.setdefault(scope, []).extend(encoded)
+            self._since.append(trace.last)
 
     def _enriched(self, trace: ClosedTrace[RawSpan], span: RawSpan, verdicts: Sequence[Verdict]) -> RawSpan:
         attributes: dict[str, bytes] = {}

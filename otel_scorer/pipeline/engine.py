@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -22,8 +22,8 @@ from otel_scorer.model.log_records import read_logs
 from otel_scorer.model.wire import Signal, check_request, join_spans, read_traces
 from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler, Trigger
 from otel_scorer.pipeline.emission import Emission, Emitter
-from otel_scorer.pipeline.jobs import Job, Result, ScorerSet, Waiting, sample_scorers, shed
-from otel_scorer.telemetry import count
+from otel_scorer.pipeline.jobs import Job, Result, ScorerSet, Waiting, count_decisions, sample_scorers, shed
+from otel_scorer.telemetry import Measured, count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import Added
+    from otel_scorer.pipeline.emission import Outlet
     from otel_scorer.pipeline.jobs import ScorerProfile, ScoringBackend
 
 __all__ = ["Engine", "EngineOptions", "Forwarding"]
@@ -69,8 +70,8 @@ class Engine:
         options: EngineOptions,
         scorers: Sequence[ScorerProfile],
         *,
-        on_spans: Callable[[bytes, int], None],
-        on_scores: Callable[[bytes, int], None],
+        on_spans: Outlet,
+        on_scores: Outlet,
         on_scored: Callable[[ClosedTrace[RawSpan], Sequence[Decision]], None] | None = None,
         matches: Callable[[RawSpan], bool] | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -81,8 +82,8 @@ class Engine:
         Args:
             options: How traces are treated.
             scorers: The scorers that the backend runs, in its order.
-            on_spans: Takes an encoded ExportTraceServiceRequest and its number of spans; must not block.
-            on_scores: The same for evaluation spans.
+            on_spans: Takes spans; must not block.
+            on_scores: Takes evaluation spans, likewise.
             on_scored: Takes every trace that scorers were chosen for, with all decisions about it; must not block.
             matches: Which span closes a trace, with `Trigger.MATCH`.
             clock: Monotonic seconds.
@@ -115,6 +116,15 @@ class Engine:
     def is_assembling(self) -> bool:
         """Whether requests are sliced at all; otherwise they are only checked and passed on."""
         return self._assembles
+
+    def gauges(self) -> list[Measured]:
+        """Return what is open."""
+        with self._lock:
+            return [
+                Measured("assembler.open_traces", len(self._assembler)),
+                Measured("assembler.open_size", self._assembler.size),
+                Measured("scoring.open_traces", len(self._waiting)),
+            ]
 
     def start(self, backend: ScoringBackend | None = None) -> None:
         """Begin to close what is due. `backend` may be left out if there are no scorers."""
@@ -175,7 +185,7 @@ class Engine:
         elif request.rejected:
             self._forward(spans)
         elif spans:
-            self._on_spans(data, len(spans))
+            self._on_spans(data, len(spans), ())
         self._closed(added.closed)
         return request.rejected, request.message
 
@@ -218,7 +228,7 @@ class Engine:
                         ready.append(waiting)
             self._delivering += 1
         try:
-            _count_decisions(decision for _, decisions in unheld for decision in decisions)
+            count_decisions(decision for _, decisions in unheld for decision in decisions)
             for waiting, decisions in unheld:
                 self._emitter.emit(waiting.trace, decisions)
             self._release([(waiting, waiting.held) for waiting in ready], reason="decided")
@@ -264,7 +274,7 @@ class Engine:
             return request.rejected, request.message
         count("receiver.spans_accepted", items)
         if items:
-            self._on_spans(data, items)
+            self._on_spans(data, items, ())
         return 0, ""
 
     def _closed(self, closed: list[ClosedTrace[RawSpan]]) -> None:
@@ -278,7 +288,7 @@ class Engine:
             until = self._clock() + self._options.hold_deadline
             for trace in closed:
                 chosen, refused = sample_scorers(trace, scorers)
-                _count_decisions(refused)
+                count_decisions(refused)
                 if not chosen or scorers.backend is None:
                     unscored.append(trace)
                     continue
@@ -291,7 +301,7 @@ class Engine:
                 jobs.append(job)
             # Counted before they are submitted: whoever replaces the scorers waits for them.
             scorers.jobs += len(jobs)
-        self._forward_traces([(self._held_spans(trace), trace.size) for trace in unscored])
+        self._forward_traces([(self._held_spans(trace), trace.size, None) for trace in unscored])
         refused_jobs = scorers.backend.submit(jobs) if scorers.backend is not None and jobs else ()
         if refused_jobs:
             self.deliver(Result(job.id, shed(job, scorers), done=True) for job in refused_jobs)
@@ -327,30 +337,38 @@ class Engine:
 
     def _release(self, ready: Sequence[tuple[Waiting, list[RawSpan]]], *, reason: str) -> None:
         """Let held spans go with the verdicts that are in."""
-        _count_decisions(decision for waiting, _ in ready for decision in waiting.decisions)
+        count_decisions(decision for waiting, _ in ready for decision in waiting.decisions)
+        on_spans = self._emitter.writes_on_spans
         traces = [
-            (self._emitter.enrich(waiting.trace, held, waiting.decisions), waiting.trace.size)
+            (
+                self._emitter.enrich(waiting.trace, held, waiting.decisions),
+                waiting.trace.size,
+                waiting.trace.last if on_spans and any(each.feedbacks for each in waiting.decisions) else None,
+            )
             for waiting, held in ready
         ]
         count("holding.released", len(traces), reason=reason)
         self._forward_traces(traces)
 
-    def _forward(self, spans: Iterable[RawSpan]) -> None:
+    def _forward(self, spans: Iterable[RawSpan], since: Sequence[float] = ()) -> None:
         batch = list(spans)
         if batch:
-            self._on_spans(join_spans(batch), len(batch))
+            self._on_spans(join_spans(batch), len(batch), since)
 
-    def _forward_traces(self, traces: Iterable[tuple[list[RawSpan], int]]) -> None:
-        """Forward whole traces, given with their sizes, several in one request and none in two."""
+    def _forward_traces(self, traces: Iterable[tuple[list[RawSpan], int, float | None]]) -> None:
+        """Forward traces, with their sizes and the ends of those with verdicts; several in a request, none in two."""
         batch: list[RawSpan] = []
+        since: list[float] = []
         size = 0
-        for spans, weight in traces:
+        for spans, weight, last in traces:
             if batch and size + weight > _RELEASE_BYTES:
-                self._forward(batch)
-                batch, size = [], 0
+                self._forward(batch, since)
+                batch, since, size = [], [], 0
             batch += spans
             size += weight
-        self._forward(batch)
+            if last is not None:
+                since.append(last)
+        self._forward(batch, since)
 
     def _run_timer(self) -> None:
         while not self._stopping.wait(_TICK):
@@ -379,8 +397,3 @@ class Engine:
             if waiting is not None and waiting.held:
                 overdue.append(self._let_go(waiting))
         return overdue
-
-
-def _count_decisions(decisions: Iterable[Decision]) -> None:
-    for (scorer, outcome), times in Counter((each.scorer, each.outcome) for each in decisions).items():
-        count("scoring.decisions", times, scorer=scorer, outcome=outcome.value)

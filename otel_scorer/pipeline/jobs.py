@@ -7,14 +7,25 @@ from typing import TYPE_CHECKING, Protocol
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.pipeline.selection import is_sampled
+from otel_scorer.telemetry import count, record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import ClosedTrace
 
-__all__ = ["Job", "Result", "ScorerProfile", "ScorerSet", "ScoringBackend", "Waiting", "sample_scorers", "shed"]
+__all__ = [
+    "Job",
+    "Result",
+    "ScorerProfile",
+    "ScorerSet",
+    "ScoringBackend",
+    "Waiting",
+    "count_decisions",
+    "sample_scorers",
+    "shed",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +119,15 @@ def shed(job: Job, scorers: ScorerSet) -> tuple[Decision, ...]:
 
 def _decision(trace: ClosedTrace[RawSpan], scorer: ScorerProfile, outcome: Outcome, reason: str | None) -> Decision:
     return Decision(trace.trace_id.hex(), None, scorer.name, scorer.version, outcome, reason, trace.revision)
+
+
+def count_decisions(decisions: Iterable[Decision]) -> None:
+    """Count decisions by scorer and outcome, and record how long the calls took."""
+    found: dict[tuple[str, Outcome], list[float | None]] = {}
+    for each in decisions:
+        found.setdefault((each.scorer, each.outcome), []).append(each.seconds)
+    for (scorer, outcome), seconds in found.items():
+        count("scoring.decisions", len(seconds), scorer=scorer, outcome=outcome.value)
+        called = [each for each in seconds if each is not None]
+        if called:
+            record("scoring.duration", called, scorer=scorer, outcome=outcome.value)

@@ -63,14 +63,17 @@ def pack_decision(decision: Decision) -> list[Any]:
         decision.reason,
         decision.passed,
         [_pack_feedback(feedback) for feedback in decision.feedbacks],
+        None if decision.seconds is None else round(decision.seconds, 6),
     ]
 
 
 def unpack_decision(packed: Sequence[Any], trace_id: str, scorer: str, version: str, revision: int) -> Decision:
     """Return a decision from what `pack_decision` returned and what belongs to the job and the scorer."""
-    span_id, outcome, reason, passed, feedbacks = packed
+    span_id, outcome, reason, passed, feedbacks, seconds = packed
     given = tuple([_unpack_feedback(feedback) for feedback in feedbacks])
-    return Decision(trace_id, span_id, scorer, version, Outcome(outcome), reason, revision, given, tuple(passed))
+    return Decision(
+        trace_id, span_id, scorer, version, Outcome(outcome), reason, revision, given, tuple(passed), seconds
+    )
 
 
 def _pack_feedback(feedback: Feedback) -> list[Any]:

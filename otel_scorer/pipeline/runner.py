@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -93,6 +94,7 @@ class PreparedScorer:
         revision: int = 1,
         feedbacks: tuple[Feedback, ...] = (),
         passed: tuple[bool | None, ...] = (),
+        seconds: float | None = None,
     ) -> Decision:
         """Return a decision about this scorer."""
         return Decision(
@@ -105,6 +107,7 @@ class PreparedScorer:
             revision,
             feedbacks,
             passed or (None,) * len(feedbacks),
+            seconds,
         )
 
 
@@ -149,15 +152,16 @@ class Invocation:
         turn = prepared.turn
         if turn is not None and not turn.take(prepared.timeout):
             return self.timed_out("an earlier call of this scorer has not come back yet")
+        started = time.perf_counter()
         try:
             if prepared.suppress is None:
                 result = self._call()
             else:
                 with prepared.suppress():
                     result = self._call()
-            return self._scored(result)
+            return self._scored(result, started)
         except BaseException as error:  # noqa: BLE001 - user code: a Rust panic or a sys.exit() is its failure, not ours
-            return self._failed(error)
+            return self._failed(error, started)
         finally:
             if turn is not None:
                 turn.give_back()
@@ -168,6 +172,7 @@ class Invocation:
         turn = prepared.turn
         if turn is not None:
             await turn.take_async()
+        started = time.perf_counter()
         limit = asyncio.timeout(prepared.timeout)
         try:
             with nullcontext() if prepared.suppress is None else prepared.suppress():
@@ -176,13 +181,13 @@ class Invocation:
                     result = prepared.code(*positional, **named)
                     if inspect.isawaitable(result):
                         result = await result
-            return self._scored(result)
+            return self._scored(result, started)
         except BaseException as error:  # as in `run`
             if limit.expired() and isinstance(error, TimeoutError):
                 return self.timed_out()
             if isinstance(error, asyncio.CancelledError) and _is_cancelled():
                 raise
-            return self._failed(error)
+            return self._failed(error, started)
         finally:
             if turn is not None:
                 turn.give_back()
@@ -195,7 +200,9 @@ class Invocation:
         error = AssessmentError("TimeoutError", f"Scorer {prepared.name!r}: {reason}")
         return self.decide(Outcome.TIMED_OUT, reason, results.error_feedback(prepared.name, error))
 
-    def decide(self, outcome: Outcome, reason: str | None = None, *feedbacks: Feedback) -> Decision:
+    def decide(
+        self, outcome: Outcome, reason: str | None = None, *feedbacks: Feedback, seconds: float | None = None
+    ) -> Decision:
         """Return a decision about this call, such as that it was shed."""
         return self.prepared.decide(
             outcome,
@@ -204,6 +211,7 @@ class Invocation:
             reason=reason,
             revision=self.revision,
             feedbacks=feedbacks,
+            seconds=seconds,
         )
 
     def _call(self) -> object:
@@ -212,7 +220,8 @@ class Invocation:
         result = prepared.code(*positional, **named)
         return base.run_to_end(result, prepared.name) if inspect.iscoroutine(result) else result
 
-    def _scored(self, result: object) -> Decision:
+    def _scored(self, result: object, started: float) -> Decision:
+        seconds = time.perf_counter() - started
         prepared = self.prepared
         feedbacks = results.feedbacks_of(result, prepared.name)
         reason = None
@@ -236,16 +245,19 @@ class Invocation:
             self.revision,
             feedbacks,
             tuple(passed),
+            seconds,
         )
 
-    def _failed(self, error: BaseException) -> Decision:
+    def _failed(self, error: BaseException, started: float) -> Decision:
+        seconds = time.perf_counter() - started
         if isinstance(error, KeyboardInterrupt | GeneratorExit):
             raise error
         if isinstance(error, NotApplicableError):
             return self.decide(Outcome.NOT_APPLICABLE, str(error))
         error.__traceback__ = _without_own_frames(error.__traceback__)
         feedback = results.error_feedback(self.prepared.name, error)
-        return self.decide(Outcome.FAILED, _shown(type(error).__name__, feedback.error_message), feedback)
+        reason = _shown(type(error).__name__, feedback.error_message)
+        return self.decide(Outcome.FAILED, reason, feedback, seconds=seconds)
 
 
 def _shown(what: str, detail: object) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_scorer.errors import OverloadedError
 from otel_scorer.pipeline.workers import WorkerPool
+from otel_scorer.telemetry import Measured
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,6 +82,16 @@ class ScorerPools:
         with self._changed:
             if pool in self._pools:
                 self._pools.remove(pool)
+
+    def gauges(self) -> list[Measured]:
+        """Return what waits for scorers, those that were replaced included."""
+        with self._changed:
+            pools = list(self._pools)
+        depths = [pool.depth() for pool in pools]
+        return [
+            Measured("scoring.queue_traces", sum(traces for traces, _ in depths)),
+            Measured("scoring.queue_size", sum(size for _, size in depths)),
+        ]
 
     def hurry(self, timeout: float) -> None:
         """Give every call of a scorer at most so many seconds from now on."""

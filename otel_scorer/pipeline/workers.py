@@ -128,6 +128,11 @@ class WorkerPool:
             self._changed.notify_all()
         return refused
 
+    def depth(self) -> tuple[int, int]:
+        """Return how many traces no worker has been given yet, and bytes of spans that are not decided about."""
+        with self._changed:
+            return len(self._queue), self._queued_bytes
+
     def retire(self, patience: float) -> None:
         """
         Finish what was submitted: nothing more will be.

@@ -148,8 +148,8 @@ class Service:
         engine = self._engine = Engine(
             options,
             profiles,
-            on_spans=lambda data, items: forwarder.offer(Lane.SPANS, data, items, admitted=True),
-            on_scores=lambda data, items: forwarder.offer(Lane.SCORES, data, items),
+            on_spans=lambda data, items, since: forwarder.offer(Lane.SPANS, data, items, admitted=True, since=since),
+            on_scores=lambda data, items, since: forwarder.offer(Lane.SCORES, data, items, since=since),
             on_scored=None if self._keeper is None else self._keeper.keep,
             matches=span_matcher(config),
         )

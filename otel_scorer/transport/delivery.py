@@ -84,8 +84,8 @@ class Delivery:
         sleep: Callable[[float], None] | None = None,
     ) -> None:
         self._sender = sender
-        self._lane = lane
-        self._destination = destination
+        self.lane = lane
+        self.destination = destination
         self._retry = retry
         self._timeout = timeout
         self._request_size = request_size
@@ -96,17 +96,25 @@ class Delivery:
         self.gave_up = False
         """Whether anything was dropped because time ran out at shutdown."""
         self._outstanding = 0
+        self._is_taken = False
         self._abandoned = False
         self._lock = threading.Lock()  # guards _outstanding and _abandoned
 
-    def deliver(self, data: bytes, items: int) -> None:
-        """Send a request that holds `items` items, and return when each of them was taken or dropped. Never raises."""
+    def deliver(self, data: bytes, items: int) -> bool:
+        """
+        Send a request that holds `items` items, and return when each of them was taken or dropped. Never raises.
+
+        Returns:
+            Whether the backend took any of it.
+        """
         with self._lock:
             self._outstanding = items
+        self._is_taken = False
         try:
             self._deliver_parts(data, items)
         except Exception as error:  # noqa: BLE001 - a sender that breaks its promise must not end the thread
             self._drop(self._outstanding, "internal", error)
+        return self._is_taken
 
     def abandon(self) -> int:
         """Return how many items are neither taken nor dropped, and leave them to the caller to account for."""
@@ -116,9 +124,9 @@ class Delivery:
 
     def drop(self, items: int, reason: str) -> None:
         """Count items that never got as far as being sent."""
-        count("forwarder.dropped", items, lane=self._lane, destination=self._destination, reason=reason)
+        count("forwarder.dropped", items, lane=self.lane, destination=self.destination, reason=reason)
         if items and self._log_limit.allows(reason):
-            _logger.warning("Dropped %d %s for %s: %s", items, self._lane, self._destination, reason)
+            _logger.warning("Dropped %d %s for %s: %s", items, self.lane, self.destination, reason)
 
     def _deliver_parts(self, data: bytes, items: int) -> None:
         pending = [(data, items)]
@@ -142,10 +150,10 @@ class Delivery:
 
     def _cut(self, part: bytes, pending: list[tuple[bytes, int]]) -> bool:
         """Put both halves of a request in its place, unless it is down to one item."""
-        halves = split_request(self._lane.signal, part)
+        halves = split_request(self.lane.signal, part)
         if halves is None:
             return False
-        pending += ((half, count_items(self._lane.signal, half)) for half in reversed(halves))
+        pending += ((half, count_items(self.lane.signal, half)) for half in reversed(halves))
         return True
 
     def _attempts(self, part: bytes) -> PartialSuccess | None:
@@ -155,33 +163,34 @@ class Delivery:
         return retrying(self._attempt, part)
 
     def _attempt(self, part: bytes) -> PartialSuccess | None:
-        return self._sender.send(self._lane.signal, part, self._stopping.limit(self._timeout))
+        return self._sender.send(self.lane.signal, part, self._stopping.limit(self._timeout))
 
     def _on_retry(self, error: RetryableError) -> None:
-        count("forwarder.retries", lane=self._lane, destination=self._destination, code=error.code)
+        count("forwarder.retries", lane=self.lane, destination=self.destination, code=error.code)
         if self._log_limit.allows("retry", error.code):
-            _logger.warning("Will send %s again: %s", self._lane, error)
+            _logger.warning("Will send %s again: %s", self.lane, error)
 
     def _took(self, items: int, partial: PartialSuccess | None) -> None:
         if not self._settle(items):
             return
         rejected = min(partial.rejected, items) if partial is not None else 0
-        count("forwarder.sent", items - rejected, lane=self._lane, destination=self._destination)
+        self._is_taken |= items > rejected
+        count("forwarder.sent", items - rejected, lane=self.lane, destination=self.destination)
         if partial is None:
             return
-        count("forwarder.rejected", rejected, lane=self._lane, destination=self._destination)
+        count("forwarder.rejected", rejected, lane=self.lane, destination=self.destination)
         if self._log_limit.allows("partial"):
             _logger.warning(
-                "%s rejected %d of %d %s: %s", self._destination, rejected, items, self._lane, partial.message[:300]
+                "%s rejected %d of %d %s: %s", self.destination, rejected, items, self.lane, partial.message[:300]
             )
 
     def _drop(self, items: int, reason: str, error: Exception) -> None:
         if not self._settle(items):
             return
-        count("forwarder.dropped", items, lane=self._lane, destination=self._destination, reason=reason)
+        count("forwarder.dropped", items, lane=self.lane, destination=self.destination, reason=reason)
         if self._log_limit.allows(reason):
             trace = error if reason == "internal" else None
-            _logger.warning("Dropped %d %s for %s: %s", items, self._lane, self._destination, error, exc_info=trace)
+            _logger.warning("Dropped %d %s for %s: %s", items, self.lane, self.destination, error, exc_info=trace)
 
     def _settle(self, items: int) -> bool:
         """Take items off the account; False if somebody else has accounted for them."""

@@ -16,6 +16,7 @@ from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS  # pyright: ignore[reportPrivateUsage]
 
 from otel_scorer.errors import QueueFullError
+from otel_scorer.telemetry import Measured, record
 from otel_scorer.transport.delivery import Delivery, Stopping
 from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.retry import RetryPolicy
@@ -121,7 +122,9 @@ class Forwarder:
             # new, and the client that waits a moment now will not be refused later.
             self._room.wait_for(lambda: not any(queue.is_behind() for queue in self._queues[lane]), _PATIENCE)
 
-    def offer(self, lane: Lane, data: bytes, items: int, *, admitted: bool = False) -> None:
+    def offer(
+        self, lane: Lane, data: bytes, items: int, *, admitted: bool = False, since: Sequence[float] = ()
+    ) -> None:
         """
         Queue an encoded request at every destination, or at none; never waits.
 
@@ -132,6 +135,8 @@ class Forwarder:
             data: The encoded Export*ServiceRequest; not copied.
             items: How many spans, log records or metrics are in it.
             admitted: The client was told that we have it (see `check_room`): it must not be refused any more.
+            since: When the traces ended that verdicts in it are about, in seconds of `clock`: how long that was ago is
+                recorded for each when the request was taken.
 
         Raises:
             QueueFullError: A destination has no room, or the forwarder was shut down. The client should try again.
@@ -146,9 +151,14 @@ class Forwarder:
             left_out = [queue for queue in queues if over or not (admitted or queue.has_room(len(data)))]
             for queue in queues:
                 if queue not in left_out:
-                    queue.put(data, items)
+                    queue.put(data, items, since)
         for queue in left_out:
             queue.delivery.drop(items, "shutdown" if over else "queue_full")
+
+    def gauges(self) -> list[Measured]:
+        """Return what waits for each destination, by kind of data."""
+        with self._lock:
+            return [measured for queue in self._all() for measured in queue.gauges()]
 
     def shutdown(self, timeout: float) -> bool:
         """
@@ -207,7 +217,7 @@ class _Queue:
         self._limit = limit
         self._request_size = request_size
         self._stopping = stopping
-        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._waiting: deque[tuple[bytes, int, Sequence[float]]] = deque()
         self._size = 0
         self._thread = threading.Thread(target=self._run, name=f"otel-scorer-forward-{name}", daemon=True)
 
@@ -222,9 +232,18 @@ class _Queue:
         """Return whether more waits than keeps the thread busy, while it does get rid of it. Under the lock."""
         return self._size > _COMFORT and self._clock() - self._progress < _STALLED
 
-    def put(self, data: bytes, items: int) -> None:
+    def gauges(self) -> Sequence[Measured]:
+        """Return how much waits here. Under the lock."""
+        attributes = (("destination", self.delivery.destination), ("lane", self.delivery.lane.value))
+        return (
+            Measured("forwarder.queue_requests", len(self._waiting), attributes),
+            Measured("forwarder.queue_size", self._size, attributes),
+            Measured("forwarder.queue_capacity", self._limit, attributes),
+        )
+
+    def put(self, data: bytes, items: int, since: Sequence[float]) -> None:
         """Append a request. Under the lock."""
-        self._waiting.append((data, items))
+        self._waiting.append((data, items, since))
         self._size += len(data)
         self.ready.notify()
 
@@ -237,7 +256,7 @@ class _Queue:
         """Drop what is still here, and return whether anything was dropped for want of time."""
         self.join(timeout)
         with self.ready:
-            left = sum(items for _, items in self._waiting)
+            left = sum(items for _, items, _ in self._waiting)
             self._waiting.clear()
         left += self.delivery.abandon()
         self.delivery.drop(left, "shutdown")
@@ -247,14 +266,17 @@ class _Queue:
         # A process that traces its own gRPC and HTTP calls must not trace those that carry traces.
         context.attach(context.set_value(SUPPRESS, True))  # noqa: FBT003 - the value instrumentations look for
         while (batch := self._take()) is not None:
-            data, items = batch
-            self.delivery.deliver(data, items)
+            data, items, since = batch
+            if self.delivery.deliver(data, items) and since:
+                now = self._clock()
+                delays = [now - each for each in since]
+                record("scoring.delay", delays, destination=self.delivery.destination)
             with self.ready:
                 self._size -= len(data)
                 self._progress = self._clock()
                 self._room.notify_all()
 
-    def _take(self) -> tuple[bytes, int] | None:
+    def _take(self) -> tuple[bytes, int, Sequence[float]] | None:
         """Wait for requests and return as many as fit in one; None when there will be no more."""
         with self.ready:
             while not self._waiting:
@@ -264,10 +286,12 @@ class _Queue:
             if self._stopping.expired.is_set():
                 return None
             parts: list[bytes] = []
+            ends: list[float] = []
             size = items = 0
             while self._waiting and (not parts or size + len(self._waiting[0][0]) <= self._request_size):
-                data, count = self._waiting.popleft()
+                data, count, since = self._waiting.popleft()
                 parts.append(data)
+                ends += since
                 size += len(data)
                 items += count
-        return (parts[0] if len(parts) == 1 else b"".join(parts)), items
+        return (parts[0] if len(parts) == 1 else b"".join(parts)), items, ends

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -660,10 +660,10 @@ def test_draining_waits_until_the_last_verdict_was_handed_on() -> None:
     entered, leave = threading.Event(), threading.Event()
     sink = CollectingSink()
 
-    def slow_scores(data: bytes, items: int) -> None:
+    def slow_scores(data: bytes, items: int, since: Sequence[float]) -> None:
         entered.set()
         assert leave.wait(20)
-        sink.on_scores(data, items)
+        sink.on_scores(data, items, since)
 
     engine = Engine(EngineOptions(), [CHECK], on_spans=sink.on_spans, on_scores=slow_scores)
     backend = FakeBackend(engine.deliver)
@@ -799,3 +799,40 @@ def test_the_first_scorer_begins_with_what_comes_then(forwarding: Forwarding) ->
         run.backend.decide(job, a_decision(True, trace=2))
         assert sorted(names(run.sink.spans)) == ["llm", "root", "root", "tool"]
         assert names(run.sink.scores) == ["evaluation check"]
+
+
+@pytest.mark.parametrize("kind", [Emit.EVALUATION_SPAN, Emit.EVENTS])
+def test_verdicts_leave_with_the_time_at_which_their_trace_ended(kind: Emit) -> None:
+    sent: list[tuple[str, list[float]]] = []
+    clock = ManualClock()
+    engine = Engine(
+        EngineOptions(forwarding=Forwarding.HOLD_TRACE, emission=Emission(frozenset({kind}))),
+        [CHECK],
+        on_spans=lambda _data, _items, since: sent.append(("spans", list(since))),
+        on_scores=lambda _data, _items, since: sent.append(("scores", list(since))),
+        clock=clock,
+    )
+    backend = FakeBackend(engine.deliver, answer=says_true)
+    engine.start(backend)
+    engine.ingest(make_request(*AGENT[1:]))
+    clock.advance(0.5)
+    engine.ingest(make_request(AGENT[0]))
+    ended = clock()
+    clock.advance(2.1)
+    backend.wait_for_jobs(1)
+    engine.drain(20)
+
+    held = [ended] if kind is Emit.EVENTS else []
+    assert sent == [("spans", held)] + ([] if kind is Emit.EVENTS else [("scores", [ended])])
+
+
+def test_what_is_open_and_what_is_being_scored_can_be_read() -> None:
+    with running() as run:
+        run.ingest(*AGENT)
+        opened = {each.name: each.value for each in run.engine.gauges()}
+        run.close_traces()
+        closed = {each.name: each.value for each in run.engine.gauges()}
+
+    assert (opened["assembler.open_traces"], opened["scoring.open_traces"]) == (1, 0)
+    assert opened["assembler.open_size"] > 0
+    assert closed == {"assembler.open_traces": 0, "assembler.open_size": 0, "scoring.open_traces": 1}

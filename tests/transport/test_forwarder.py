@@ -19,7 +19,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 from otel_scorer.errors import PermanentError, QueueFullError, RetryableError, TooLargeError
 from otel_scorer.model.wire import Signal, count_items
-from otel_scorer.telemetry import snapshot
+from otel_scorer.telemetry import distributions, snapshot
+from otel_scorer.testing import ManualClock
 from otel_scorer.transport.endpoints import Destination, Lane, connect
 from otel_scorer.transport.exchange import PartialSuccess
 from otel_scorer.transport.forwarder import Forwarder
@@ -479,3 +480,36 @@ def test_a_backend_that_is_down_at_shutdown_gets_the_time_there_is(
 
     assert counted("dropped", reason="shutdown") == 3
     assert counted("retries", code="UNAVAILABLE") >= 1
+
+
+def test_the_age_of_verdicts_is_recorded_once_a_backend_has_them(
+    start: Callable[..., Forwarder], a_request: Callable[..., bytes], name: str
+) -> None:
+    clock = ManualClock()
+    sender = Fake()
+    sender.gate.clear()
+    refusing = Fake(answer=raising(PermanentError("no", code="no")))
+    forwarder = start(to(sender, name), to(refusing, f"{name}, refused"), clock=clock)
+    ended = clock()
+
+    clock.advance(3.0)
+    forwarder.offer(Lane.SCORES, a_request(1), 1, since=[ended, ended + 1])
+    assert sender.arrived.acquire(timeout=WAIT)
+    scores = (("destination", name), ("lane", "scores"))
+    waiting = {each.name: each.value for each in forwarder.gauges() if each.attributes == scores}
+    clock.advance(4.0)
+    sender.gate.set()
+    assert forwarder.shutdown(WAIT)
+
+    found = {dict(key)["destination"]: held for metric, key, held in distributions() if metric == "scoring.delay"}
+    assert found[name].total == 13.0
+    assert sum(found[name].counts) == 2
+    assert f"{name}, refused" not in found
+    assert waiting["forwarder.queue_size"] == len(a_request(1))
+
+
+def raising(error: Exception) -> Callable[[bytes], PartialSuccess | None]:
+    def answer(_data: bytes) -> PartialSuccess | None:
+        raise error
+
+    return answer
