@@ -66,7 +66,7 @@ class Sidecar:
             raise RuntimeError(self.log)
         bound = dict(part.split("=", 1) for part in ready.split()[1:])
         self.grpc = bound["grpc"]
-        self.http = f"http://{bound['http']}"
+        self.http = f"http://{bound.get('http', '')}"
 
     @property
     def log(self) -> str:
