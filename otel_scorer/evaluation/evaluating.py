@@ -81,8 +81,9 @@ def evaluate(
             that come as `Trace` know what they were loaded with.
 
     Raises:
-        ConfigError: The data is nothing that can be evaluated; rows of a list have the wrong shape, or no row has what
-            a scorer cannot do without (both before anything runs); a filter or the store cannot be used.
+        ConfigError: The data is nothing that can be evaluated, or another argument cannot be meant; rows of a list have
+            the wrong shape, or no row has what a scorer cannot do without (both before anything runs); a filter or the
+            store cannot be used.
         StoreError: The store cannot be written any more.
     """
     if dialects is not None:
@@ -104,6 +105,8 @@ def evaluate(
     made = _scorers_of(scorers, store)
     if concurrency < 1:
         raise ConfigError(f"`concurrency` must be at least 1, got {concurrency}")
+    if predict_fn is not None and not callable(cast("object", predict_fn)):
+        raise ConfigError(f"`predict_fn` must be a function, got {type(cast('object', predict_fn)).__name__}")
     selections = [Selection(one, default_timeout=timeout) for one in made]
     source = read_data(data)
     source.check(made, makes_outputs=predict_fn is not None)

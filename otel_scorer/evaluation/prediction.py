@@ -30,11 +30,15 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import ProxyTracerProvider, Status, StatusCode
 
 from otel_scorer.dialects import default_reader
-from otel_scorer.evaluation.row_traces import INPUTS, OUTPUTS, as_json
-from otel_scorer.model.trace_bytes import trace_from_bytes
+from otel_scorer.evaluation.row_traces import INPUTS, OUTPUTS
+from otel_scorer.model.otlp_attributes import utf8_text
+from otel_scorer.model.sdk_span import spans_from_sdk
+from otel_scorer.model.trace import Trace
+from otel_scorer.model.trace_bytes import spans_as_bytes, trace_from_bytes
+from otel_scorer.stores.trace_entries import as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable
+    from collections.abc import Callable, Generator, Iterable, Sequence
 
     from otel_scorer.evaluation.items import Item
 
@@ -140,7 +144,7 @@ class _Recorded:
         self._span = tracer.start_span(name, context=Context(), attributes={INPUTS: as_json(item.inputs)})
         self._trace_id = self._span.get_span_context().trace_id
         for key, value in item.tags.items():
-            self._span.set_attribute(f"mlflow.traceTag.{key}", str(value))
+            self._span.set_attribute(utf8_text(f"mlflow.traceTag.{key}"), utf8_text(str(value)))
         self._outputs: list[Any] = []
         self._token: Any = None
 
@@ -162,17 +166,25 @@ class _Recorded:
         if error is not None:
             item.error = f"{type(error).__name__}: {error}"
             self._span.record_exception(error)
-            self._span.set_status(Status(StatusCode.ERROR, item.error))
+            self._span.set_status(Status(StatusCode.ERROR, utf8_text(item.error)))
             self._span.set_attribute("error.type", type(error).__name__)
         elif self._outputs:
             item.outputs = self._outputs[0]
         self._span.end()
         with _lock:
             spans = _captured.pop(self._trace_id)
-        data = encode_spans(spans).SerializeToString()
-        item.trace = trace_from_bytes(data, b"", default_reader(), close_reason="all_closed")
+        item.trace = _as_trace(spans)
         # A SystemExit of the function is its failure; Ctrl-C and cancelling are meant for us.
         return error is not None and not isinstance(error, KeyboardInterrupt | GeneratorExit | asyncio.CancelledError)
+
+
+def _as_trace(spans: Sequence[ReadableSpan]) -> Trace:
+    """Return spans of the SDK as a trace of OTLP spans, as it would come over the wire."""
+    try:
+        data = encode_spans(spans).SerializeToString()
+    except Exception:  # noqa: BLE001 - text that UTF-8 cannot carry, and whatever else the SDK took and cannot encode
+        data = spans_as_bytes(Trace(spans_from_sdk(spans), default_reader()))
+    return trace_from_bytes(data, b"", default_reader(), close_reason="all_closed")
 
 
 class _OnThreads:

@@ -6,18 +6,17 @@ They are written as MLflow's SDK writes them, as JSON, because that brings back 
 
 from __future__ import annotations
 
-import json
 import os
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.model.trace import MISSING
 from otel_scorer.model.wire import attribute, field, fixed64_field, varint_field
-from otel_scorer.stores.trace_entries import TraceRecord
+from otel_scorer.stores.trace_entries import TraceRecord, as_json
 
 if TYPE_CHECKING:
     from otel_scorer.evaluation.items import Item
 
-__all__ = ["INPUTS", "OUTPUTS", "as_json", "row_record"]
+__all__ = ["INPUTS", "OUTPUTS", "row_record"]
 
 INPUTS: Final = "mlflow.spanInputs"
 OUTPUTS: Final = "mlflow.spanOutputs"
@@ -26,15 +25,6 @@ _NAME: Final = "row"
 _TYPE: Final = attribute("mlflow.spanType", '"UNKNOWN"')
 _NAME_AND_KIND: Final = field(5, _NAME.encode()) + varint_field(6, 1)  # SPAN_KIND_INTERNAL
 _MILLISECOND: Final = 1_000_000
-_encode: Final = json.JSONEncoder(ensure_ascii=False, default=str).encode
-
-
-def as_json(value: object) -> str:
-    """Return a value as JSON text; what JSON cannot hold as its `str`."""
-    try:
-        return _encode(value)
-    except (TypeError, ValueError, RecursionError):  # keys that are no strings, circles
-        return _encode(str(value))
 
 
 def row_record(item: Item, now_ns: int) -> TraceRecord:

@@ -205,11 +205,14 @@ def search_traces(
         return_type: `list` of Trace, or a `pandas` DataFrame with MLflow's columns.
 
     Raises:
-        ConfigError: There is no store, or the filter cannot be read or asks for what is not stored.
+        ConfigError: There is no store, an argument cannot be meant, or the filter cannot be read or asks for what is
+            not stored.
         StoreError: There is no such run, or the store cannot be read.
     """
     if return_type not in {"list", "pandas"}:
         raise ConfigError(f"`return_type` must be 'list' or 'pandas', got {return_type!r}")
+    if max_results is not None and (type(max_results) is not int or max_results < 0):
+        raise ConfigError(f"`max_results` must be a whole number, 0 or more, got {max_results!r}")
     with opened_store(store, make=False) as opened:
         traces: Iterator[Trace] = opened.search(run_id, filter_string, max_results)
         return list(traces) if return_type == "list" else trace_frame(traces)

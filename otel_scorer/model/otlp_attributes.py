@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
 from otel_scorer.model.facts import AttributeValue
+from otel_scorer.model.wire import nearest_double
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-__all__ = ["Attributes", "decode_value", "encode_attributes"]
+__all__ = ["Attributes", "decode_value", "encode_attributes", "utf8_text"]
 
 
 def decode_value(value: AnyValue) -> AttributeValue:
@@ -76,20 +77,27 @@ def encode_attributes(pairs: Any, values: Mapping[str, Any]) -> None:
     """
     Add plain Python values to a repeated field of KeyValue messages.
 
-    Raises:
-        ValueError: An integer does not fit 64 bits.
+    What OTLP cannot carry becomes what is nearest: lone surrogates question marks, integers outside 64 bits doubles.
     """
     for key, value in values.items():
-        _encode_value(pairs.add(key=key).value, value)
+        _encode_value(pairs.add(key=utf8_text(key)).value, value)
+
+
+def utf8_text(text: str) -> str:
+    """Return `text` as UTF-8 can carry it, with question marks for lone surrogates."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def _encode_value(target: AnyValue, value: Any) -> None:
     if isinstance(value, bool):
         target.bool_value = value
     elif isinstance(value, str):
-        target.string_value = value
+        target.string_value = utf8_text(value)
     elif isinstance(value, int):
-        target.int_value = value
+        if -(1 << 63) <= value < 1 << 63:
+            target.int_value = value
+        else:
+            target.double_value = nearest_double(value)
     elif isinstance(value, float):
         target.double_value = value
     elif isinstance(value, bytes):

@@ -15,6 +15,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status as StatusMessage
 
 from otel_scorer.model.decode import attach_logs, encode_attributes, logs_from_request, spans_from_raw
 from otel_scorer.model.facts import SpanKind, SpanStatusCode
+from otel_scorer.model.otlp_attributes import utf8_text
 from otel_scorer.model.otlp_span import LOCAL_ROOT_FLAGS, OtlpSpan
 from otel_scorer.model.trace import Trace
 from otel_scorer.model.wire import RawSpan, join_spans, read_traces
@@ -53,7 +54,7 @@ def logs_as_bytes(trace: Trace) -> bytes:
             message = records.add(
                 trace_id=bytes.fromhex(span.trace_id),
                 span_id=bytes.fromhex(span.span_id),
-                event_name=record.event_name,
+                event_name=utf8_text(record.event_name),
                 time_unix_nano=record.timestamp,
             )
             encode_attributes(message.attributes, record.attributes)
@@ -106,13 +107,13 @@ def _raw(span: Span) -> list[RawSpan]:
     resource_spans = request.resource_spans.add()
     encode_attributes(resource_spans.resource.attributes, span.resource)
     scope_spans = resource_spans.scope_spans.add()
-    scope_spans.scope.name, scope_spans.scope.version = span.scope.name, span.scope.version
+    scope_spans.scope.name, scope_spans.scope.version = utf8_text(span.scope.name), utf8_text(span.scope.version)
     encode_attributes(scope_spans.scope.attributes, span.scope.attributes)
     message = scope_spans.spans.add(
         trace_id=bytes.fromhex(span.trace_id),
         span_id=bytes.fromhex(span.span_id),
         parent_span_id=bytes.fromhex(span.parent_id or ""),
-        name=span.name,
+        name=utf8_text(span.name),
         kind=_KINDS[span.kind],
         start_time_unix_nano=span.start_time_ns,
         end_time_unix_nano=span.end_time_ns,
@@ -120,13 +121,13 @@ def _raw(span: Span) -> list[RawSpan]:
     )
     encode_attributes(message.attributes, span.attributes)
     for event in span.events:
-        added = message.events.add(name=event.name, time_unix_nano=event.timestamp)
+        added = message.events.add(name=utf8_text(event.name), time_unix_nano=event.timestamp)
         encode_attributes(added.attributes, event.attributes)
     for link in span.links:
         linked = message.links.add(trace_id=bytes.fromhex(link.trace_id), span_id=bytes.fromhex(link.span_id))
         encode_attributes(linked.attributes, link.attributes)
     message.status.code = _STATUS_CODES[span.status.otel_status_code]
-    message.status.message = span.status.description or ""
+    message.status.message = utf8_text(span.status.description or "")
     return read_traces(request.SerializeToString(deterministic=True)).spans
 
 

@@ -47,6 +47,7 @@ __all__ = [
     "join_encoded",
     "join_spans",
     "key_value",
+    "nearest_double",
     "read_traces",
     "split_request",
     "varint_field",
@@ -350,7 +351,7 @@ def key_value(key: str, value: str | float) -> bytes:
     elif isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
         encoded = varint_field(3, value)
     else:
-        encoded = b"\x21" + struct.pack("<d", _double(value))
+        encoded = b"\x21" + struct.pack("<d", nearest_double(value))
     return _key(key) + field(2, encoded)
 
 
@@ -359,7 +360,8 @@ def attribute(key: str, value: str | float) -> bytes:
     return field(9, key_value(key, value))
 
 
-def _double(value: float) -> float:
+def nearest_double(value: float) -> float:
+    """Return a number as a double; an integer that is too large becomes infinite."""
     try:
         return float(value)
     except OverflowError:

@@ -247,6 +247,8 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise StoreError(f"The store {self.path} failed: {_explanation(error)}") from error
+        except UnicodeEncodeError as error:
+            raise StoreError(f"The store {self.path} cannot keep or find text that is no Unicode: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
         connection = None

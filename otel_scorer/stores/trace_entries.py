@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from otel_scorer.errors import StoreError
 from otel_scorer.model.decision import Decision
+from otel_scorer.model.otlp_attributes import utf8_text
 from otel_scorer.model.trace_bytes import logs_as_bytes, spans_as_bytes
+from otel_scorer.model.wire import nearest_double
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -22,11 +24,24 @@ if TYPE_CHECKING:
     from otel_scorer.model.feedback import Expectation
     from otel_scorer.model.trace import Trace
 
-__all__ = ["Entry", "StoredEntry", "TraceRecord", "decisions_of", "expectation_row", "unpacked"]
+__all__ = ["Entry", "StoredEntry", "TraceRecord", "as_json", "decisions_of", "expectation_row", "unpacked"]
 
 # Below this nothing is gained; at level 1 packing costs a third of what writing the bytes does that it saves.
 _PACKED_FROM: Final = 1024
 _LEVEL: Final = 1
+_encode: Final = json.JSONEncoder(ensure_ascii=False, default=str).encode
+_escape: Final = json.JSONEncoder(default=str).encode
+
+
+def as_json(value: object) -> str:
+    """Return a value as JSON text that UTF-8 can carry; what JSON cannot hold as its `str`."""
+    try:
+        text = _encode(value)
+    except (TypeError, ValueError, RecursionError):  # keys that are no strings, circles
+        value = str(value)
+        text = _encode(value)
+    # Escaped, a lone surrogate comes back as it was.
+    return text if text.isascii() or utf8_text(text) == text else _escape(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,15 +128,15 @@ class TraceRecord:
             zstd.compress(self.spans, _LEVEL) if packed else self.spans,
             zstd.compress(self.logs, _LEVEL) if packed and self.logs else self.logs,
             packed,
-            self.name,
+            _text(self.name),
             self.root_id,
-            self.service_name,
-            self.session_id,
-            self.user_id,
+            _text(self.service_name),
+            _text(self.session_id),
+            _text(self.user_id),
             self.state,
             self.start_ms,
             self.end_ms,
-            json.dumps(dict(self.tags), ensure_ascii=False) if self.tags else "{}",
+            as_json(dict(self.tags)) if self.tags else "{}",
             self.close_reason,
             self.complete,
             self.revision,
@@ -152,15 +167,18 @@ class Entry:
 
     def row(self, run_id: str | None, now_ms: int) -> tuple[object, ...]:
         """Return the columns of the table `entries`, without its number."""
-        decisions = json.dumps([decision.to_dict() for decision in self.decisions], ensure_ascii=False, default=str)
-        given = None if self.given is None else json.dumps(self.given, ensure_ascii=False, default=str)
-        return run_id, self.record.trace_id, self.position, given, self.error, decisions, now_ms
+        decisions = as_json([decision.to_dict() for decision in self.decisions])
+        given = None
+        if self.given is not None:
+            # One by one: what JSON cannot hold of one becomes text, and the others stay as they are.
+            given = f"{{{', '.join(f'{as_json(key)}: {as_json(value)}' for key, value in self.given.items())}}}"
+        return run_id, self.record.trace_id, self.position, given, _text(self.error), decisions, now_ms
 
     def feedback_rows(self, run_id: str | None) -> Iterator[tuple[object, ...]]:
         """Yield the columns of the table `feedback`, without its number."""
         for decision in self.decisions:
             for feedback in decision.feedbacks:
-                yield (self.record.trace_id, run_id, feedback.name, *_comparable(feedback.value))
+                yield (self.record.trace_id, run_id, _text(feedback.name), *_comparable(feedback.value))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +208,8 @@ def unpacked(spans: bytes, logs: bytes, packed: int) -> tuple[bytes, bytes]:
 
 def expectation_row(trace_id: str, expectation: Expectation) -> tuple[object, ...]:
     """Return the columns of the table `expectations`."""
-    document = json.dumps(expectation.to_dictionary() | {"trace_id": trace_id}, ensure_ascii=False)
-    return trace_id, expectation.name, *_comparable(expectation.value), document
+    document = as_json(expectation.to_dictionary() | {"trace_id": trace_id})
+    return trace_id, _text(expectation.name), *_comparable(expectation.value), document
 
 
 def _comparable(value: Any) -> tuple[float | None, str | None]:
@@ -199,10 +217,14 @@ def _comparable(value: Any) -> tuple[float | None, str | None]:
     if isinstance(value, bool):
         return float(value), "true" if value else "false"
     if isinstance(value, int | float):
-        return float(value), str(value)
+        return nearest_double(value), str(value)
     if value is None or isinstance(value, str):
-        return None, value
-    return None, json.dumps(value, ensure_ascii=False, default=str)
+        return None, _text(value)
+    return None, as_json(value)
+
+
+def _text(text: str | None) -> str | None:
+    return None if text is None else utf8_text(text)
 
 
 def decisions_of(text: str) -> tuple[Decision, ...]:

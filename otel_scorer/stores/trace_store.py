@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import StoreError
 from otel_scorer.model.feedback import Expectation, Feedback, assessment_from_dictionary
+from otel_scorer.model.otlp_attributes import utf8_text
 from otel_scorer.model.reader import registered_reader
 from otel_scorer.model.trace_bytes import trace_from_bytes
 from otel_scorer.stores.search_filter import parse_filter
@@ -181,7 +182,7 @@ class TraceStore:
             ConfigError: The filter cannot be read, or asks for what is not stored.
             StoreError: There is no such run, or the store cannot be read.
         """
-        wanted = condition(parse_filter(filter_string or ""))
+        wanted = condition(parse_filter(utf8_text(filter_string or "")))
         if run_id is not None and not self.has_run(run_id):
             raise StoreError(f"The store {self._database.path} has no run {run_id}")
         left = sys.maxsize if max_results is None else max_results

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from opentelemetry import trace as trace_api
 
 from otel_scorer import (
     AssessmentError,
@@ -365,6 +366,63 @@ def test_values_that_json_cannot_hold_are_stored_as_text() -> None:
     assert second.search_assessments("answer")[0].value == "inf"
 
 
+@pytest.mark.parametrize("store", STORES)
+def test_text_that_utf8_cannot_carry_costs_nothing(store: Any) -> None:
+    """A lone surrogate is a legal character of a Python string, and JSON can write it."""
+    rows = [
+        {
+            "inputs": {"q": "\ud800"},
+            "outputs": "o\ud800",
+            "expectations": {"answer": "o\ud800"},
+            "tags": {"\ud800": "\udfff"},
+        }
+        for _ in range(2)
+    ]
+
+    def remark(outputs: str) -> list[Feedback]:
+        return [
+            Feedback("n\ud800", "\ud800", rationale="\x00\ud83d", metadata={"\ud800": "\ud800"}),
+            Feedback("broken", error="\ud800"),
+        ]
+
+    result = evaluate(rows, [exact, remark, length], store=store)
+
+    assert outcomes(result) == [["scored"] * 3] * 2
+    first = result.results[0]
+    assert (first.inputs, first.outputs) == ({"q": "\ud800"}, "o\ud800")
+    assert [feedback.value for feedback in first.feedbacks] == [True, "\ud800", None, 2]
+    result.to_html("report.html")
+    assert not result.passed
+    if store is None:
+        [again, _] = search_traces(result.run_id, filter_string="name != '\ud800'")
+        assert again.outputs == "o\ud800"
+        assert evaluate([again], [exact]).metrics == {"exact/mean": 1.0}
+        assert evaluate([Trace.from_json(again.to_json())], [length]).metrics == {"length/mean": 2.0}
+
+
+def test_what_predict_fn_says_and_records_may_be_text_that_utf8_cannot_carry() -> None:
+    def answer(q: str) -> str:
+        with trace_api.get_tracer("app").start_as_current_span("step \ud800", attributes={"a": "\ud800"}):
+            if q == "b":
+                raise ValueError("\ud800")
+        return "\ud800"
+
+    result = evaluate([{"inputs": {"q": "a"}}, {"inputs": {"q": "b"}}], [length], answer)
+
+    assert result.metrics == {"length/mean": 1.0}
+    assert result.results[1].error == "ValueError: ?"
+    [trace, _] = search_traces(result.run_id)
+    assert (trace.outputs, [span.name for span in trace.spans]) == ("\ud800", ["answer", "step ?"])
+
+
+def test_of_what_a_row_says_only_that_becomes_text_which_json_cannot_hold() -> None:
+    [stored] = search_traces(evaluate([{"inputs": {"q": 1}, "outputs": "x"}], []).run_id)
+
+    [row] = evaluate([{"trace": stored, "inputs": {(1, 2): 3}, "outputs": ["y"]}], []).results
+
+    assert (row.inputs, row.outputs) == ("{(1, 2): 3}", ["y"])
+
+
 def test_tags_of_rows_are_searched() -> None:
     evaluate([{"inputs": {}, "tags": {"team": "a"}}, {"inputs": {}, "tags": {"team": 2}}], [])
 
@@ -569,6 +627,20 @@ def test_progress_is_told() -> None:
     evaluate(ROWS, [exact], on_progress=lambda done, total: told.append((done, total)))
 
     assert told == [(1, 3), (2, 3), (3, 3)]
+
+
+@pytest.mark.parametrize("predict_fn", ["answer", 5])
+def test_what_is_called_must_be_a_function(predict_fn: Any) -> None:
+    with pytest.raises(ConfigError, match="`predict_fn` must be a function, got"):
+        evaluate(ROWS, [exact], predict_fn)
+
+
+@pytest.mark.parametrize("limit", [-1, "3", True, 1.5])
+def test_a_number_of_results_must_be_possible(limit: Any) -> None:
+    evaluate(ROWS, [])
+
+    with pytest.raises(ConfigError, match="`max_results` must be a whole number"):
+        search_traces(max_results=limit)
 
 
 def test_a_number_of_calls_must_be_possible() -> None:

@@ -276,9 +276,12 @@ def test_a_view_keeps_the_slice_that_it_was_made_from() -> None:
     assert span.name == SpanMessage.FromString(raw.data).name
 
 
-def test_an_integer_that_otlp_cannot_hold_is_a_value_error() -> None:
-    with pytest.raises(ValueError, match="range"):
-        make_span(attributes={"big": 2**63})
+def test_what_otlp_cannot_hold_becomes_what_is_nearest() -> None:
+    message = make_span(attributes={"big": 2**63, "bigger": 10**400, "a\ud800": ["b\ud800", -(2**63)]})
+
+    attributes = dict(Attributes.of(message.attributes))
+
+    assert attributes == {"big": 2.0**63, "bigger": math.inf, "a?": ["b?", -(2**63)]}
 
 
 def test_log_records_about_spans_are_found_by_trace_and_span() -> None:
