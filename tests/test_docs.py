@@ -219,6 +219,15 @@ def test_the_collector_configuration_names_only_what_it_defines() -> None:
         assert used == set(collector[kind])
 
 
+def test_the_sidecar_understands_the_commands_of_the_deployments() -> None:
+    compose: dict[str, Any] = yaml.safe_load((ROOT / "config" / "compose.yaml").read_text(encoding="utf-8"))
+    manifest: dict[str, Any] = yaml.safe_load((ROOT / "config" / "kubernetes.yaml").read_text(encoding="utf-8"))
+    [container] = manifest["spec"]["template"]["spec"]["initContainers"]
+
+    for command in (compose["services"]["otel-scorer"]["command"], container["args"]):
+        assert "tool_errors" in parse(command).params["scorers"]
+
+
 def test_the_tests_that_the_page_on_ci_shows_do_what_it_says(tmp_path: Path) -> None:
     for snippet in SNIPPETS:
         if snippet.file_name in {"agent.py", "my_scorers.py", "test_agent.py", "test_recorded.py"}:
