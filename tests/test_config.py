@@ -157,13 +157,23 @@ def test_a_setting_that_cannot_be_meant_is_named(load: Any, text: str, message: 
         "telemetry: {metrics: {endpoint: 'http://h:1'}}",
         "receivers: {otlp: {protocols: {http: {cors: {allowed_origins: ['*']}}}}}",
         "receivers: {otlp: {protocols: {grpc: {tls: {cert_file: a}}}}}",
-        "emit: [logs]",
+        "emit: [native]",
         "assembly: {late_spans: rescore}",
     ],
 )
 def test_a_setting_that_nothing_reads_yet_is_refused(load: Any, text: str) -> None:
     with pytest.raises(ConfigError, match="is not available in this version yet"):
         load(text)
+
+
+@pytest.mark.parametrize("kind", ["logs", "metrics"])
+def test_verdicts_that_no_destination_takes_are_refused(load: Any, kind: str) -> None:
+    off = f"otlp: {{{kind}_endpoint: off}}"
+
+    with pytest.raises(ConfigError, match=f"no exporter takes {kind}"):
+        load(f"emit: [{kind}]\nexporters: {{{off}}}")
+
+    assert load(f"emit: [{kind}]\nexporters: {{{off}, console: {{}}}}").emit == [kind]
 
 
 def test_all_problems_are_said_at_once_in_the_order_of_the_file(load: Any) -> None:

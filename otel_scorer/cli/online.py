@@ -42,7 +42,9 @@ _SETTINGS = {
     "--export-protocol", type=click.Choice(["grpc", "http/protobuf"]), help="Instead of what the URL suggests."
 )
 @many("--scorers", metavar="REF ...", help="module:attribute, module, file.py, file.py:attribute, or a built-in.")
-@many("--emit", type=click.Choice(_EMIT), metavar="KIND ...", help="evaluation_span, attributes, events.")
+@many(
+    "--emit", type=click.Choice(_EMIT), metavar="KIND ...", help="evaluation_span, attributes, events, logs, metrics."
+)
 @click.option("--forwarding", type=click.Choice(_FORWARDING), help="What waits for verdicts.")
 @click.option("--root-grace", type=float, metavar="SECONDS", help="A trace with a root closes after this much quiet.")
 @click.option("--idle-timeout", type=float, metavar="SECONDS", help="A trace without a root closes after this much.")

@@ -29,6 +29,7 @@ __all__ = [
     "Protocol",
     "QueueSettings",
     "RetrySettings",
+    "takes",
     "without_password",
 ]
 
@@ -130,6 +131,14 @@ class FileExporter(Section):
 
 
 Exporter: TypeAlias = OtlpExporter | ConsoleExporter | FileExporter
+
+
+def takes(exporter: Exporter, signal: Literal["logs", "metrics"]) -> bool:
+    """Return whether a destination takes logs, or metrics."""
+    if not isinstance(exporter, OtlpExporter):
+        return True
+    return (exporter.logs_endpoint if signal == "logs" else exporter.metrics_endpoint) != OFF
+
 
 KINDS: Final[dict[str, type[OtlpExporter | ConsoleExporter | FileExporter]]] = {
     "otlp": OtlpExporter,

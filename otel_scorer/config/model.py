@@ -15,7 +15,8 @@ from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model
 from pydantic_core import PydanticCustomError
 
 from otel_scorer.config.dialects import DialectSettings
-from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter
+from otel_scorer.config.emission import ScoreLogs, ScoreMetrics
+from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter, takes
 from otel_scorer.config.quantities import OFF, Address, ByteSize, Duration
 from otel_scorer.config.receivers import Receivers
 from otel_scorer.config.section import NOT_YET, Empty, NotYet, Section
@@ -41,7 +42,7 @@ Forwarding: TypeAlias = Literal["passthrough", "hold_root", "hold_trace"]
 _LIMITS: Final = AssemblyLimits()
 _MATCH: Final = re.compile(r"\s*([^\s=]+)\s*=\s*(.+?)\s*")
 _HIDDEN: Final = "***"
-_EMIT_LATER: Final = frozenset({"logs", "metrics", "native"})
+_EMIT_LATER: Final = frozenset({"native"})
 _LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
 
@@ -227,9 +228,11 @@ class Config(Section):
     emit: list[Emit] = Field(
         default_factory=_default_emit,
         min_length=1,
-        description="How verdicts go out: evaluation_span, and attributes or events on the scored span "
-        "(these two need a hold). logs, metrics and native are not available yet.",
+        description="How verdicts go out, together: evaluation_span, attributes or events on the scored span "
+        "(these two need a hold), logs, metrics. native is not available yet.",
     )
+    score_logs: ScoreLogs = Field(default_factory=ScoreLogs, description="With emit: logs.")
+    score_metrics: ScoreMetrics = Field(default_factory=ScoreMetrics, description="With emit: metrics.")
     explanations: Literal["full", "capped", "off"] = Field(
         default="full", description="Explanations may quote user data: full, capped (shortened) or off."
     )
@@ -295,6 +298,17 @@ class Config(Section):
                 "or emit evaluation_span",
                 {"on_span": " and ".join(on_span)},
             )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_verdicts_without_a_way(self) -> Self:
+        for kind in ("logs", "metrics"):
+            if kind in self.emit and not any(takes(exporter, kind) for exporter in self.exporters.values()):
+                raise PydanticCustomError(
+                    "emit",
+                    "emit: no exporter takes {kind}: set {kind}_endpoint of one of them, or leave {kind} out",
+                    {"kind": kind},
+                )
         return self
 
     @model_validator(mode="after")

@@ -1,7 +1,7 @@
 """
 A feedback as OpenTelemetry attributes: the one place that says how values, labels and errors are written.
 
-Every encoding (evaluation span, attributes, events) starts from the `Verdict` that is made here.
+Every encoding (evaluation span, attributes, events, logs, metrics) starts from the `Verdict` that is made here.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from otel_scorer.model.feedback import Feedback
 
 __all__ = ["MAX_NAME", "AttributeScalar", "Explanations", "Verdict", "attribute_name", "value_text", "verdicts_of"]
@@ -29,6 +32,11 @@ AttributeScalar = str | bool | int | float
 _CAPPED_CHARACTERS: Final = 2_048
 _FULL_CHARACTERS: Final = 32_768
 _TRUNCATED: Final = " [truncated]"
+# What scorers make up beside explanations, in characters: backends index labels, and refuse or cut long names.
+_NAME_CHARACTERS: Final = 256
+_LABEL_CHARACTERS: Final = 1_024
+_ITEM_CHARACTERS: Final = 4_096
+_METADATA_ITEMS: Final = 64
 MAX_NAME: Final = 128
 _UNUSUAL: Final = re.compile(r"[^A-Za-z0-9_.\-/]+")
 _LABELS: Final = {True: "pass", False: "fail"}
@@ -117,8 +125,9 @@ def verdicts_of(decision: Decision, explanations: Explanations = Explanations.FU
     verdicts: list[Verdict] = []
     for feedback, has_passed in zip(decision.feedbacks, passed, strict=True):
         target = feedback.span_id or decision.span_id
-        verdicts.append(_verdict(decision, feedback, has_passed, seen[feedback.name], target, explanations))
-        seen[feedback.name] += 1
+        name = _capped(feedback.name, _NAME_CHARACTERS, "name")
+        verdicts.append(_verdict(decision, feedback, name, has_passed, seen[name], target, explanations))
+        seen[name] += 1
     return verdicts
 
 
@@ -146,6 +155,7 @@ def _prefixed(part: bytes) -> bytes:
 def _verdict(  # noqa: PLR0917 - the parts of one verdict, called from one place
     decision: Decision,
     feedback: Feedback,
+    name: str,
     passed: bool | None,  # noqa: FBT001
     index: int,
     span_id: str | None,
@@ -162,15 +172,15 @@ def _verdict(  # noqa: PLR0917 - the parts of one verdict, called from one place
         error_type = str(decision.outcome)
     source = feedback.source
     return Verdict(
-        name=feedback.name,
+        name=name,
         score=score,
-        label=label,
+        label=None if label is None else _capped(label, _LABEL_CHARACTERS, "label"),
         explanation=_cut(explanation, explanations),
-        error_type=error_type,
+        error_type=None if error_type is None else _capped(error_type, _NAME_CHARACTERS, "error"),
         value=_scalar(value),
         source_type="CODE" if source is None else str(source.source_type),
-        source_id=decision.scorer if source is None else source.source_id,
-        metadata=tuple((str(key), str(item)) for key, item in (feedback.metadata or {}).items()),
+        source_id=decision.scorer if source is None else _capped(source.source_id, _NAME_CHARACTERS, "source"),
+        metadata=_metadata(feedback.metadata) if feedback.metadata else (),
         scorer=decision.scorer,
         scorer_version=decision.scorer_version,
         revision=decision.revision,
@@ -202,9 +212,21 @@ def _double(value: float) -> float | None:
 def _scalar(value: object) -> AttributeScalar | None:
     if isinstance(value, float):
         return _double(value)
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, bool | int):
         return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+    return _capped(text, _FULL_CHARACTERS, "value")
+
+
+def _metadata(given: Mapping[str, object]) -> tuple[tuple[str, str], ...]:
+    items = [
+        (_capped(str(key), _NAME_CHARACTERS, "metadata"), _capped(str(item), _ITEM_CHARACTERS, "metadata"))
+        for key, item in islice(given.items(), _METADATA_ITEMS)
+    ]
+    if len(given) > _METADATA_ITEMS:
+        count("encoder.truncated", field="metadata")
+        items.append(("truncated", f"{len(given) - _METADATA_ITEMS} more"))
+    return tuple(items)
 
 
 def value_text(value: AttributeScalar) -> str:
@@ -220,8 +242,11 @@ def value_text(value: AttributeScalar) -> str:
 def _cut(text: str | None, explanations: Explanations) -> str | None:
     if not text or explanations is Explanations.OFF:
         return None
-    limit = _CAPPED_CHARACTERS if explanations is Explanations.CAPPED else _FULL_CHARACTERS
+    return _capped(text, _CAPPED_CHARACTERS if explanations is Explanations.CAPPED else _FULL_CHARACTERS, "explanation")
+
+
+def _capped(text: str, limit: int, field: str) -> str:
     if len(text) <= limit:
         return text
-    count("encoder.truncated", field="explanation")
+    count("encoder.truncated", field=field)
     return text[: limit - len(_TRUNCATED)] + _TRUNCATED

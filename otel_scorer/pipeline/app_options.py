@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.pipeline.assembler import AssemblyLimits
-from otel_scorer.pipeline.emission import Emission, Emit
+from otel_scorer.pipeline.emission import ON_SPAN, Emission, Emit
 from otel_scorer.pipeline.engine import Forwarding
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ __all__ = ["QUEUE_SIZE", "AppOptions", "GivenOptions", "app_options", "emit_kind
 QUEUE_SIZE: Final = 2048
 """Closed units that may be in scoring, if nobody says; as many as the SDK's queue takes spans."""
 
-_ON_SPAN: Final = frozenset({Emit.EVENTS, Emit.ATTRIBUTES})
 # How many spans the SDK's queue must take at once, per span that one trace may release at once.
 _ROOM: Final = 2
 _LIMITS: Final = frozenset(field.name for field in fields(AssemblyLimits))
@@ -32,7 +31,9 @@ _POSITIVE: Final = frozenset({
     "max_queue_size",
     "schedule_delay",
 })  # fmt: skip
-_LATER: Final = frozenset({"logs", "metrics", "native"})
+# The others are for the sidecar.
+_HERE: Final = (Emit.EVALUATION_SPAN, Emit.ATTRIBUTES, Emit.EVENTS)
+_KNOWN: Final = ", ".join(_HERE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,22 +130,22 @@ def emit_kinds(emit: Iterable[str] | None, *, export_spans: bool) -> frozenset[E
         ValueError: A kind is unknown, there is none, or it needs spans that somebody else exports.
     """
     if emit is None:
-        return _ON_SPAN if export_spans else frozenset({Emit.EVALUATION_SPAN})
+        return ON_SPAN if export_spans else frozenset({Emit.EVALUATION_SPAN})
     names = [emit] if isinstance(emit, str) else list(emit)
     for name in names:
-        if name in _LATER:
-            msg = f"emit={name!r} is not available yet; there are {', '.join(Emit)}"
+        if name in set(Emit) - set(_HERE):
+            msg = f"emit={name!r} is not available in the application, only in the sidecar; there are {_KNOWN}"
             raise ValueError(msg)
         if name not in set(Emit):
-            msg = f"emit={name!r} is unknown; there are {', '.join(Emit)}"
+            msg = f"emit={name!r} is unknown; there are {_KNOWN}"
             raise ValueError(msg)
     kinds = frozenset(map(Emit, names))
     if not kinds:
-        msg = f"emit is empty, so no verdict would go anywhere; there are {', '.join(Emit)}"
+        msg = f"emit is empty, so no verdict would go anywhere; there are {_KNOWN}"
         raise ValueError(msg)
-    if not export_spans and kinds & _ON_SPAN:
+    if not export_spans and kinds & ON_SPAN:
         msg = (
-            f"emit={', '.join(sorted(kinds & _ON_SPAN))} writes on spans, and with export_spans=False somebody else "
+            f"emit={', '.join(sorted(kinds & ON_SPAN))} writes on spans, and with export_spans=False somebody else "
             "exports them: use emit=('evaluation_span',), or let ScoringSpanProcessor export the spans itself"
         )
         raise ValueError(msg)

@@ -1,7 +1,8 @@
 """
-Where a verdict goes: onto its target if that has not been sent yet, else into a span of its own.
+Where a verdict goes: onto its target if that has not been sent yet, into a span of its own, and to sinks beside spans.
 
-A span cannot be updated once a backend has it, so a verdict whose target has left always becomes an evaluation span.
+A span cannot be updated once a backend has it, so a verdict that was to ride on one that has left becomes an evaluation
+span. Sinks (log records, metrics, score APIs) take every verdict once, wherever spans are.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.pipeline.assembler import ClosedTrace
+    from otel_scorer.pipeline.verdict_sinks import VerdictSink
 
-__all__ = ["Emission", "Emit", "Emitter", "Outlet"]
+__all__ = ["ON_SPAN", "Emission", "Emit", "Emitter", "Outlet"]
 
 Outlet: TypeAlias = Callable[[bytes, int, Sequence[float]], None]
 """Takes an encoded ExportTraceServiceRequest, its number of spans, and when the traces ended that it judges."""
@@ -37,17 +39,22 @@ class Emit(StrEnum):
     EVALUATION_SPAN = "evaluation_span"
     ATTRIBUTES = "attributes"
     EVENTS = "events"
+    LOGS = "logs"
+    METRICS = "metrics"
+    NATIVE = "native"
 
 
-_ON_SPANS: Final = frozenset({Emit.ATTRIBUTES, Emit.EVENTS})
+ON_SPAN: Final = frozenset({Emit.ATTRIBUTES, Emit.EVENTS})
+"""These are written on the target itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """Which ways are used, together; and how much of a rationale is sent."""
+    """Which ways are used, together; how much of a rationale is sent; and what takes verdicts beside spans."""
 
     emit: frozenset[Emit] = frozenset({Emit.EVALUATION_SPAN})
     explanations: Explanations = Explanations.FULL
+    sinks: tuple[VerdictSink, ...] = ()
 
 
 class Emitter:
@@ -63,6 +70,8 @@ class Emitter:
         """
         self._emission = emission
         self._on_scores = on_scores
+        # What was to ride on a span that has left goes into one of its own, whether that was asked for or not.
+        self._adds_spans = bool(emission.emit & {*ON_SPAN, Emit.EVALUATION_SPAN})
         self._lock = threading.Lock()  # guards `_pending`: results and deadlines come from different threads
         self._pending: dict[ScopeRef, list[bytes]] = {}
         self._since: list[float] = []
@@ -70,11 +79,13 @@ class Emitter:
     @property
     def writes_on_spans(self) -> bool:
         """Whether verdicts ride on spans that were held for them."""
-        return bool(self._emission.emit & _ON_SPANS)
+        return bool(self._emission.emit & ON_SPAN)
 
     def emit(self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision]) -> None:
         """Write the verdicts of decisions on a trace of which every span has left."""
-        self._add_spans(trace, self._by_target(trace, decisions))
+        found = self._by_target(trace, decisions)
+        if self._adds_spans:
+            self._add_spans(trace, found)
 
     def enrich(
         self, trace: ClosedTrace[RawSpan], held: Sequence[RawSpan], decisions: Sequence[Decision]
@@ -88,13 +99,13 @@ class Emitter:
             index = here.get(id(span))
             if index is not None and on_target:
                 spans[index] = self._enriched(trace, span, verdicts)
-            if index is None or Emit.EVALUATION_SPAN in self._emission.emit:
+            if Emit.EVALUATION_SPAN in self._emission.emit or (index is None and self._adds_spans):
                 apart.append((span, verdicts))
         self._add_spans(trace, apart)
         return spans
 
     def flush(self) -> None:
-        """Hand on the evaluation spans that were collected."""
+        """Hand on what was collected."""
         with self._lock:
             pending, self._pending = self._pending, {}
             since, self._since = self._since, []
@@ -102,6 +113,14 @@ class Emitter:
             spans = sum(map(len, pending.values()))
             count("encoder.verdicts", spans, encoding=Emit.EVALUATION_SPAN.value)
             self._on_scores(join_encoded(pending), spans, since)
+        for sink in self._emission.sinks:
+            sink.flush()
+
+    def finish(self) -> None:
+        """Hand on everything: no more verdicts will come."""
+        self.flush()
+        for sink in self._emission.sinks:
+            sink.finish()
 
     def _by_target(
         self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision]
@@ -123,7 +142,11 @@ class Emitter:
                 span = by_id.get(verdict.span_id, main)
                 count("encoder.unknown_targets", int(verdict.span_id not in by_id))
             grouped.setdefault(id(span), (span, []))[1].append(verdict)
-        return list(grouped.values())
+        found = list(grouped.values())
+        for sink in self._emission.sinks:
+            for span, about_it in found:
+                sink.add(trace, span, about_it)
+        return found
 
     def _add_spans(self, trace: ClosedTrace[RawSpan], given: Sequence[tuple[RawSpan, Sequence[Verdict]]]) -> None:
         """Put verdicts about spans of one trace with what is sent next."""

@@ -261,7 +261,7 @@ class Engine:
             decided = self._idle.wait_for(lambda: not self._waiting and not self._delivering, timeout)
             left = [self._let_go(waiting) for waiting in self._waiting.values() if waiting.held]
         self._release(left, reason="shutdown")
-        self._emitter.flush()
+        self._emitter.finish()
         return decided
 
     def _pass_on(self, data: bytes) -> tuple[int, str]:

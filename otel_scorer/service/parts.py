@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,8 @@ from otel_scorer.errors import ConfigError
 from otel_scorer.model.decode import spans_from_raw
 from otel_scorer.pipeline.emission import Emission, Emit
 from otel_scorer.pipeline.engine import EngineOptions, Forwarding
-from otel_scorer.transport.endpoints import Compression, Destination, connect
+from otel_scorer.pipeline.verdict_sinks import LogSink
+from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
 from otel_scorer.transport.retry import RetryPolicy
 
 if TYPE_CHECKING:
@@ -21,21 +23,45 @@ if TYPE_CHECKING:
     from otel_scorer.config import Config, Exporter, ScorerSettings
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.keeping import TraceKeeper
+    from otel_scorer.pipeline.verdict_sinks import VerdictSink
     from otel_scorer.scorers.loading import ScorerSpec
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
+    from otel_scorer.transport.forwarder import Forwarder
 
-__all__ = ["destination", "engine_options", "make_keeper", "open_store", "span_matcher", "worker_setup"]
+__all__ = [
+    "destination",
+    "engine_options",
+    "make_keeper",
+    "open_store",
+    "span_matcher",
+    "verdict_sinks",
+    "worker_setup",
+]
 
 
-def engine_options(config: Config) -> EngineOptions:
+def verdict_sinks(config: Config, forwarder: Forwarder) -> tuple[VerdictSink, ...]:
+    """Return what takes verdicts beside spans; only who wants metrics loads what they take."""
+    sinks: list[VerdictSink] = []
+    if "logs" in config.emit:
+        sinks.append(LogSink(partial(forwarder.offer, Lane.SCORE_LOGS), config.score_logs.attributes))
+    if "metrics" in config.emit:
+        from otel_scorer.pipeline.verdict_metrics import VerdictMetrics
+
+        settings = config.score_metrics
+        offer = partial(forwarder.offer, Lane.SCORE_METRICS)
+        sinks.append(VerdictMetrics(offer, interval=settings.interval, delta=settings.temporality == "delta"))
+    return tuple(sinks)
+
+
+def engine_options(config: Config, sinks: tuple[VerdictSink, ...] = ()) -> EngineOptions:
     """Return how traces are treated."""
     emit = frozenset(Emit(kind) for kind in config.emit)
     forwarding = Forwarding(config.forwarding)
     return EngineOptions(
         limits=config.assembly.limits,
         forwarding=forwarding,
-        emission=Emission(emit, Explanations(config.explanations)),
+        emission=Emission(emit, Explanations(config.explanations), sinks),
         hold_deadline=config.hold_deadline,
     )
 

@@ -23,7 +23,15 @@ from otel_scorer.model.wire import Signal, check_request
 from otel_scorer.pipeline.engine import Engine
 from otel_scorer.pipeline.reloading import Reloader
 from otel_scorer.pipeline.scorer_pools import ScorerPools
-from otel_scorer.service.parts import destination, engine_options, make_keeper, open_store, span_matcher, worker_setup
+from otel_scorer.service.parts import (
+    destination,
+    engine_options,
+    make_keeper,
+    open_store,
+    span_matcher,
+    verdict_sinks,
+    worker_setup,
+)
 from otel_scorer.telemetry import count
 from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.exchange import PartialSuccess
@@ -136,7 +144,6 @@ class Service:
 
     def _start(self) -> dict[str, str]:
         config = self._config
-        options = engine_options(config)
         registrations, revision = None, None
         if config.store is not None:
             self._database, registrations = open_store(config.store)
@@ -146,7 +153,7 @@ class Service:
         pool, profiles = self._pools.open(worker_setup(config, registrations), config.scoring.workers)
         forwarder = self._forwarder = Forwarder([destination(name, each) for name, each in config.exporters.items()])
         engine = self._engine = Engine(
-            options,
+            engine_options(config, verdict_sinks(config, forwarder)),
             profiles,
             on_spans=lambda data, items, since: forwarder.offer(Lane.SPANS, data, items, admitted=True, since=since),
             on_scores=lambda data, items, since: forwarder.offer(Lane.SCORES, data, items, since=since),

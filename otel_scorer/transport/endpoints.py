@@ -54,6 +54,13 @@ class Lane(StrEnum):
     SCORES = "scores"
     LOGS = "logs"
     METRICS = "metrics"
+    SCORE_LOGS = "score_logs"
+    SCORE_METRICS = "score_metrics"
+
+    @property
+    def is_about_scores(self) -> bool:
+        """Whether otel_scorer itself makes what is sent, so that there is nobody to send it again."""
+        return self in {Lane.SCORES, Lane.SCORE_LOGS, Lane.SCORE_METRICS}
 
     @property
     def signal(self) -> Signal:
@@ -66,6 +73,8 @@ _SIGNALS: Final = {
     Lane.SCORES: Signal.TRACES,
     Lane.LOGS: Signal.LOGS,
     Lane.METRICS: Signal.METRICS,
+    Lane.SCORE_LOGS: Signal.LOGS,
+    Lane.SCORE_METRICS: Signal.METRICS,
 }
 
 
@@ -152,9 +161,12 @@ def connect(
 
     main = open_sender(url)
     senders = {Lane.SPANS: main, Lane.SCORES: main}
-    for lane, endpoint in ((Lane.LOGS, logs_endpoint), (Lane.METRICS, metrics_endpoint)):
+    for lanes, endpoint in (
+        ((Lane.LOGS, Lane.SCORE_LOGS), logs_endpoint),
+        ((Lane.METRICS, Lane.SCORE_METRICS), metrics_endpoint),
+    ):
         if endpoint != OFF:
-            senders[lane] = main if endpoint in {SAME, url} else open_sender(endpoint)
+            senders |= dict.fromkeys(lanes, main if endpoint in {SAME, url} else open_sender(endpoint))
     return Destination(_name(url), senders)
 
 

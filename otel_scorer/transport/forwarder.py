@@ -145,7 +145,7 @@ class Forwarder:
             return
         queues = self._queues[lane]
         with self._lock:
-            if lane is not Lane.SCORES and not admitted:
+            if not lane.is_about_scores and not admitted:
                 self._refuse_if_full(lane, len(data))
             over = self._stopping.expired.is_set()
             left_out = [queue for queue in queues if over or not (admitted or queue.has_room(len(data)))]

@@ -30,7 +30,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from tests.e2e.sidecar import SCORERS, Sidecar, Traces, id_of, small_trace
-from tests.e2e.sink import WAIT, Score, Sink
+from tests.e2e.sink import WAIT, Score, Sink, plain
 from tests.fakes import a_log, logs_request
 
 from otel_scorer.encoders.evaluation_span import SCOPE_VERSION
@@ -198,6 +198,40 @@ def test_bytes_of_logs_and_metrics_stay_as_they_are(signal: str, own_sink: Sink,
     assert answer.status == 200
     own_sink.wait_for(lambda: bool(own_sink.requests(signal)))
     assert own_sink.requests(signal) == [data]
+
+
+def test_verdicts_go_out_as_logs_and_metrics_beside_spans(own_sink: Sink, start: Callable[..., Sidecar]) -> None:
+    sidecar = start(
+        *("--export", own_sink.grpc, "--scorers", str(SCORERS / "kinds.py"), "--root-grace", "0.2"),
+        *("--emit", "evaluation_span", "logs", "metrics"),
+    )
+    trace = Traces(75).new()
+
+    sidecar.send(small_trace(trace))
+    spans = own_sink.wait_for_scores(4, id_of(trace))
+    assert sidecar.stop() == 0
+    own_sink.wait_for(lambda: bool(own_sink.requests("logs") and own_sink.requests("metrics")))
+
+    records = [
+        record
+        for data in own_sink.requests("logs")
+        for resource in ExportLogsServiceRequest.FromString(data).resource_logs
+        for scope in resource.scope_logs
+        for record in scope.log_records
+    ]
+    said = [{pair.key: plain(pair.value) for pair in record.attributes} for record in records]
+    assert sorted(str(each["gen_ai.evaluation.name"]) for each in said) == ["broken", "child", "fine", "share"]
+    assert {(str(each["otel_scorer.evaluation_id"])) for each in said} == {each.raw.span_id.hex() for each in spans}
+    assert {record.event_name for record in records} == {"gen_ai.evaluation.result"}
+    metrics = {
+        metric.name: metric
+        for resource in ExportMetricsServiceRequest.FromString(own_sink.requests("metrics")[-1]).resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+    }
+    assert sum(point.as_int for point in metrics["otel_scorer.verdicts"].sum.data_points) == 4
+    assert metrics["gen_ai.evaluation.score"].histogram.data_points
+    assert metrics["otel_scorer.decisions"].sum.data_points
 
 
 def test_signals_that_are_switched_off_are_refused_and_the_others_flow(

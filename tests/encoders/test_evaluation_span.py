@@ -176,7 +176,7 @@ def test_the_bytes_do_not_depend_on_what_was_written_before() -> None:
         assert str(attributes["otel_scorer.value"]) == str(abs(value) if value == 0 else value)
 
 
-@pytest.mark.parametrize("name", ["", "Is it good?", "größe", "\ud800", "x" * 10_000], ids=ascii)
+@pytest.mark.parametrize("name", ["", "Is it good?", "größe", "\ud800", "x" * 256], ids=ascii)
 def test_a_name_is_kept_as_it_is_where_it_is_a_value(name: str) -> None:
     sent = name.replace("\ud800", "?")
 

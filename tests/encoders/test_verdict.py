@@ -280,3 +280,36 @@ def test_any_feedback_can_be_written(value: Any, rationale: str, metadata: dict[
 
     assert all(key_value(key, item) for key, item in attributes.items())
     assert len(verdict.evaluation_id(TRACE_ID, TARGET_ID)) == 8
+
+
+def test_whatever_a_scorer_makes_up_is_cut_to_size_with_a_mark_and_counted() -> None:
+    counted = Counted()
+    source = AssessmentSource("CODE", "s" * 10_000)
+    metadata = {f"{number} " + "k" * 1000: "v" * 100_000 for number in range(100)}
+
+    verdict = the_verdict(Feedback("n" * 10_000, "v" * 10_000_000, None, source, metadata=metadata))
+    error = the_verdict(Feedback("q", None, AssessmentError("E" * 10_000, "m" * 10_000_000)))
+
+    for text, limit in [
+        (verdict.name, 256),
+        (verdict.label, 1024),
+        (verdict.value, 32_768),
+        (verdict.source_id, 256),
+        (error.error_type, 256),
+        (error.explanation, 32_768),
+    ]:
+        assert isinstance(text, str)
+        assert len(text) == limit
+        assert text.endswith(" [truncated]")
+    assert len(verdict.metadata) == 65
+    assert verdict.metadata[-1] == ("truncated", "36 more")
+    assert all(len(key) <= 256 and len(text) <= 4096 for key, text in verdict.metadata)
+    for field in ("name", "label", "value", "source", "error", "explanation", "metadata"):
+        assert counted(f"encoder.truncated{{field={field}}}")
+
+
+def test_two_names_that_are_alike_once_cut_keep_ids_of_their_own() -> None:
+    first, second = verdicts_of(a_decision(Feedback("n" * 300 + "a", 1), Feedback("n" * 300 + "b", 1)))
+
+    assert first.name == second.name
+    assert first.evaluation_id(TRACE_ID, TARGET_ID) != second.evaluation_id(TRACE_ID, TARGET_ID)
