@@ -77,6 +77,12 @@ COUNTERS: Final[dict[str, Counter]] = {
     "receiver.requests": Counter(
         "{request}", "Requests answered, by signal, protocol and outcome", ("signal", "protocol", "outcome")
     ),
+    "receiver.handshakes_failed": Counter(
+        "{connection}", "TLS connections that did not come about (OTLP/HTTP; gRPC does not tell)", ("protocol",)
+    ),
+    "files.reloads": Counter(
+        "{reload}", "Times that certificates or credentials had changed on disk, by outcome", ("what", "outcome")
+    ),
     "receiver.spans_accepted": Counter("{span}", "Spans admitted"),
     "receiver.spans_rejected": Counter("{span}", "Spans refused as unusable (partial success)", ("reason",)),
     "json.snake_case_keys": Counter(

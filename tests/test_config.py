@@ -155,8 +155,6 @@ def test_a_setting_that_cannot_be_meant_is_named(load: Any, text: str, message: 
         "spool: {max_size: 1GiB}",
         "preset: phoenix",
         "telemetry: {metrics: {endpoint: 'http://h:1'}}",
-        "receivers: {otlp: {protocols: {http: {cors: {allowed_origins: ['*']}}}}}",
-        "receivers: {otlp: {protocols: {grpc: {tls: {cert_file: a}}}}}",
         "emit: [native]",
         "assembly: {late_spans: rescore}",
     ],
@@ -341,3 +339,145 @@ def test_export_flags_name_destinations() -> None:
         "console": {},
         "file": {"path": "out.jsonl"},
     }
+
+
+AUTH = "receivers: {otlp: {protocols: {http: {auth: %s}}}}"
+
+
+@pytest.mark.parametrize(
+    ("auth", "place"),
+    [
+        ("{bearertokenauth: {token: hidden}}", "bearertokenauth.token"),
+        ("{bearertokenauth: {tokens: ['${env:TOKEN}', hidden]}}", "bearertokenauth.tokens.1"),
+        ("{basicauth: {htpasswd: {inline: 'app:hidden'}}}", "basicauth.htpasswd.inline"),
+    ],
+)
+def test_a_secret_that_stands_in_the_file_itself_is_refused_and_not_repeated(load: Any, auth: str, place: str) -> None:
+    with pytest.raises(ConfigError, match=rf"line 1: .*{place}: .*\$\{{env:NAME\}}") as caught:
+        load(AUTH % auth, {"TOKEN": "hidden"})
+
+    assert "hidden" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [
+        "{bearertokenauth: {token: '${env:EMPTY}'}}",
+        "{bearertokenauth: {token: {a: '${env:TOKEN}'}}}",
+        "{bearertokenauth: {tokens: '${env:TOKEN}'}}",
+        "{basicauth: {htpasswd: {inline: ['${env:TOKEN}']}}}",
+    ],
+)
+def test_a_secret_that_cannot_be_one_is_refused_and_not_shown(load: Any, auth: str) -> None:
+    with pytest.raises(ConfigError, match="auth") as caught:
+        load(AUTH % auth, {"TOKEN": "hidden", "EMPTY": ""})
+
+    assert "hidden" not in str(caught.value)
+
+
+def test_secrets_of_receivers_are_read_and_never_dumped(load: Any, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("of-a-file\n", encoding="utf-8")
+    auth = f"{{bearertokenauth: {{token: '${{env:TOKEN}}', tokens: ['${{file:{tmp_path}/token}}']}}}}"
+
+    config = load(AUTH % auth, {"TOKEN": "of-env"})
+
+    credentials = config.receivers.otlp.protocols.http.auth.credentials
+    assert credentials is not None
+    assert credentials.tokens == ("of-env", "of-a-file")
+    assert config.receivers.otlp.protocols.grpc.auth.credentials is None
+    for text in (str(config), repr(config.dump()), str(config.receivers), repr(credentials)):
+        assert "of-env" not in text
+        assert "of-a-file" not in text
+
+
+@pytest.mark.parametrize(
+    ("tls", "words"),
+    [
+        ("{cert_file: a}", "cert_file and key_file need each other"),
+        ("{key_file: a}", "cert_file and key_file need each other"),
+        ("{client_ca_file: a}", "client_ca_file needs cert_file"),
+        ("{cert_file: '', key_file: a}", "cert_file"),
+        ("{min_version: 1.3}", "gRPC takes 1.2 and 1.3"),
+        ("{min_version: '1.1'}", "min_version"),
+        ("{insecure_skip_verify: true}", "insecure_skip_verify"),
+    ],
+)
+def test_tls_that_cannot_be_meant_is_refused(load: Any, tls: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(f"receivers: {{otlp: {{protocols: {{grpc: {{tls: {tls}}}}}}}}}")
+
+
+def test_a_version_of_tls_may_look_like_a_number(load: Any) -> None:
+    tls = "{cert_file: a, key_file: b, min_version: 1.3, reload_interval: 1m}"
+    config = load(f"receivers: {{otlp: {{protocols: {{http: {{tls: {tls}}}}}}}}}")
+
+    files = config.receivers.otlp.protocols.http.tls.files
+    assert files is not None
+    assert (files.min_version, files.reload_interval, files.client_ca) == ("1.3", 60.0, None)
+
+
+@pytest.mark.parametrize(
+    ("exporter", "url"),
+    [
+        ("{endpoint: 'h:1'}", "http://h:1"),
+        ("{endpoint: 'h:1', tls: {insecure: true}}", "http://h:1"),
+        ("{endpoint: 'h:1', tls: {insecure: false}}", "https://h:1"),
+        ("{endpoint: 'h:1', tls: {ca_file: a}}", "https://h:1"),
+        ("{endpoint: 'https://h:1', tls: {ca_file: a}}", "https://h:1"),
+    ],
+)
+def test_an_endpoint_without_a_scheme_is_encrypted_if_tls_says_so(load: Any, exporter: str, url: str) -> None:
+    found = otlp(load(f"exporters: {{otlp: {exporter}}}"))
+
+    assert found.url_of(found.endpoint) == url
+    assert found.url_of(found.logs_endpoint) == "same"
+
+
+@pytest.mark.parametrize(
+    ("exporter", "words"),
+    [
+        ("{endpoint: 'http://h:1', tls: {ca_file: a}}", "endpoint says http://"),
+        ("{endpoint: 'http://h:1', tls: {insecure: false}}", "endpoint says http://"),
+        ("{endpoint: 'https://h:1', tls: {insecure: true}}", "endpoint says https://"),
+        ("{endpoint: 'https://h:1', logs_endpoint: 'http://l:1', tls: {ca_file: a}}", "logs_endpoint says http://"),
+        ("{endpoint: 'https://h:1', tls: {cert_file: a}}", "need each other"),
+    ],
+)
+def test_certificates_that_would_not_be_used_are_refused(load: Any, exporter: str, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(f"exporters: {{otlp: {exporter}}}")
+
+
+def test_certificates_of_the_environment_are_for_encrypted_endpoints(load: Any) -> None:
+    environ = {
+        "OTEL_EXPORTER_OTLP_CERTIFICATE": "ca",
+        "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE": "own-ca",
+        "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE": "cert",
+        "OTEL_EXPORTER_OTLP_CLIENT_KEY": "key",
+        "OTEL_EXPORTER_OTLP_INSECURE": "true",
+    }
+
+    encrypted = otlp(load("", {**environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "https://h:1"})).tls
+    plain = otlp(load("", {**environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:1"})).tls
+    bare = otlp(load("", {**environ, "OTEL_EXPORTER_OTLP_ENDPOINT": "h:1"}))
+    flagged = exporters_from_urls(["https://h:1", "http://h:2"], environ=environ)
+
+    assert (encrypted.ca_file, encrypted.cert_file, encrypted.key_file) == ("own-ca", "cert", "key")
+    assert encrypted.insecure is None
+    assert plain == otlp(load("", environ)).tls == OtlpExporter().tls
+    assert bare.url_of(bare.endpoint) == "http://h:1"
+    assert flagged["otlp"]["tls"]["ca_file"] == "own-ca"
+    assert "tls" not in flagged["otlp/2"]
+
+
+def test_secrets_in_plain_text_beyond_this_machine_are_remarked_on(load: Any) -> None:
+    http = "{endpoint: '%s', auth: {bearertokenauth: {token: '${env:TOKEN}'}}%s}"
+
+    def remarks(endpoint: str, tls: str = "") -> list[str]:
+        text = f"receivers: {{otlp: {{protocols: {{http: {http % (endpoint, tls)}}}}}}}"
+        return [remark for remark in load(text, {"TOKEN": "t"}).remarks if "plain text" in remark]
+
+    assert remarks("0.0.0.0:4318")
+    assert not remarks("localhost:4318")
+    assert not remarks("[::1]:4318")
+    assert not remarks("0.0.0.0:4318", ", tls: {cert_file: a, key_file: b}")

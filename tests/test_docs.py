@@ -112,9 +112,11 @@ def test_every_command_and_option_that_is_shown_exists(snippet: Snippet) -> None
 @pytest.mark.parametrize("snippet", in_language("yaml"), ids=str)
 def test_every_setting_that_is_shown_exists(snippet: Snippet, tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
-    file.write_text(snippet.text, encoding="utf-8")
+    # The secrets that it names are somebody else's.
+    text, secrets = re.sub(r"\$\{file:[^}]*\}", "secret", snippet.text), re.findall(r"\$\{env:(\w+)\}", snippet.text)
+    file.write_text(text, encoding="utf-8")
 
-    load_config(file, environ={})
+    load_config(file, environ=dict.fromkeys(secrets, "secret"))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

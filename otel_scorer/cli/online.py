@@ -11,6 +11,7 @@ from otel_scorer.cli.arguments import ManyValues, many, unavailable
 
 if TYPE_CHECKING:
     from otel_scorer.config import Config, Exporter
+    from otel_scorer.config.receivers import GrpcSettings, HttpSettings
     from otel_scorer.scorers.base import Scorer
 
 __all__ = ["check", "demo", "serve"]
@@ -106,6 +107,7 @@ def check(config_file: str | None, *, defaults: bool) -> None:
     from otel_scorer.config import generate_sample, load_config
     from otel_scorer.pipeline.selection import Selector
     from otel_scorer.scorers.loading import load_scorers
+    from otel_scorer.service import check_files
 
     if defaults:
         click.echo(generate_sample(), nl=False)
@@ -113,6 +115,7 @@ def check(config_file: str | None, *, defaults: bool) -> None:
     if config_file is None:
         raise click.UsageError("Missing option '-c': which configuration?")
     config = load_config(config_file)
+    check_files(config)
     scorers = load_scorers([scorer.spec for scorer in config.scorers])
     Selector(scorers, default_timeout=config.scoring.timeout)
     for line in _description(config, scorers):
@@ -121,7 +124,8 @@ def check(config_file: str | None, *, defaults: bool) -> None:
 
 def _description(config: Config, scorers: list[Scorer]) -> list[str]:
     protocols = config.receivers.otlp.protocols
-    lines = [f"receives    OTLP/gRPC {protocols.grpc.endpoint}, OTLP/HTTP {protocols.http.endpoint}"]
+    receivers = (("OTLP/gRPC", protocols.grpc), ("OTLP/HTTP", protocols.http))
+    lines = [f"receives    {', '.join(_about_receiver(name, settings) for name, settings in receivers)}"]
     lines += _about_dialects(config)
     lines += [f"scores      {_about(scorer)}" for scorer in scorers]
     lines.append(f"emits       {', '.join(config.emit)} (explanations: {config.explanations})")
@@ -137,6 +141,18 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
         if scorer.is_stateful
     ]
     return [*lines, "ok"]
+
+
+def _about_receiver(name: str, settings: GrpcSettings | HttpSettings) -> str:
+    credentials = settings.auth.credentials
+    facts = {
+        "TLS": settings.tls.cert_file is not None,
+        "client certificates": settings.tls.client_ca_file is not None,
+        "tokens": credentials is not None and bool(credentials.tokens or credentials.token_file),
+        "passwords": credentials is not None and bool(credentials.users or credentials.user_file),
+    }
+    asked = ", ".join(fact for fact, holds in facts.items() if holds)
+    return f"{name} {settings.endpoint}{f' ({asked})' if asked else ''}"
 
 
 def _about_dialects(config: Config) -> list[str]:
@@ -177,9 +193,12 @@ def _about_exporter(exporter: Exporter) -> str:
         return exporter.path
     if not isinstance(exporter, OtlpExporter):
         return "standard output"
-    facts = [without_password(exporter.endpoint), str(choose_protocol(exporter.endpoint, exporter.protocol))]
+    url = exporter.url_of(exporter.endpoint)
+    facts = [without_password(url), str(choose_protocol(url, exporter.protocol))]
     if exporter.compression != "none":
         facts.append(exporter.compression)
+    if exporter.tls.cert_file is not None:
+        facts.append("client certificate")
     if exporter.headers:
         facts.append(f"headers {', '.join(sorted(exporter.headers))}")
     facts += [

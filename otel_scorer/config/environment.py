@@ -11,11 +11,12 @@ from otel_scorer.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["exporter_from_environment"]
+__all__ = ["exporter_from_environment", "with_scheme"]
 
 _PREFIX: Final = "OTEL_EXPORTER_OTLP_"
 _TRACES_PATH: Final = "/v1/traces"
 _MILLISECONDS: Final = 1000
+_FILES: Final = {"CERTIFICATE": "ca_file", "CLIENT_CERTIFICATE": "cert_file", "CLIENT_KEY": "key_file"}
 _PROTOCOLS: Final = {"grpc": "grpc", "http/protobuf": "http/protobuf", "http/json": "http/protobuf"}
 
 
@@ -43,7 +44,26 @@ def exporter_from_environment(environ: Mapping[str, str]) -> dict[str, Any]:
             raise ConfigError(f"{_PREFIX}TIMEOUT must be a number of milliseconds, got {timeout!r}") from error
     if headers := _either(environ, "HEADERS"):
         found["headers"] = _headers(headers)
+    if tls := _tls(environ):
+        found["tls"] = tls
     return found
+
+
+def _tls(environ: Mapping[str, str]) -> dict[str, Any]:
+    found: dict[str, Any] = {key: file for name, key in _FILES.items() if (file := _either(environ, name))}
+    if insecure := _either(environ, "INSECURE").lower():
+        found["insecure"] = insecure == "true"
+    return found
+
+
+def with_scheme(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings of the environment for their endpoint: its scheme, if any, says whether TLS is used."""
+    endpoint, kept = settings.get("endpoint"), dict(settings)
+    if endpoint is None or endpoint.startswith("http://"):  # the default endpoint is plain text
+        kept.pop("tls", None)
+    elif endpoint.startswith("https://") and "tls" in kept:
+        kept["tls"] = {key: value for key, value in kept["tls"].items() if key != "insecure"}
+    return kept
 
 
 def _endpoints(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -7,20 +7,23 @@ Destinations are told apart by their key, as in the Collector: `otlp`, `otlp/sec
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, TypeAlias, cast
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, ValidationError
+from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from otel_scorer.config.quantities import OFF, ByteSize, Duration
 from otel_scorer.config.section import Section
 from otel_scorer.errors import ConfigError
 from otel_scorer.transport.endpoints import SAME, choose_protocol
+from otel_scorer.transport.exchange import RELOAD_INTERVAL, TlsFiles
 from otel_scorer.transport.retry import RetryPolicy
 
 __all__ = [
     "KINDS",
+    "ClientTlsSettings",
     "ConsoleExporter",
     "Exporter",
     "Exporters",
@@ -63,6 +66,8 @@ SignalUrl = Annotated[str, BeforeValidator(_signal_endpoint), PlainSerializer(wi
 Header = Annotated[SecretStr, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 
 
+File = Annotated[str, Field(min_length=1)]
+
 _RETRY: Final = RetryPolicy()
 
 
@@ -91,6 +96,58 @@ class QueueSettings(Section):
     )
 
 
+class ClientTlsSettings(Section):
+    """How a connection to a backend is encrypted. Keys as in the Collector."""
+
+    insecure: bool | None = Field(
+        default=None,
+        description="For an endpoint without http:// or https://: true is plain text, false is TLS. "
+        "null: TLS if a file is named below.",
+    )
+    ca_file: File | None = Field(
+        default=None,
+        description="PEM file: authorities that the backend's certificate may come from. null: the system's.",
+    )
+    cert_file: File | None = Field(
+        default=None, description="PEM file: a certificate to show where the backend wants one (mTLS)."
+    )
+    key_file: File | None = Field(default=None, description="PEM file: the key of that certificate.")
+    server_name_override: File | None = Field(
+        default=None, description="The name in the backend's certificate, where it is not the one in the endpoint."
+    )
+    reload_interval: Duration = Field(
+        default=RELOAD_INTERVAL,
+        description="How often the files are looked at; renewed ones mean a new connection. 0s: read once.",
+    )
+
+    @model_validator(mode="after")
+    def _check_files(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise PydanticCustomError("tls", "cert_file and key_file need each other")
+        return self
+
+    @property
+    def is_meant(self) -> bool:
+        """Whether something here asks for TLS."""
+        if self.insecure is not None:
+            return not self.insecure
+        return any(each is not None for each in (self.ca_file, self.cert_file, self.server_name_override))
+
+    @property
+    def files(self) -> TlsFiles:
+        """What a sender is given."""
+        ca, certificate, key = (
+            None if name is None else Path(name) for name in (self.ca_file, self.cert_file, self.key_file)
+        )
+        return TlsFiles(
+            ca=ca,
+            certificate=certificate,
+            key=key,
+            server_name=self.server_name_override,
+            reload_interval=self.reload_interval,
+        )
+
+
 class OtlpExporter(Section):
     """An OTLP backend."""
 
@@ -109,6 +166,9 @@ class OtlpExporter(Section):
         default_factory=dict[str, SecretStr],
         description="Sent with every request. Take secrets from ${env:NAME} or ${file:PATH}; values are never shown.",
     )
+    tls: ClientTlsSettings = Field(
+        default_factory=ClientTlsSettings, description="Certificates for https:// endpoints."
+    )
     timeout: Duration = Field(default=10.0, gt=0, description="How long one request may take.")
     retry_on_failure: RetrySettings = Field(
         default_factory=RetrySettings, description="What happens when the backend is away or asks to wait."
@@ -118,6 +178,25 @@ class OtlpExporter(Section):
     metrics_endpoint: SignalUrl = Field(
         default=SAME, description="Where OTLP metrics go: same (as endpoint), off, or a URL."
     )
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        for name in ("endpoint", "logs_endpoint", "metrics_endpoint"):
+            url: str = getattr(self, name)
+            scheme = urlsplit(url).scheme
+            if scheme == "http" and self.tls.is_meant:
+                raise PydanticCustomError(
+                    "tls", "{name} says http://, which is plain text, and tls wants it encrypted", {"name": name}
+                )
+            if scheme == "https" and self.tls.insecure:
+                raise PydanticCustomError("tls", "{name} says https:// and tls.insecure plain text", {"name": name})
+        return self
+
+    def url_of(self, endpoint: str) -> str:
+        """Return one of the endpoints with the scheme that `tls` means where it has none."""
+        if endpoint in {SAME, OFF} or "://" in endpoint:
+            return endpoint
+        return f"{'https' if self.tls.is_meant else 'http'}://{endpoint}"
 
 
 class ConsoleExporter(Section):

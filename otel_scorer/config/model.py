@@ -43,6 +43,7 @@ _LIMITS: Final = AssemblyLimits()
 _MATCH: Final = re.compile(r"\s*([^\s=]+)\s*=\s*(.+?)\s*")
 _HIDDEN: Final = "***"
 _EMIT_LATER: Final = frozenset({"native"})
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
 
@@ -350,6 +351,13 @@ class Config(Section):
         found: list[str] = []
         if not self.scorers and self.store is None:
             found.append("no scorers: spans are forwarded and nothing is scored")
+        protocols = self.receivers.otlp.protocols
+        for name, receiver in (("grpc", protocols.grpc), ("http", protocols.http)):
+            host = receiver.endpoint.rpartition(":")[0].strip("[]").lower()
+            if receiver.endpoint == OFF or host in _LOOPBACK:
+                continue
+            if receiver.auth.credentials is not None and receiver.tls.files is None:
+                found.append(f"{name}: tokens and passwords travel in plain text, as there is no tls")
         return found
 
 

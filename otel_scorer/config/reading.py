@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from pydantic import ConfigDict, Field, ValidationError
 
 from otel_scorer.config.dialects import DialectSettings, SpanTypeSettings
-from otel_scorer.config.environment import exporter_from_environment
+from otel_scorer.config.environment import exporter_from_environment, with_scheme
 from otel_scorer.config.expansion import expand
 from otel_scorer.config.exporters import KINDS
 from otel_scorer.config.model import Config, ScorerSettings
+from otel_scorer.config.receivers import literal_secrets
 from otel_scorer.config.section import NOT_YET, Section, children, nearest
 from otel_scorer.config.yaml_text import YamlText
 from otel_scorer.dialects import make_reader
@@ -62,11 +63,17 @@ def load_config(
     if settings.get("exporters") is None:
         settings.pop("exporters", None)
         if found := exporter_from_environment(environ):
-            settings["exporters"] = {"otlp": found}
+            settings["exporters"] = {"otlp": with_scheme(found)}
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(_message(error, document, str(path or _FLAGS), expanded)) from error
+    for place in literal_secrets(settings, expanded):
+        line = None if document is None else document.line_of(place)
+        raise ConfigError(
+            f"{path or _FLAGS}{f', line {line}' if line else ''}: {_dotted(place)}: "
+            "secrets do not belong here; write ${env:NAME} or ${file:PATH}"
+        )
     return config.with_secrets(expanded)
 
 
@@ -161,7 +168,7 @@ def exporters_from_urls(
         elif url.startswith(_FILE):
             exporters[_free("file", exporters)] = {"path": url.removeprefix(_FILE)}
         else:
-            exporters[_free("otlp", exporters)] = {**shared, "endpoint": url}
+            exporters[_free("otlp", exporters)] = with_scheme({**shared, "endpoint": url})
     return exporters
 
 
@@ -246,7 +253,7 @@ def _known_keys(place: Sequence[int | str]) -> list[str]:
 def _shown(item: ErrorDetails, expanded: set[tuple[int | str, ...]]) -> str:
     """Quote what was written, unless it may be a secret or the message quotes it already."""
     value, path = item["input"], item["loc"]
-    if path in expanded or "headers" in path or item["type"] == "not_available":
+    if path in expanded or "headers" in path or "auth" in path or item["type"] == "not_available":
         return ""
     if not path or not isinstance(value, str | int | float):
         return ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from otel_scorer.service.parts import check_files
 from otel_scorer.service.process import run
 from otel_scorer.service.sidecar import Service
 
-__all__ = ["Service", "run"]
+__all__ = ["Service", "check_files", "run"]

@@ -7,32 +7,40 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from otel_scorer.config import ConsoleExporter, FileExporter, OtlpExporter
+from otel_scorer.config import OFF, ConsoleExporter, FileExporter, OtlpExporter
 from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.decode import spans_from_raw
 from otel_scorer.pipeline.emission import Emission, Emit
 from otel_scorer.pipeline.engine import EngineOptions, Forwarding
 from otel_scorer.pipeline.verdict_sinks import LogSink
+from otel_scorer.transport.authentication import Authenticator
 from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
+from otel_scorer.transport.grpc_receiver import GrpcReceiver
+from otel_scorer.transport.http_receiver import HttpReceiver
 from otel_scorer.transport.retry import RetryPolicy
+from otel_scorer.transport.tls import client_context, server_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_scorer.config import Config, Exporter, ScorerSettings
+    from otel_scorer.config.receivers import AuthSettings, ServerTlsSettings
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.keeping import TraceKeeper
     from otel_scorer.pipeline.verdict_sinks import VerdictSink
     from otel_scorer.scorers.loading import ScorerSpec
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
+    from otel_scorer.transport.exchange import OnRequest
     from otel_scorer.transport.forwarder import Forwarder
 
 __all__ = [
+    "check_files",
     "destination",
     "engine_options",
     "make_keeper",
+    "make_receivers",
     "open_store",
     "span_matcher",
     "verdict_sinks",
@@ -135,15 +143,67 @@ def destination(name: str, exporter: Exporter) -> Destination:
     raise ConfigError(msg)
 
 
+def make_receivers(config: Config, on_request: OnRequest) -> dict[str, GrpcReceiver | HttpReceiver]:
+    """
+    Return the receivers that are not switched off, by protocol; none of them listens yet.
+
+    Raises:
+        ConfigError: A certificate or a file with credentials cannot be used.
+    """
+    protocols = config.receivers.otlp.protocols
+    made: dict[str, GrpcReceiver | HttpReceiver] = {}
+    if (grpc := protocols.grpc).endpoint != OFF:
+        made["grpc"] = GrpcReceiver(
+            grpc.endpoint,
+            on_request,
+            max_request_size=grpc.max_request_size,
+            tls=grpc.tls.files,
+            authenticator=_authenticator("grpc", grpc.auth, grpc.tls),
+        )
+    if (http := protocols.http).endpoint != OFF:
+        made["http"] = HttpReceiver(
+            http.endpoint,
+            on_request,
+            max_request_size=http.max_request_size,
+            tls=http.tls.files,
+            authenticator=_authenticator("http", http.auth, http.tls),
+            cors=http.cors.answers,
+        )
+    return made
+
+
+def check_files(config: Config) -> None:
+    """
+    Read certificates and credentials as `serve` does.
+
+    Raises:
+        ConfigError: One of them cannot be used.
+    """
+    protocols = config.receivers.otlp.protocols
+    for name, settings in (("grpc", protocols.grpc), ("http", protocols.http)):
+        if settings.tls.files is not None:
+            server_context(settings.tls.files)
+        _authenticator(name, settings.auth, settings.tls)
+    for exporter in config.exporters.values():
+        if isinstance(exporter, OtlpExporter) and exporter.tls.is_meant:
+            client_context(exporter.tls.files)
+
+
+def _authenticator(name: str, auth: AuthSettings, tls: ServerTlsSettings) -> Authenticator | None:
+    credentials = auth.credentials
+    return None if credentials is None else Authenticator(credentials, name, interval=tls.reload_interval)
+
+
 def _otlp_destination(exporter: OtlpExporter) -> Destination:
     retry = exporter.retry_on_failure
     made = connect(
-        exporter.endpoint,
+        exporter.url_of(exporter.endpoint),
         protocol=exporter.protocol,
         headers={key: value.get_secret_value() for key, value in exporter.headers.items()},
         compression=Compression(exporter.compression),
-        logs_endpoint=exporter.logs_endpoint,
-        metrics_endpoint=exporter.metrics_endpoint,
+        tls=exporter.tls.files,
+        logs_endpoint=exporter.url_of(exporter.logs_endpoint),
+        metrics_endpoint=exporter.url_of(exporter.metrics_endpoint),
     )
     return replace(
         made,

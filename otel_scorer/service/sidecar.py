@@ -27,6 +27,7 @@ from otel_scorer.service.parts import (
     destination,
     engine_options,
     make_keeper,
+    make_receivers,
     open_store,
     span_matcher,
     verdict_sinks,
@@ -36,9 +37,7 @@ from otel_scorer.telemetry import count
 from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.exchange import PartialSuccess
 from otel_scorer.transport.forwarder import Forwarder
-from otel_scorer.transport.grpc_receiver import GrpcReceiver
 from otel_scorer.transport.health import HealthServer
-from otel_scorer.transport.http_receiver import HttpReceiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,6 +46,8 @@ if TYPE_CHECKING:
     from otel_scorer.pipeline.keeping import TraceKeeper
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
+    from otel_scorer.transport.grpc_receiver import GrpcReceiver
+    from otel_scorer.transport.http_receiver import HttpReceiver
 
 __all__ = ["DRAIN_TIMEOUT", "Service"]
 
@@ -80,8 +81,7 @@ class Service:
         self._pools = ScorerPools()
         self._forwarder: Forwarder | None = None
         self._engine: Engine | None = None
-        self._grpc: GrpcReceiver | None = None
-        self._http: HttpReceiver | None = None
+        self._receivers: list[GrpcReceiver | HttpReceiver] = []
         self._health: HealthServer | None = None
         self._warned: set[Signal] = set()
 
@@ -118,9 +118,8 @@ class Service:
             Whether everything was scored and sent in time.
         """
         clean = True
-        for receiver in (self._grpc, self._http):
-            if receiver is not None:
-                clean &= receiver.shutdown(min(timeout, 5.0))
+        for receiver in self._receivers:
+            clean &= receiver.shutdown(min(timeout, 5.0))
         self._pools.hurry(timeout / 3)
         if self._reloader is not None:
             self._reloader.shutdown(min(timeout, 2.0))
@@ -138,7 +137,8 @@ class Service:
             self._health.shutdown(1.0)
         if self._database is not None:
             self._database.close()
-        self._grpc = self._http = self._engine = self._forwarder = self._health = self._reloader = self._database = None
+        self._receivers = []
+        self._engine = self._forwarder = self._health = self._reloader = self._database = None
         self._keeper = None
         return clean
 
@@ -171,17 +171,9 @@ class Service:
         )
         self._reloader.start(revision)
         bound: dict[str, str] = {}
-        protocols = config.receivers.otlp.protocols
-        if protocols.grpc.endpoint != OFF:
-            self._grpc = GrpcReceiver(
-                protocols.grpc.endpoint, self._take, max_request_size=protocols.grpc.max_request_size
-            )
-            bound["grpc"] = self._grpc.start()
-        if protocols.http.endpoint != OFF:
-            self._http = HttpReceiver(
-                protocols.http.endpoint, self._take, max_request_size=protocols.http.max_request_size
-            )
-            bound["http"] = self._http.start()
+        for name, receiver in make_receivers(config, self._take).items():
+            self._receivers.append(receiver)
+            bound[name] = receiver.start()
         if config.telemetry.status_page != OFF:
             health = HealthServer(config.telemetry.status_page)
             # The default port may belong to another sidecar on this machine: that must not keep this one from working.

@@ -16,11 +16,15 @@ __all__ = [
     "GRPC_METHODS",
     "HTTP_PATHS",
     "MAX_REQUEST_SIZE",
+    "RELOAD_INTERVAL",
     "Compression",
+    "Credentials",
     "OnRequest",
     "PartialSuccess",
     "Sender",
+    "ServerTls",
     "TlsFiles",
+    "TlsVersion",
 ]
 
 # OTLP 1.11, "OTLP/gRPC" and "OTLP/HTTP": recommended limit of a request, also after decompression.
@@ -34,6 +38,10 @@ GRPC_METHODS: Final = {
 HTTP_PATHS: Final = {signal: f"/v1/{signal}" for signal in Signal}
 
 
+RELOAD_INTERVAL: Final = 10.0
+"""Seconds between two looks at files that others may replace."""
+
+
 class Compression(StrEnum):
     """The names of OTEL_EXPORTER_OTLP_COMPRESSION."""
 
@@ -41,13 +49,84 @@ class Compression(StrEnum):
     GZIP = "gzip"
 
 
+class TlsVersion(StrEnum):
+    """Versions that a receiver may ask for at least; older ones are broken."""
+
+    V1_2 = "1.2"
+    V1_3 = "1.3"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerTls:
+    """
+    PEM files of a receiver.
+
+    Attributes:
+        certificate: With the intermediate certificates, the server's own first.
+        key: Its key, without a password.
+        client_ca: Authorities of which clients must have a certificate. None: clients need none.
+        min_version: Older versions are refused.
+        reload_interval: Seconds between two looks at the files; 0: they are read once.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    min_version: TlsVersion = TlsVersion.V1_2
+    reload_interval: float = RELOAD_INTERVAL
+
+    @property
+    def paths(self) -> tuple[Path | None, ...]:
+        """The files that may change."""
+        return self.certificate, self.key, self.client_ca
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """PEM files; None means the system's authorities, and no client certificate."""
+    """
+    What a sender needs for an encrypted connection.
+
+    Attributes:
+        ca: PEM file of the authorities to trust; None: the system's.
+        certificate: PEM file of the client's certificate, where the server wants one.
+        key: Its key, without a password.
+        server_name: Name that the server's certificate must have, instead of the one in the URL.
+        reload_interval: Seconds between two looks at the files; 0: they are read once.
+    """
 
     ca: Path | None = None
     certificate: Path | None = None
     key: Path | None = None
+    server_name: str | None = None
+    reload_interval: float = RELOAD_INTERVAL
+
+    @property
+    def paths(self) -> tuple[Path | None, ...]:
+        """The files that may change."""
+        return self.ca, self.certificate, self.key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """
+    What a receiver accepts. Never shown: `repr` has no values.
+
+    Attributes:
+        tokens: Bearer tokens.
+        token_file: More of them, one per line; read again when it changes.
+        scheme: What stands before a token in the Authorization header.
+        users: Lines of `name:password`.
+        user_file: More of them, likewise.
+    """
+
+    tokens: tuple[str, ...] = ()
+    token_file: Path | None = None
+    scheme: str = "Bearer"
+    users: str = ""
+    user_file: Path | None = None
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(...)"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -13,11 +14,15 @@ from otel_scorer.transport.addresses import listen, split_address, with_port
 from otel_scorer.transport.admission import Admission
 from otel_scorer.transport.exchange import GRPC_METHODS, MAX_REQUEST_SIZE, OnRequest
 from otel_scorer.transport.responses import Refusal, encode_success
+from otel_scorer.transport.rotation import FromFiles
+from otel_scorer.transport.tls import read_pem, server_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_scorer.model.wire import Signal
+    from otel_scorer.transport.authentication import Authenticator
+    from otel_scorer.transport.exchange import ServerTls
 
 __all__ = ["GrpcReceiver"]
 
@@ -40,6 +45,11 @@ class GrpcReceiver:
         on_request: Gets the bytes of every request, on one of the server's threads.
         max_request_size: Bytes, before and after decompression.
         threads: How many requests are handled at once.
+        tls: Certificates. None: plain text.
+        authenticator: Who may send. None: everybody.
+
+    Raises:
+        ConfigError: A certificate cannot be used.
     """
 
     def __init__(
@@ -49,14 +59,17 @@ class GrpcReceiver:
         *,
         max_request_size: int = MAX_REQUEST_SIZE,
         threads: int = _THREADS,
+        tls: ServerTls | None = None,
+        authenticator: Authenticator | None = None,
     ) -> None:
         self._address = address
+        self._credentials = None if tls is None else _credentials(tls)
         self._on_request = on_request
         self._admission = Admission("grpc")
         self._pool = ThreadPoolExecutor(threads, "otel-scorer-grpc-receiver")
         self._server = grpc.server(
             self._pool,
-            handlers=[_handler_of(method, signal, self._export) for signal, method in GRPC_METHODS.items()],
+            handlers=[_Methods(self._export, self._admission, authenticator)],
             options=[
                 ("grpc.max_receive_message_length", max_request_size),
                 ("grpc.max_concurrent_streams", _MAX_CONCURRENT_STREAMS),
@@ -76,7 +89,10 @@ class GrpcReceiver:
         """
         host, port = split_address(self._address)
         try:
-            port = self._server.add_insecure_port(with_port(host, port))
+            if self._credentials is None:
+                port = self._server.add_insecure_port(with_port(host, port))
+            else:
+                port = self._server.add_secure_port(with_port(host, port), self._credentials)
         except RuntimeError as error:
             # gRPC does not say why. A plain socket does; if it can bind after all, the port was only just freed.
             listen(self._address).close()
@@ -112,13 +128,65 @@ class GrpcReceiver:
 _LONG: Final = 3600.0
 
 
-def _handler_of(
-    method: str, signal: Signal, export: Callable[[Signal, bytes, grpc.ServicerContext], bytes]
-) -> grpc.GenericRpcHandler[bytes, bytes]:
-    """Route one method with bytes in and out; gRPC answers UNIMPLEMENTED to everything else."""
-    _, service, name = method.split("/")
-    call = grpc.unary_unary_rpc_method_handler(lambda data, context: export(signal, data, context))
-    return grpc.method_handlers_generic_handler(service, {name: call})
+class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only
+    """Routes the methods of OTLP, with bytes in and out; gRPC answers UNIMPLEMENTED to everything else."""
+
+    def __init__(
+        self,
+        export: Callable[[Signal, bytes, grpc.ServicerContext], bytes],
+        admission: Admission,
+        authenticator: Authenticator | None,
+    ) -> None:
+        self._calls = {
+            method: (signal, grpc.unary_unary_rpc_method_handler(partial(_unary, export, signal)))
+            for signal, method in GRPC_METHODS.items()
+        }
+        self._admission = admission
+        self._authenticator = authenticator
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes] | None:
+        """Return what handles a call, of which only the headers are known yet."""
+        signal, call = self._calls.get(handler_call_details.method, (None, None))
+        if signal is None or self._authenticator is None:
+            return call
+        headers = dict(handler_call_details.invocation_metadata)
+        given = headers.get("authorization")
+        refused = self._authenticator.refusal_of(given if isinstance(given, str) else None)
+        if refused is None:
+            return call
+        self._admission.count(signal, refused)
+        # Answers a stream, which needs no message: what strangers send is not read.
+        return grpc.stream_unary_rpc_method_handler(partial(_refuse_stream, refused))
+
+
+def _unary(
+    export: Callable[[Signal, bytes, grpc.ServicerContext], bytes],
+    signal: Signal,
+    data: bytes,
+    context: grpc.ServicerContext,
+) -> bytes:
+    return export(signal, data, context)
+
+
+def _refuse_stream(refused: Refusal, messages: object, context: grpc.ServicerContext) -> bytes:
+    del messages
+    _refuse(context, refused)
+    return b""
+
+
+def _credentials(tls: ServerTls) -> grpc.ServerCredentials:
+    """Return what asks for the certificates again at every handshake; gRPC takes TLS 1.2 and 1.3."""
+
+    def read() -> grpc.ServerCertificateConfiguration:
+        server_context(tls)  # gRPC would not say what is wrong with a file
+        pair = read_pem(tls.key), read_pem(tls.certificate)
+        client_ca = None if tls.client_ca is None else read_pem(tls.client_ca)
+        return grpc.ssl_server_certificate_configuration([pair], client_ca)
+
+    files = FromFiles("grpc certificates", tls.paths, read, interval=tls.reload_interval)
+    return grpc.dynamic_ssl_server_credentials(
+        files.current(), files.current, require_client_authentication=tls.client_ca is not None
+    )
 
 
 def _refuse(context: grpc.ServicerContext, answer: Refusal) -> None:

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import grpc
 
-from otel_scorer.errors import ConfigError, PermanentError, RetryableError, TooLargeError, TransportError
+from otel_scorer.errors import PermanentError, RetryableError, TooLargeError, TransportError
 from otel_scorer.transport.exchange import GRPC_METHODS, Compression, TlsFiles
 from otel_scorer.transport.responses import decode_success, retry_info_delay, status_retry_delay
+from otel_scorer.transport.rotation import FromFiles
+from otel_scorer.transport.tls import client_context, read_pem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -66,21 +69,20 @@ class GrpcSender:
         compression: Compression = Compression.NONE,
         tls: TlsFiles | None = None,
     ) -> None:
-        gzip = grpc.Compression.Gzip if compression is Compression.GZIP else None
-        if secure:
-            self._channel = grpc.secure_channel(target, _credentials(tls or TlsFiles()), _OPTIONS, gzip)
-        else:
-            self._channel = grpc.insecure_channel(target, _OPTIONS, gzip)
         self._target = target
         self._metadata = tuple((name.lower(), value) for name, value in (headers or {}).items())
-        self._exports = {
-            signal: self._channel.unary_unary(method, None, None) for signal, method in GRPC_METHODS.items()
-        }
+        files = tls or TlsFiles()
+        gzip = grpc.Compression.Gzip if compression is Compression.GZIP else None
+        connect = partial(_Connection, target, gzip, files if secure else None)
+        # Renewed certificates mean a new connection; calls on the way keep the old one alive until they are done.
+        self._connection = FromFiles(
+            f"certificates for {target}", files.paths if secure else (), connect, interval=files.reload_interval
+        )
 
     def send(self, signal: Signal, data: bytes, timeout: float) -> PartialSuccess | None:
         """Send one request, as `exchange.Sender` says."""
         try:
-            response: bytes = self._exports[signal](data, timeout=timeout, metadata=self._metadata)
+            response: bytes = self._connection.current().exports[signal](data, timeout=timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise self._meaning_of(error) from error
         except ValueError as error:
@@ -90,7 +92,7 @@ class GrpcSender:
 
     def close(self) -> None:
         """Close the connection; a request on the way fails as CANCELLED."""
-        self._channel.close()
+        self._connection.current().channel.close()
 
     def _meaning_of(self, error: grpc.RpcError) -> TransportError:
         if not isinstance(error, grpc.Call):
@@ -116,11 +118,17 @@ def _retry_delay(error: grpc.Call) -> float | None:
     return retry_info_delay(hint) if isinstance(hint, bytes) else None
 
 
-def _credentials(tls: TlsFiles) -> grpc.ChannelCredentials:
-    try:
-        ca, key, certificate = (
-            path.read_bytes() if path is not None else None for path in (tls.ca, tls.key, tls.certificate)
-        )
-    except OSError as error:
-        raise ConfigError(f"Cannot read a TLS file: {error}") from error
-    return grpc.ssl_channel_credentials(ca, key, certificate)
+class _Connection:
+    """A channel, and what calls each signal's method on it."""
+
+    def __init__(self, target: str, gzip: grpc.Compression | None, tls: TlsFiles | None) -> None:
+        if tls is None:
+            self.channel = grpc.insecure_channel(target, _OPTIONS, gzip)
+        else:
+            client_context(tls)  # gRPC would not say what is wrong with a file
+            credentials = grpc.ssl_channel_credentials(
+                *(None if path is None else read_pem(path) for path in (tls.ca, tls.key, tls.certificate))
+            )
+            name = () if tls.server_name is None else (("grpc.ssl_target_name_override", tls.server_name),)
+            self.channel = grpc.secure_channel(target, credentials, (*_OPTIONS, *name), gzip)
+        self.exports = {signal: self.channel.unary_unary(method, None, None) for signal, method in GRPC_METHODS.items()}

@@ -29,26 +29,25 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.wire import Signal
     from otel_scorer.transport.admission import Admission
+    from otel_scorer.transport.authentication import Authenticator
+    from otel_scorer.transport.cors import Cors
 
 __all__ = ["HttpLimits", "OtlpApp"]
 
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
+_NO_CONTENT: Final = 204
 _SIGNALS: Final = {path: signal for signal, path in HTTP_PATHS.items()}
 
 _NO_PATH: Final = Refusal(NOT_FOUND, 404, f"No such path; OTLP/HTTP has {', '.join(_SIGNALS)}")
-_NOT_POST: Final = Refusal(INVALID_ARGUMENT, 405, "OTLP/HTTP requests are sent with POST")
+_NOT_POST: Final = Refusal(INVALID_ARGUMENT, 405, "OTLP/HTTP requests are sent with POST", headers=(("allow", "POST"),))
 _NO_CONTENT_TYPE: Final = Refusal(INVALID_ARGUMENT, 415, f"The Content-Type must be {_PROTOBUF} or {_JSON}")
 _NO_ENCODING: Final = Refusal(
     INVALID_ARGUMENT, 400, f"The Content-Encoding must be one of {', '.join(filter(None, ENCODINGS))}"
 )
-_MANY_HEADERS: Final = Refusal(INVALID_ARGUMENT, 431, "Too many headers, or too large ones")
-_SLOW_BODY: Final = Refusal(DEADLINE_EXCEEDED, 408, "The body came too slowly", "too_slow")
-_HEADERS: Final = {
-    405: (("allow", "POST"),),
-    408: (("connection", "close"),),
-    431: (("connection", "close"),),
-}
+_CLOSE: Final = (("connection", "close"),)
+_MANY_HEADERS: Final = Refusal(INVALID_ARGUMENT, 431, "Too many headers, or too large ones", headers=_CLOSE)
+_SLOW_BODY: Final = Refusal(DEADLINE_EXCEEDED, 408, "The body came too slowly", "too_slow", headers=_CLOSE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,15 +100,36 @@ class _DisconnectedError(Exception):
 
 
 class OtlpApp:
-    """Serves the three paths of OTLP/HTTP; `on_request` runs on the threads of `pool`, never on the event loop."""
+    """
+    Serves the three paths of OTLP/HTTP.
 
-    def __init__(self, on_request: OnRequest, admission: Admission, pool: Executor, limits: HttpLimits) -> None:
+    Args:
+        on_request: Runs on the threads of `pool`, never on the event loop.
+        admission: The door to it.
+        pool: Threads.
+        limits: What clients may ask of us.
+        authenticator: Who may send. None: everybody.
+        cors: Which web pages may send. None: none.
+    """
+
+    def __init__(
+        self,
+        on_request: OnRequest,
+        admission: Admission,
+        pool: Executor,
+        limits: HttpLimits,
+        *,
+        authenticator: Authenticator | None = None,
+        cors: Cors | None = None,
+    ) -> None:
         self.accepting = True
         """Set to False to refuse requests that have not begun."""
         self._on_request = on_request
         self._admission = admission
         self._pool = pool
         self._limits = limits
+        self._authenticator = authenticator
+        self._cors = cors
         self._buffered = 0
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
@@ -119,15 +139,19 @@ class OtlpApp:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         written = _Format.of(headers)
         signal = _SIGNALS.get(scope["path"])
+        if self._cors is not None and signal is not None and scope["method"] == "OPTIONS":
+            await _send(send, _NO_CONTENT, self._cors.preflight(headers))
+            return
+        fields = () if self._cors is None else self._cors.answer(headers)
         try:
             answer = _NO_PATH if signal is None else await self._answer(signal, scope, headers, written, receive)
         except _DisconnectedError:
             return
         if isinstance(answer, Refusal):
-            await _send_refusal(send, answer, written.content_type)
+            await _send_refusal(send, answer, written.content_type, fields)
         elif signal is not None:
             body = success_json(signal, answer) if written.content_type == _JSON else encode_success(answer)
-            await _send(send, 200, written.content_type, body)
+            await _send(send, 200, (("content-type", written.content_type), *fields), body)
 
     async def _answer(
         self,
@@ -139,7 +163,9 @@ class OtlpApp:
     ) -> PartialSuccess | Refusal | None:
         body = _Body()
         try:
-            refused = self._refusal_of(scope, headers, written) or await self._read(receive, body)
+            refused = (
+                self._stranger(headers) or self._refusal_of(scope, headers, written) or await self._read(receive, body)
+            )
             if refused is not None:
                 self._admission.count(signal, refused)
                 return refused
@@ -148,6 +174,11 @@ class OtlpApp:
             return await loop.run_in_executor(self._pool, self._admission.answer, signal, handle)
         finally:
             self._buffered -= body.size
+
+    def _stranger(self, headers: Mapping[str, str]) -> Refusal | None:
+        if self._authenticator is None:
+            return None
+        return self._authenticator.refusal_of(headers.get("authorization"))
 
     def _refusal_of(self, scope: HTTPScope, headers: Mapping[str, str], written: _Format) -> Refusal | None:
         """Return what is wrong with a request, before its body is looked at."""
@@ -204,21 +235,20 @@ class OtlpApp:
         return refusal(RequestTooLargeError(f"The request is larger than {self._limits.request_size} bytes"))
 
 
-async def _send_refusal(send: ASGISendCallable, answer: Refusal, content_type: str) -> None:
-    """Send a google.rpc.Status in the encoding of the request; JSON, which people can read, if that had none."""
-    headers = _HEADERS.get(answer.http_status, ())
-    if (seconds := answer.retry_after_header()) is not None:
-        headers = (*headers, ("retry-after", seconds))
-    if content_type == _PROTOBUF:
-        await _send(send, answer.http_status, _PROTOBUF, answer.status(), headers)
-    else:
-        await _send(send, answer.http_status, _JSON, answer.status_json(), headers)
-
-
-async def _send(
-    send: ASGISendCallable, status: int, content_type: str, body: bytes, headers: tuple[tuple[str, str], ...] = ()
+async def _send_refusal(
+    send: ASGISendCallable, answer: Refusal, content_type: str, fields: tuple[tuple[str, str], ...]
 ) -> None:
-    fields = (("content-type", content_type), ("content-length", str(len(body))), *headers)
+    """Send a google.rpc.Status in the encoding of the request; JSON, which people can read, if that had none."""
+    encoding, body = (_PROTOBUF, answer.status()) if content_type == _PROTOBUF else (_JSON, answer.status_json())
+    fields = (("content-type", encoding), *answer.headers, *fields)
+    if (seconds := answer.retry_after_header()) is not None:
+        fields = (*fields, ("retry-after", seconds))
+    await _send(send, answer.http_status, fields, body)
+
+
+async def _send(send: ASGISendCallable, status: int, fields: tuple[tuple[str, str], ...], body: bytes = b"") -> None:
+    if status != _NO_CONTENT:
+        fields = (("content-length", str(len(body))), *fields)
     await send({
         "type": "http.response.start",
         "status": status,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 from otel_scorer.transport.addresses import listen, split_address, with_port
 from otel_scorer.transport.admission import Admission
@@ -12,6 +13,13 @@ from otel_scorer.transport.exchange import MAX_REQUEST_SIZE, OnRequest
 from otel_scorer.transport.http_app import HttpLimits, OtlpApp
 from otel_scorer.transport.http_protocol import PatientProtocol
 from otel_scorer.transport.http_server import AppServer
+from otel_scorer.transport.rotation import FromFiles
+from otel_scorer.transport.tls import server_context
+
+if TYPE_CHECKING:
+    from otel_scorer.transport.authentication import Authenticator
+    from otel_scorer.transport.cors import Cors
+    from otel_scorer.transport.exchange import ServerTls
 
 __all__ = ["HttpReceiver"]
 
@@ -31,6 +39,9 @@ class HttpReceiver:
         threads: How many requests are handled at once.
         limits: Instead of those that follow from `max_request_size`.
         header_timeout: Seconds for a client to send the headers of a request.
+        tls: Certificates. None: plain text.
+        authenticator: Who may send. None: everybody.
+        cors: Which web pages may send. None: none.
     """
 
     def __init__(
@@ -42,13 +53,21 @@ class HttpReceiver:
         threads: int = _THREADS,
         limits: HttpLimits | None = None,
         header_timeout: float = PatientProtocol.header_timeout,
+        tls: ServerTls | None = None,
+        authenticator: Authenticator | None = None,
+        cors: Cors | None = None,
     ) -> None:
         self._address = address
         self._admission = Admission("http")
         self._pool = ThreadPoolExecutor(threads, "otel-scorer-http-receiver")
         limits = limits or HttpLimits(request_size=max_request_size, buffered=_BUFFERED_REQUESTS * max_request_size)
-        self._app = OtlpApp(on_request, self._admission, self._pool, limits)
-        self._server = AppServer(self._app, header_timeout)
+        self._app = OtlpApp(on_request, self._admission, self._pool, limits, authenticator=authenticator, cors=cors)
+        contexts = None
+        if tls is not None:
+            contexts = FromFiles(
+                "http certificates", tls.paths, partial(server_context, tls), interval=tls.reload_interval
+            )
+        self._server = AppServer(self._app, header_timeout, contexts)
         self._thread: threading.Thread | None = None
 
     def start(self) -> str:

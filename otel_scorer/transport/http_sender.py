@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import ssl
 import time
 import zlib
 from email.utils import parsedate_to_datetime
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import urllib3
 from urllib3.exceptions import HTTPError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
-from otel_scorer.errors import ConfigError, PermanentError, RetryableError, TooLargeError, TransportError
+from otel_scorer.errors import PermanentError, RetryableError, TooLargeError, TransportError
 from otel_scorer.transport.exchange import Compression, TlsFiles
 from otel_scorer.transport.responses import decode_success, status_message
+from otel_scorer.transport.rotation import FromFiles
+from otel_scorer.transport.tls import client_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,8 +68,13 @@ class HttpSender:
         self._headers = {**(headers or {}), "Content-Type": "application/x-protobuf"}
         if self._gzip:
             self._headers["Content-Encoding"] = "gzip"
-        self._pool = urllib3.PoolManager(
-            maxsize=_CONNECTIONS, retries=False, ssl_context=_ssl_context(tls or TlsFiles())
+        files = tls or TlsFiles()
+        # Renewed certificates mean new connections; a request on the way finishes on its old one.
+        self._pool = FromFiles(
+            f"certificates for {next(iter(self._urls.values()))}",
+            files.paths,
+            partial(_connections, files),
+            interval=files.reload_interval,
         )
 
     def send(self, signal: Signal, data: bytes, timeout: float) -> PartialSuccess | None:
@@ -75,7 +82,7 @@ class HttpSender:
         url = self._urls[signal]
         body = zlib.compress(data, _GZIP_LEVEL, _GZIP_WINDOW) if self._gzip else data
         try:
-            response = self._pool.request(
+            response = self._pool.current().request(
                 "POST",
                 url,
                 body=body,
@@ -97,7 +104,7 @@ class HttpSender:
 
     def close(self) -> None:
         """Close the idle connections; those in use follow when they are done."""
-        self._pool.clear()
+        self._pool.current().clear()
 
     def _meaning_of(self, url: str, status: int, headers: Mapping[str, str], body: bytes) -> TransportError:
         code = f"HTTP {status}"
@@ -123,13 +130,11 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         return None
 
 
-def _ssl_context(tls: TlsFiles) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    try:
-        if tls.ca is not None:
-            context = ssl.create_default_context(cafile=tls.ca)
-        if tls.certificate is not None:
-            context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        raise ConfigError(f"Cannot read a TLS file: {error}") from error
-    return context
+def _connections(tls: TlsFiles) -> urllib3.PoolManager:
+    return urllib3.PoolManager(
+        maxsize=_CONNECTIONS,
+        retries=False,
+        ssl_context=client_context(tls),
+        server_hostname=tls.server_name,
+        assert_hostname=tls.server_name,
+    )

@@ -10,9 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 import uvicorn
 
 from otel_scorer.transport.http_protocol import PatientProtocol
+from otel_scorer.transport.tls_listener import TlsListener
 
 if TYPE_CHECKING:
     import socket
+    import ssl
+
+    from otel_scorer.transport.rotation import FromFiles
 
 __all__ = ["AppServer"]
 
@@ -24,8 +28,13 @@ _MAX_HEADER_BYTES: Final = 16 << 10
 class AppServer(uvicorn.Server):
     """uvicorn without what belongs to a process of its own: logging set-up, signals, lifespan."""
 
-    def __init__(self, app: Any, header_timeout: float = PatientProtocol.header_timeout) -> None:
-        protocol = type("_Protocol", (PatientProtocol,), {"header_timeout": header_timeout})
+    def __init__(
+        self,
+        app: Any,
+        header_timeout: float = PatientProtocol.header_timeout,
+        contexts: FromFiles[ssl.SSLContext] | None = None,
+    ) -> None:
+        protocol = self._protocol = type("_Protocol", (PatientProtocol,), {"header_timeout": header_timeout})
         config = uvicorn.Config(
             app,
             http=protocol,
@@ -41,6 +50,8 @@ class AppServer(uvicorn.Server):
         super().__init__(config)
         self.ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._contexts = contexts
+        self._tls: TlsListener | None = None
 
     def run_on(self, listener: socket.socket) -> None:
         """Serve until stopped; the body of the server's thread."""
@@ -51,8 +62,13 @@ class AppServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Note the loop, and tell who waits that connections are accepted."""
-        await super().startup(sockets)
         self._loop = asyncio.get_running_loop()
+        if self._contexts is None or sockets is None:
+            await super().startup(sockets)
+        else:
+            await super().startup([])
+            self._tls = TlsListener(sockets, self._make_protocol, self._contexts)
+            self._tls.start()
         self.ready.set()
 
     def close_listeners(self) -> None:
@@ -60,9 +76,21 @@ class AppServer(uvicorn.Server):
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._close_listeners)
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Refuse new connections, and let those that are there end."""
+        self._close_listeners()
+        await super().shutdown(sockets)
+
     def _close_listeners(self) -> None:
         for server in self.servers:
             server.close()
+        if self._tls is not None:
+            self._tls.close()
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        # As uvicorn's own startup does.
+        made: asyncio.Protocol = self._protocol(self.config, self.server_state, app_state={}, _loop=self._loop)
+        return made
 
     def stop(self, timeout: float) -> None:
         """Stop within `timeout` seconds."""

@@ -35,6 +35,7 @@ __all__ = [
     "DEADLINE_EXCEEDED",
     "INVALID_ARGUMENT",
     "NOT_FOUND",
+    "UNAUTHENTICATED",
     "Refusal",
     "decode_success",
     "encode_success",
@@ -53,6 +54,7 @@ RESOURCE_EXHAUSTED: Final = 8
 UNIMPLEMENTED: Final = 12
 INTERNAL: Final = 13
 UNAVAILABLE: Final = 14
+UNAUTHENTICATED: Final = 16
 # Error texts travel in HTTP/2 headers, whose peers allow 8 KiB in all; twice, percent-encoded.
 _MAX_MESSAGE: Final = 500
 _REJECTED_KEYS: Final = {
@@ -115,6 +117,7 @@ class Refusal:
         outcome: Value of the self-metric attribute `outcome`.
         details: Messages for google.rpc.Status.details.
         retry_after: Seconds, if the request may be sent again.
+        headers: Fields that the HTTP response needs beside those of every answer.
     """
 
     code: int
@@ -123,6 +126,7 @@ class Refusal:
     outcome: str = "invalid"
     details: tuple[Message, ...] = field(default=(), compare=False)
     retry_after: float | None = None
+    headers: tuple[tuple[str, str], ...] = ()
 
     def status(self) -> bytes:
         """Encode as google.rpc.Status."""
