@@ -125,6 +125,7 @@ COUNTERS: Final[dict[str, Counter]] = {
     "forwarder.rejected": Counter(
         "{item}", "Items that a backend refused in a partial success", ("lane", "destination")
     ),
+    "telemetry.pushes": Counter("{request}", "Times that these metrics were to be sent as OTLP", ("outcome",)),
     "processor.exported": Counter("{span}", "Spans and verdicts that the in-app processor's exporter took"),
     "processor.dropped": Counter("{span}", "Spans that the in-app processor did not export", ("reason",)),
     "processor.errors": Counter(

@@ -154,7 +154,6 @@ def test_a_setting_that_cannot_be_meant_is_named(load: Any, text: str, message: 
         "spool: {directory: /var/spool}",
         "spool: {max_size: 1GiB}",
         "preset: phoenix",
-        "telemetry: {metrics: {endpoint: 'http://h:1'}}",
         "emit: [native]",
         "assembly: {late_spans: rescore}",
     ],

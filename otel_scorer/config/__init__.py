@@ -18,6 +18,7 @@ from otel_scorer.config.model import AssemblySettings, Config, Emit, Forwarding,
 from otel_scorer.config.quantities import OFF, format_bytes, format_duration, parse_bytes, parse_duration
 from otel_scorer.config.reading import exporters_from_urls, load_config, load_teaching, taught_reader
 from otel_scorer.config.sample import generate_sample
+from otel_scorer.config.telemetry import MetricsSettings, TelemetrySettings
 from otel_scorer.stores.location import STORE_VARIABLE, store_path
 
 __all__ = [
@@ -32,11 +33,13 @@ __all__ = [
     "Exporter",
     "FileExporter",
     "Forwarding",
+    "MetricsSettings",
     "OtlpExporter",
     "QueueSettings",
     "RetrySettings",
     "ScorerSettings",
     "ScoringSettings",
+    "TelemetrySettings",
     "app_settings",
     "exporters_from_urls",
     "fixed_changes",

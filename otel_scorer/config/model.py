@@ -11,15 +11,16 @@ import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self, TypeAlias, cast
 from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, PrivateAttr, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from otel_scorer.config.dialects import DialectSettings
 from otel_scorer.config.emission import ScoreLogs, ScoreMetrics
 from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter, takes
-from otel_scorer.config.quantities import OFF, Address, ByteSize, Duration
+from otel_scorer.config.quantities import OFF, ByteSize, Duration
 from otel_scorer.config.receivers import Receivers
 from otel_scorer.config.section import NOT_YET, Empty, NotYet, Section
+from otel_scorer.config.telemetry import TelemetrySettings
 from otel_scorer.pipeline.assembler import AssemblyLimits, LatePolicy, Trigger
 from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT
 from otel_scorer.scorers.loading import ScorerSpec
@@ -190,21 +191,6 @@ class Spool(Section):
     )
 
 
-class Telemetry(Section):
-    """What otel_scorer says about itself."""
-
-    metrics: Annotated[dict[str, Any], NotYet, BeforeValidator(lambda value: {} if value is None else value)] = Field(
-        default_factory=dict[str, Any], description="Where to send its own metrics. Not available yet."
-    )
-    status_page: Address = Field(
-        default="127.0.0.1:13133",
-        description="HOST:PORT that answers health checks and shows counters; off switches it off.",
-    )
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
-        default="info", description="What is logged to standard error."
-    )
-
-
 def _default_emit() -> list[Emit]:
     return ["evaluation_span"]
 
@@ -264,7 +250,14 @@ class Config(Section):
     preset: Annotated[str | None, NotYet] = Field(
         default=None, description="Settings that suit a backend. Not available yet."
     )
-    telemetry: Telemetry = Field(default_factory=Telemetry, description="What otel_scorer says about itself.")
+    telemetry: TelemetrySettings = Field(
+        default_factory=TelemetrySettings, description="What otel_scorer says about itself."
+    )
+    drain_timeout: Duration = Field(
+        default=15.0,
+        gt=0,
+        description="How long SIGTERM waits for the last verdicts, and again for sending what is queued.",
+    )
     _secret: frozenset[tuple[int | str, ...]] = PrivateAttr(default_factory=frozenset[tuple["int | str", ...]])
 
     @field_validator("scorers", mode="before")

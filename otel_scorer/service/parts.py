@@ -24,12 +24,14 @@ from otel_scorer.transport.tls import client_context, server_context
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_scorer.config import Config, Exporter, ScorerSettings
+    from otel_scorer.config import Config, Exporter, MetricsSettings, ScorerSettings
     from otel_scorer.config.receivers import AuthSettings, ServerTlsSettings
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.keeping import TraceKeeper
     from otel_scorer.pipeline.verdict_sinks import VerdictSink
     from otel_scorer.scorers.loading import ScorerSpec
+    from otel_scorer.service.metrics_push import MetricsPush
+    from otel_scorer.service.own_metrics import OwnMetrics
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
     from otel_scorer.transport.exchange import OnRequest
@@ -41,6 +43,7 @@ __all__ = [
     "engine_options",
     "make_keeper",
     "make_receivers",
+    "metrics_push",
     "open_store",
     "span_matcher",
     "verdict_sinks",
@@ -217,6 +220,26 @@ def _otlp_destination(exporter: OtlpExporter) -> Destination:
             max_elapsed=retry.max_elapsed_time,
         ),
     )
+
+
+def metrics_push(settings: MetricsSettings, metrics: OwnMetrics) -> MetricsPush | None:
+    """
+    Return what sends the sidecar's own metrics; None if nobody wants them.
+
+    Raises:
+        ConfigError: Their endpoint cannot be used.
+    """
+    if settings.endpoint is None:
+        return None
+    from otel_scorer.service.metrics_push import MetricsPush
+
+    made = connect(
+        settings.endpoint,
+        protocol=settings.protocol,
+        headers={key: value.get_secret_value() for key, value in settings.headers.items()},
+        compression=Compression(settings.compression),
+    )
+    return MetricsPush(metrics, made.senders[Lane.METRICS], interval=settings.interval, timeout=settings.timeout)
 
 
 def span_matcher(config: Config) -> Callable[[RawSpan], bool] | None:

@@ -23,38 +23,40 @@ from otel_scorer.model.wire import Signal, check_request
 from otel_scorer.pipeline.engine import Engine
 from otel_scorer.pipeline.reloading import Reloader
 from otel_scorer.pipeline.scorer_pools import ScorerPools
+from otel_scorer.service.own_metrics import OwnMetrics
 from otel_scorer.service.parts import (
     destination,
     engine_options,
     make_keeper,
     make_receivers,
+    metrics_push,
     open_store,
     span_matcher,
     verdict_sinks,
     worker_setup,
 )
+from otel_scorer.service.status import Phase, Status
 from otel_scorer.telemetry import count
 from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.exchange import PartialSuccess
 from otel_scorer.transport.forwarder import Forwarder
-from otel_scorer.transport.health import HealthServer
+from otel_scorer.transport.status_server import StatusServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from otel_scorer.config import Config
     from otel_scorer.pipeline.keeping import TraceKeeper
+    from otel_scorer.service.metrics_push import MetricsPush
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
+    from otel_scorer.telemetry import Measured
     from otel_scorer.transport.grpc_receiver import GrpcReceiver
     from otel_scorer.transport.http_receiver import HttpReceiver
 
-__all__ = ["DRAIN_TIMEOUT", "Service"]
+__all__ = ["Service"]
 
 logger = logging.getLogger(__name__)
-
-DRAIN_TIMEOUT: Final = 15.0
-"""Seconds that a shutdown may take for verdicts, and again for sending what is queued."""
 
 _LANES: Final = {Signal.LOGS: Lane.LOGS, Signal.METRICS: Lane.METRICS}
 _QUEUE_RETRY: Final = 1.0
@@ -82,12 +84,15 @@ class Service:
         self._forwarder: Forwarder | None = None
         self._engine: Engine | None = None
         self._receivers: list[GrpcReceiver | HttpReceiver] = []
-        self._health: HealthServer | None = None
+        self._metrics = OwnMetrics(self._gauges)
+        self._status = Status(self._metrics)
+        self._push: MetricsPush | None = None
+        self._status_server: StatusServer | None = None
         self._warned: set[Signal] = set()
 
     def start(self) -> dict[str, str]:
         """
-        Start everything and return what listens where: `{"grpc": "127.0.0.1:4317", "http": ..., "health": ...}`.
+        Start everything and return what listens where: `{"grpc": "127.0.0.1:4317", "http": ..., "status": ...}`.
 
         Raises:
             ConfigError: A scorer cannot be loaded, an address is taken, a setting cannot work. Nothing is left running.
@@ -107,17 +112,19 @@ class Service:
         if self._reloader is not None:
             self._reloader.request()
 
-    def shutdown(self, timeout: float = DRAIN_TIMEOUT) -> bool:
+    def shutdown(self, timeout: float | None = None) -> bool:
         """
         Stop: refuse new requests, score what is open, send everything. Safe to call twice.
 
         Args:
-            timeout: Seconds for the verdicts, and again for sending.
+            timeout: Seconds for the verdicts, and again for sending. Default: `drain_timeout` of the configuration.
 
         Returns:
             Whether everything was scored and sent in time.
         """
+        timeout = self._config.drain_timeout if timeout is None else timeout
         clean = True
+        self._status.phase = Phase.DRAINING
         for receiver in self._receivers:
             clean &= receiver.shutdown(min(timeout, 5.0))
         self._pools.hurry(timeout / 3)
@@ -133,13 +140,15 @@ class Service:
             logger.warning("Not every scored trace was written to the store within %g s", timeout)
         if self._forwarder is not None:
             clean &= self._forwarder.shutdown(timeout)
-        if self._health is not None:
-            self._health.shutdown(1.0)
+        if self._push is not None:
+            self._push.shutdown(min(timeout, 5.0))
+        if self._status_server is not None:
+            self._status_server.shutdown(1.0)
         if self._database is not None:
             self._database.close()
         self._receivers = []
-        self._engine = self._forwarder = self._health = self._reloader = self._database = None
-        self._keeper = None
+        self._engine = self._forwarder = self._reloader = self._database = None
+        self._keeper = self._push = self._status_server = None
         return clean
 
     def _start(self) -> dict[str, str]:
@@ -174,15 +183,28 @@ class Service:
         for name, receiver in make_receivers(config, self._take).items():
             self._receivers.append(receiver)
             bound[name] = receiver.start()
-        if config.telemetry.status_page != OFF:
-            health = HealthServer(config.telemetry.status_page)
+        self._status.phase = Phase.READY
+        self._show(bound)
+        return bound
+
+    def _show(self, bound: dict[str, str]) -> None:
+        """Let the sidecar be looked at."""
+        settings = self._config.telemetry
+        self._push = metrics_push(settings.metrics, self._metrics)
+        if self._push is not None:
+            self._push.start()
+        if settings.status_page != OFF:
+            server = StatusServer(settings.status_page, self._status.answer)
             # The default port may belong to another sidecar on this machine: that must not keep this one from working.
             try:
-                bound["health"] = health.start()
-                self._health = health
+                bound["status"] = server.start()
+                self._status_server = server
             except AddressInUseError as error:
-                logger.warning("No health endpoint: %s", error)
-        return bound
+                logger.warning("No status page, health checks or /metrics: %s", error)
+
+    def _gauges(self) -> list[Measured]:
+        parts = (self._engine, self._pools, self._forwarder)
+        return [measured for part in parts if part is not None for measured in part.gauges()]
 
     def _reload(self, engine: Engine, registrations: Registrations | None, requested: bool) -> None:  # noqa: FBT001 - as called
         """Take other scorers, or say why not and go on with those that are there."""

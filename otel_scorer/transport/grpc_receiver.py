@@ -13,6 +13,7 @@ from otel_scorer.errors import ConfigError
 from otel_scorer.transport.addresses import listen, split_address, with_port
 from otel_scorer.transport.admission import Admission
 from otel_scorer.transport.exchange import GRPC_METHODS, MAX_REQUEST_SIZE, OnRequest
+from otel_scorer.transport.grpc_health import health_handler
 from otel_scorer.transport.responses import Refusal, encode_success
 from otel_scorer.transport.rotation import FromFiles
 from otel_scorer.transport.tls import read_pem, server_context
@@ -69,7 +70,7 @@ class GrpcReceiver:
         self._pool = ThreadPoolExecutor(threads, "otel-scorer-grpc-receiver")
         self._server = grpc.server(
             self._pool,
-            handlers=[_Methods(self._export, self._admission, authenticator)],
+            handlers=[_Methods(self._export, self._admission, authenticator), health_handler()],
             options=[
                 ("grpc.max_receive_message_length", max_request_size),
                 ("grpc.max_concurrent_streams", _MAX_CONCURRENT_STREAMS),

@@ -37,6 +37,7 @@ class Sidecar:
     Attributes:
         grpc: `host:port` of OTLP/gRPC.
         http: URL of OTLP/HTTP, without path.
+        status: URL of the status page, without path; None if there is none.
         log: What it wrote to standard error so far.
     """
 
@@ -67,6 +68,7 @@ class Sidecar:
         bound = dict(part.split("=", 1) for part in ready.split()[1:])
         self.grpc = bound["grpc"]
         self.http = f"http://{bound.get('http', '')}"
+        self.status = f"http://{bound['status']}" if "status" in bound else None
 
     @property
     def log(self) -> str:
@@ -93,6 +95,17 @@ class Sidecar:
         request = urllib.request.Request(  # noqa: S310 - our own loopback server
             self.http + path, body, {"Content-Type": content_type, **(headers or {})}
         )
+        try:
+            with urllib.request.urlopen(request, timeout=WAIT) as answer:  # noqa: S310
+                return Answer(answer.status, answer.read(), dict(answer.headers))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Answer(error.code, error.read(), dict(error.headers))
+
+    def ask(self, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+        """Ask the sidecar about itself."""
+        assert self.status is not None, self.log
+        request = urllib.request.Request(self.status + path, headers=dict(headers or {}))  # noqa: S310 - our own loopback server
         try:
             with urllib.request.urlopen(request, timeout=WAIT) as answer:  # noqa: S310
                 return Answer(answer.status, answer.read(), dict(answer.headers))

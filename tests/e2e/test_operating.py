@@ -1,0 +1,143 @@
+"""What a running sidecar says about itself: health, readiness, metrics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, small_trace
+from tests.e2e.sink import WAIT, Sink
+
+GATED = SCORERS / "gated.py"
+SERVING = b"\x08\x01"
+
+
+@pytest.fixture
+def configure(tmp_path: Path, own_sink: Sink) -> Callable[[str], str]:
+    """Write a configuration with a status page and return its path."""
+
+    def write(more: str = "", telemetry: str = "") -> str:
+        path = tmp_path / "sidecar.yaml"
+        path.write_text(
+            f"assembly: {{root_grace: 0.2s}}\nexporters: {{otlp: {{endpoint: '{own_sink.grpc}'}}}}\n"
+            f"telemetry: {{status_page: '127.0.0.1:0'{telemetry}}}\n{more}",
+            encoding="utf-8",
+        )
+        return str(path)
+
+    return write
+
+
+def metrics_of(sink: Sink) -> dict[str, Metric]:
+    requests = [ExportMetricsServiceRequest.FromString(data) for data in sink.requests("metrics")]
+    return {
+        metric.name: metric for request in requests for metric in request.resource_metrics[0].scope_metrics[0].metrics
+    }
+
+
+def test_metrics_are_pushed_as_otlp_and_once_more_at_the_end(
+    own_sink: Sink, configure: Callable[..., str], start: Callable[..., Sidecar]
+) -> None:
+    pushed = Sink()
+    try:
+        metrics = f", metrics: {{endpoint: '{pushed.http}', protocol: http/protobuf, interval: 0.3s}}"
+        sidecar = start("-c", configure(telemetry=metrics), "--scorers", "latency")
+        pushed.wait_for(lambda: "otel_scorer.assembler.open_traces" in metrics_of(pushed))
+        sidecar.send(small_trace(1))
+        own_sink.wait_for_scores(1, id_of(1))
+        assert sidecar.stop() == 0
+
+        pushed.wait_for(lambda: "otel_scorer.scoring.delay" in metrics_of(pushed))
+        found = metrics_of(pushed)
+    finally:
+        pushed.close()
+    assert [point.as_int for point in found["otel_scorer.receiver.spans_accepted"].sum.data_points] == [3]
+    assert [point.as_int for point in found["otel_scorer.scoring.decisions"].sum.data_points] == [1]
+    assert [point.count for point in found["otel_scorer.scoring.duration"].histogram.data_points] == [1]
+    (delay,) = found["otel_scorer.scoring.delay"].histogram.data_points
+    assert delay.count == 1
+    assert 0.2 <= delay.sum < WAIT
+    assert not own_sink.requests("metrics"), "its own metrics go only where they were asked to go"
+
+
+def test_an_endpoint_that_is_away_costs_a_warning(configure: Callable[..., str], start: Callable[..., Sidecar]) -> None:
+    sidecar = start("-c", configure(telemetry=", metrics: {endpoint: 'http://127.0.0.1:9/x', interval: 0.1s}"))
+
+    sidecar.wait_for_log("Cannot send the sidecar's own metrics")
+
+    assert sidecar.post(small_trace(1)).status == 200
+    assert sidecar.stop() == 0
+
+
+def test_prometheus_finds_everything_at_metrics(
+    own_sink: Sink, configure: Callable[..., str], start: Callable[..., Sidecar]
+) -> None:
+    pytest.importorskip("prometheus_client", reason="an environment that was made before it was needed")
+    sidecar = start("-c", configure(), "--scorers", "latency")
+    sidecar.send(small_trace(1))
+    own_sink.wait_for_scores(1, id_of(1))
+
+    answer = sidecar.ask("/metrics")
+
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    text = answer.body.decode()
+    assert "otel_scorer_receiver_spans_accepted_total 3.0" in text
+    assert 'otel_scorer_scoring_decisions_total{outcome="scored",scorer="latency"} 1.0' in text
+    assert 'otel_scorer_scoring_duration_seconds_count{outcome="scored",scorer="latency"} 1.0' in text
+
+
+def test_a_sidecar_that_drains_is_alive_and_not_ready(
+    configure: Callable[..., str], start: Callable[..., Sidecar], gate: Gate
+) -> None:
+    sidecar = start("-c", configure(f"scorers: [{GATED}]\n"), environment=gate.environment)
+    assert sidecar.ask("/readyz").status == 200
+    sidecar.send(small_trace(1))
+    gate.wait_for_scorer()
+
+    sidecar.terminate()
+    sidecar.wait_for_log("Draining")
+    alive, ready = sidecar.ask("/healthz"), sidecar.ask("/readyz")
+
+    assert (alive.status, json.loads(alive.body)) == (200, {"status": "ok", "phase": "draining"})
+    assert (ready.status, json.loads(ready.body)) == (503, {"status": "draining"})
+    gate.open()
+    assert sidecar.wait() == 0
+
+
+def test_grpc_health_says_serving_for_the_server_and_for_each_service(
+    configure: Callable[..., str], start: Callable[..., Sidecar]
+) -> None:
+    sidecar = start("-c", configure())
+
+    with grpc.insecure_channel(sidecar.grpc) as channel:
+        bare: Any = channel
+        check = bare.unary_unary("/grpc.health.v1.Health/Check")
+        traces = b"opentelemetry.proto.collector.trace.v1.TraceService"
+        assert check(b"", timeout=WAIT) == SERVING
+        assert check(b"\n" + bytes([len(traces)]) + traces, timeout=WAIT) == SERVING
+        with pytest.raises(grpc.RpcError) as unknown:
+            check(b"\n\x04shop", timeout=WAIT)
+        with pytest.raises(grpc.RpcError) as watching:
+            next(bare.unary_stream("/grpc.health.v1.Health/Watch")(b"", timeout=WAIT))
+
+    assert unknown.value.code() is grpc.StatusCode.NOT_FOUND
+    assert watching.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_counters_are_there_as_json_and_nothing_but_get_is_answered(
+    configure: Callable[..., str], start: Callable[..., Sidecar]
+) -> None:
+    sidecar = start("-c", configure())
+    sidecar.send(small_trace(1))
+
+    said = json.loads(sidecar.ask("/").body)
+
+    assert said["phase"] == "ready"
+    assert said["counters"]["receiver.spans_accepted"] == 3
+    assert sidecar.ask("/nothing").status == 404
