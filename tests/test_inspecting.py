@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from tests.dialects.captured import CAPTURES, traces_of
+from tests.dialects.captured import CAPTURES, agrees, expectations, traces_of
 from tests.dialects.made import event, log, made, trace_of
 
 from otel_scorer.cli import cli
@@ -76,6 +76,25 @@ def test_without_explain_the_json_is_that_of_the_interface(name: str) -> None:
     for trace in found:
         assert "explain" not in trace
         assert not any("explain" in span for span in trace["spans"])
+
+
+@pytest.mark.parametrize("name", sorted(expectations()["captures"].keys() & set(NAMES)))
+def test_what_is_written_of_every_capture_is_what_is_expected_of_it(name: str) -> None:
+    for trace, wanted in zip(traces_of(name), expectations()["captures"][name]["traces"], strict=True):
+        found = inspect_trace(trace)
+        usage = found["usage"]
+        found |= {"derived_inputs": found["inputs"], "derived_outputs": found["outputs"]}
+        found |= {"session": found["session_id"], "user": found["user_id"]}
+        found |= {"tokens": usage and [usage["input_tokens"], usage["output_tokens"]]}
+        found |= {"failed_tools": sum(call["failed"] for call in found["tool_calls"])}
+
+        for field in wanted.keys() - {"spans", "tools", "note"}:
+            assert agrees(found[field], wanted[field]), field
+        assert [span["name"] for span in found["spans"]] == [name for name, _ in wanted["spans"]]
+        for call, tool in zip(found["tool_calls"], wanted["tools"], strict=True):
+            call["args"] = call["arguments"]
+            for field in tool.keys() - {"args_from"}:
+                assert agrees(call[field], tool[field]), field
 
 
 def test_no_traces_are_an_empty_list() -> None:

@@ -50,7 +50,8 @@ def inspect_trace(trace: Trace, reader: ExplainingReader | None = None, *, dupli
         "usage": None if usage is None else {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
         "failed_spans": sum(span.failed for span in trace.spans),
         "root_failed": root is not None and root.failed,
-        "documents": [dataclasses.asdict(document) for document in trace.retrieved_documents],
+        # As the retrievers recorded them; `trace.retrieved_documents` has them in one form.
+        "documents": trace.reader.derive(trace, "raw_documents"),
         "model": trace.model,
         "session_id": trace.session_id,
         "user_id": trace.user_id,

@@ -33,6 +33,14 @@ def expectations() -> dict[str, Any]:
     return {part: {name: said for file in files for name, said in file[part].items()} for part in PARTS}
 
 
+def agrees(value: Any, wanted: Any) -> bool:
+    """Compare a value with what is expected of it: the same, or `{contains: text}`."""
+    if isinstance(wanted, dict) and set(wanted) == {"contains"}:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return str(wanted["contains"]) in text
+    return bool(value == wanted)
+
+
 @cache
 def _requests(name: str) -> list[Request]:
     found: list[Request] = json.loads((CAPTURES / f"{name}.json").read_text(encoding="utf-8"))["requests"]

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
-from tests.dialects.captured import CAPTURES, expectations, traces_of
+from tests.dialects.captured import CAPTURES, agrees, expectations, traces_of
 
 from otel_scorer.model.trace import MISSING, Span, Trace
 
@@ -29,13 +28,6 @@ def case(request: pytest.FixtureRequest) -> tuple[Trace, dict[str, Any]]:
     wanted = expectations()["captures"][name]["traces"]
     assert len(found) == len(wanted)
     return found[index], wanted[index]
-
-
-def agrees(value: Any, wanted: Any) -> bool:
-    if isinstance(wanted, dict) and set(wanted) == {"contains"}:
-        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        return str(wanted["contains"]) in text
-    return bool(value == wanted)
 
 
 def in_order(trace: Trace) -> list[Span]:

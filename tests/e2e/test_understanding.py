@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.dialects.captured import CAPTURES, expectations, requests_of, traces_of
-from tests.dialects.test_captures import agrees
+from tests.dialects.captured import CAPTURES, agrees, expectations, requests_of, traces_of
 from tests.e2e.sidecar import SCORERS, Sidecar
 from tests.e2e.sink import Sink
 
@@ -36,9 +35,9 @@ FIELDS = {
     "session": "session_id",
     "user": "user_id",
     "tags": "tags",
-    "documents": "raw_documents",
+    "documents": "documents",
 }
-NUMBER_OF_FIELDS = len(inspect_trace(make_trace(make_span()))) + 1
+NUMBER_OF_FIELDS = len(inspect_trace(make_trace(make_span())))
 
 Seen = dict[str, dict[str, Any]]
 """What the scorer saw, by trace id."""

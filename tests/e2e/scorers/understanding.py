@@ -10,7 +10,6 @@ from otel_scorer.reporting.inspection import inspect_trace
 @scorer
 def understanding(trace) -> list[Feedback]:
     seen = inspect_trace(trace)
-    seen["raw_documents"] = trace.reader.derive(trace, "raw_documents")
     seen["spans"] = [(span["name"], span["span_type"]) for span in seen["spans"]]
     for call, tool in zip(trace.tool_calls, seen["tool_calls"], strict=True):
         tool["args_from_span"] = call.span.read("tool_args") is not MISSING
