@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-from otel_scorer.dialects import default_reader
+from otel_scorer.dialects import default_reader, using
 from otel_scorer.errors import AssessmentValueError, ConfigError
 from otel_scorer.evaluation.frames import trace_frame
 from otel_scorer.evaluation.result import RowResult
@@ -193,6 +193,8 @@ def search_traces(
     max_results: int | None = None,
     store: str | Path | TraceStore | None = None,
     return_type: Literal["list", "pandas"] = "list",
+    *,
+    dialects: Mapping[str, Any] | str | Path | None = None,
 ) -> Any:
     """
     Find stored traces; `evaluate` takes the result as its data.
@@ -203,6 +205,8 @@ def search_traces(
         max_results: At most so many.
         store: A file, or an open store. Default: `OTEL_SCORER_STORE`, else `.otel_scorer/traces.db`.
         return_type: `list` of Trace, or a `pandas` DataFrame with MLflow's columns.
+        dialects: What otel_scorer should know about the spans: the section `dialects` of the configuration, or a
+            configuration file that has one (docs/dialects.md). An open store knows what it was opened with.
 
     Raises:
         ConfigError: There is no store, an argument cannot be meant, or the filter cannot be read or asks for what is
@@ -213,6 +217,13 @@ def search_traces(
         raise ConfigError(f"`return_type` must be 'list' or 'pandas', got {return_type!r}")
     if max_results is not None and (type(max_results) is not int or max_results < 0):
         raise ConfigError(f"`max_results` must be a whole number, 0 or more, got {max_results!r}")
+    if dialects is not None:
+        from otel_scorer.config import taught_reader
+
+        if isinstance(store, TraceStore):
+            raise ConfigError("An open store knows the dialects that it was opened with: give `store` as a path")
+        with using(taught_reader(dialects)):
+            return search_traces(run_id, filter_string, max_results, store, return_type)
     with opened_store(store, make=False) as opened:
         traces: Iterator[Trace] = opened.search(run_id, filter_string, max_results)
         return list(traces) if return_type == "list" else trace_frame(traces)

@@ -21,6 +21,8 @@ from otel_scorer.model.wire import ScopeRef, join_encoded
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+
     from otel_scorer.model.span import Span
 
 __all__ = ["RECORD_OVERHEAD", "RawLog", "attach_logs", "join_logs", "logs_from_raw", "logs_from_request", "read_logs"]
@@ -32,11 +34,13 @@ RECORD_OVERHEAD: Final = 300
 _TRACE_ID: Final = b"\x4a\x10"
 _SPAN_ID: Final = b"\x52\x08"
 _EVENT_NAME: Final = "event.name"
+# What the conventions name a model call by "when span id is not available".
+_RESPONSE_ID: Final = "gen_ai.response.id"
 _TRACE_ID_SIZE: Final = 16
 _SPAN_ID_SIZE: Final = 8
 
 Found = dict[tuple[str, str], list[LogRecord]]
-"""Events by trace id and span id, both lower-case hex."""
+"""Events by trace id and span id, both lower-case hex; the span id is empty where only the response is named."""
 
 
 class RawLog(NamedTuple):
@@ -46,7 +50,7 @@ class RawLog(NamedTuple):
     Attributes:
         data: The encoded `opentelemetry.proto.logs.v1.LogRecord`, unknown fields included.
         trace_id: 16 bytes.
-        span_id: 8 bytes.
+        span_id: 8 bytes, or none if the record names the model's response instead.
     """
 
     data: bytes
@@ -63,13 +67,14 @@ def read_logs(data: bytes) -> list[RawLog]:
     """
     Return the events in an encoded ExportLogsServiceRequest that belong to spans.
 
-    Records without a span or without an event name are left out: they are lines of a log, nothing reads them. A request
-    that has no ids anywhere costs two searches for a few bytes and nothing else.
+    Records without a span or without an event name are left out: they are lines of a log, nothing reads them. In place
+    of the span they may name the model's response (`gen_ai.response.id`). A request that has no ids anywhere costs a
+    few searches for a few bytes and nothing else.
 
     Raises:
         InvalidRequestError: It is no such request.
     """
-    if _TRACE_ID not in data or _SPAN_ID not in data:
+    if _TRACE_ID not in data or (_SPAN_ID not in data and _RESPONSE_ID.encode() not in data):
         return []
     try:
         request = ExportLogsServiceRequest.FromString(data)
@@ -80,8 +85,8 @@ def read_logs(data: bytes) -> list[RawLog]:
     return [
         RawLog(record.SerializeToString(), record.trace_id, record.span_id)
         for record in _records(request)
-        if len(record.span_id) == _SPAN_ID_SIZE
-        and len(record.trace_id) == _TRACE_ID_SIZE
+        if len(record.trace_id) == _TRACE_ID_SIZE
+        and (len(record.span_id) == _SPAN_ID_SIZE or (not record.span_id and _response_id(record.attributes)))
         and (record.event_name or (in_attributes and _event_name(record, Attributes.of(record.attributes))))
     ]
 
@@ -110,11 +115,29 @@ def logs_from_request(data: bytes) -> Found:
 
 
 def attach_logs(spans: Iterable[Span], found: Mapping[tuple[str, str], Sequence[LogRecord]]) -> None:
-    """Give each span the records about it, in the order of their times."""
-    if found:
-        for span in spans:
-            if records := found.get((span.trace_id, span.span_id)):
-                span.logs = tuple(sorted(records, key=lambda record: record.timestamp))
+    """
+    Give each span the records about it, in the order of their times.
+
+    Those that name a response instead of a span go to the last span to start that reports it: agents and frameworks
+    copy the id of the model call that they are around.
+    """
+    if not found:
+        return
+    spans = list(spans)
+    about = {id(span): list(found.get((span.trace_id, span.span_id), ())) for span in spans}
+    for (trace_id, span_id), records in found.items():
+        if not span_id:
+            answers = {
+                response: span
+                for span in sorted(spans, key=lambda span: span.start_time_ns)
+                if span.trace_id == trace_id and isinstance(response := span.attributes.get(_RESPONSE_ID), str)
+            }
+            for record in records:
+                if (answer := answers.get(str(record.attributes[_RESPONSE_ID]))) is not None:
+                    about[id(answer)].append(record)
+    for span in spans:
+        if records := about[id(span)]:
+            span.logs = tuple(sorted(records, key=lambda record: record.timestamp))
 
 
 def _records(request: ExportLogsServiceRequest) -> Iterator[LogRecordMessage]:
@@ -128,11 +151,16 @@ def _found(records: Iterable[LogRecordMessage]) -> Found:
     for record in records:
         attributes = Attributes.of(record.attributes)
         name = _event_name(record, attributes)
-        if record.span_id and name:
+        if name and (record.span_id or _response_id(record.attributes)):
             timestamp = record.time_unix_nano or record.observed_time_unix_nano
             event = LogRecord(name, decode_value(record.body), attributes, timestamp)
             found.setdefault((record.trace_id.hex(), record.span_id.hex()), []).append(event)
     return found
+
+
+def _response_id(attributes: Iterable[KeyValue]) -> bool:
+    """Tell whether a record names a response."""
+    return any(pair.key == _RESPONSE_ID and pair.value.string_value for pair in attributes)
 
 
 def _event_name(record: LogRecordMessage, attributes: Attributes) -> str:

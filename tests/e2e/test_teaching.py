@@ -15,8 +15,9 @@ from tests.dialects.installed import ACME_TRACE, TAUGHT_TRACE, TEACHING, acme_re
 from tests.e2e.sidecar import SCORERS, Sidecar
 from tests.e2e.sink import Sink
 
-from otel_scorer import evaluate, load_traces
+from otel_scorer import ConfigError, evaluate, load_traces, search_traces
 from otel_scorer.config import taught_reader
+from otel_scorer.evaluation.stored import opened_store
 from otel_scorer.model.decode import spans_from_request
 from otel_scorer.model.trace import Trace
 from otel_scorer.reporting.inspection import inspect_trace
@@ -88,7 +89,7 @@ def test_scorer_processes_of_the_sidecar_understand(
 ) -> None:
     config = str(tmp_path / "taught.yaml")
     sidecar = start("-c", config, "--export", sink.grpc, "--scorers", UNDERSTANDING, environment=environment)
-    fields = len(inspect_trace(Trace([], taught_reader({})))) + 1
+    fields = len(inspect_trace(Trace([], taught_reader({}))))
 
     sidecar.send(acme_request())
     sidecar.send(taught_request())
@@ -158,6 +159,23 @@ def test_evaluate_understands_files_and_what_predict_fn_does(tmp_path: Path) -> 
     assert load_traces(tmp_path / "traces.binpb")[0].tool_calls == []
 
 
+def test_stored_traces_are_understood(tmp_path: Path) -> None:
+    (tmp_path / "traces.binpb").write_bytes(taught_request())
+    (tmp_path / "taught.yaml").write_text(TEACHING, encoding="utf-8")
+    store = tmp_path / "store.db"
+    evaluate([str(tmp_path / "traces.binpb")], ["latency"], store=store)
+
+    [untaught] = search_traces(store=store)
+    [taught] = search_traces(store=store, dialects=tmp_path / "taught.yaml")
+
+    assert untaught.tool_calls == []
+    assert [call.name for call in taught.tool_calls] == ["weather"]
+    assert search_traces(filter_string="span.type = 'TOOL'", store=store) == []
+    assert search_traces(filter_string="span.type = 'TOOL'", store=store, dialects=tmp_path / "taught.yaml")
+    with opened_store(store) as opened, pytest.raises(ConfigError, match="An open store knows the dialects"):
+        search_traces(store=opened, dialects={})
+
+
 IN_THE_APP = """
 import json, sys
 from opentelemetry.sdk.trace import TracerProvider
@@ -198,7 +216,7 @@ def test_the_processor_understands(environment: dict[str, str], tmp_path: Path) 
 def test_the_processor_says_what_is_wrong_with_what_it_is_taught() -> None:
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-    from otel_scorer import ConfigError, ScoringSpanProcessor
+    from otel_scorer import ScoringSpanProcessor
 
     with pytest.raises(ConfigError, match=r"unknown key dialects\.attributes\.input; did you mean"):
         ScoringSpanProcessor(InMemorySpanExporter(), [len], dialects={"attributes": {"input": ["x"]}})

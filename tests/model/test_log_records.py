@@ -62,3 +62,26 @@ def test_a_span_gets_its_records_in_the_order_of_their_times() -> None:
     attach_logs(trace.spans, logs_from_raw(read_logs(logs_request(*records))))
 
     assert [[record.body for record in span.logs] for span in trace.spans] == [["early", "late", "same"], []]
+
+
+def test_a_record_without_a_span_belongs_to_the_innermost_span_that_reports_its_response() -> None:
+    response = {"gen_ai.response.id": "resp-1"}
+    trace = make_trace(
+        make_span("agent", attributes=response),
+        make_span("call", attributes=response, span=2, parent=1, start=1),
+        make_span("other", attributes={"gen_ai.response.id": 5}, span=3, parent=1, start=2),
+    )
+    about_one, about_another, unnamed = a_log("verdict", at=2), a_log("of no call here"), a_log("unnamed")
+    for record, response_id in ((about_one, "resp-1"), (about_another, "resp-2")):
+        record.ClearField("span_id")
+        record.attributes.add(key="gen_ai.response.id").value.string_value = response_id
+    unnamed.ClearField("span_id")
+    data = logs_request(about_one, about_another, unnamed, a_log("with a span", span=2, at=1))
+
+    raw = read_logs(data)
+    attach_logs(trace.spans, logs_from_raw(raw))
+
+    assert [record.span_id for record in raw] == [b"", b"", bytes.fromhex(trace.spans[1].span_id)]
+    assert [[record.body for record in span.logs] for span in trace.spans] == [[], ["with a span", "verdict"], []]
+    assert read_logs(logs_request(about_one))
+    assert logs_from_request(data) == logs_from_raw(raw)
