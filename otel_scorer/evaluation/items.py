@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from otel_scorer.dialects import default_reader
 from otel_scorer.errors import ConfigError
 from otel_scorer.evaluation.recordings import RecordedTrace, read_recording
+from otel_scorer.model.mlflow_trace import is_mlflow_trace
 from otel_scorer.model.trace import MISSING, Trace
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ __all__ = ["Item", "Source", "read_data"]
 _COLUMNS: Final = ("inputs", "outputs", "expectations", "trace", "tags")
 _ACCEPTED: Final = (
     "a list of dicts with `inputs`, `outputs`, `expectations`, `trace` and `tags`, a pandas DataFrame with such "
-    "columns, a list of traces, the result of search_traces(), or paths of OTLP files"
+    "columns, a list of traces (MLflow's too), the result of search_traces(), or paths of OTLP files"
 )
 # How much of a stream is looked at before anything runs.
 _PEEKED: Final = 100
@@ -88,6 +89,8 @@ class Item:
                 self.trace = Trace.from_json(trace)
             elif isinstance(trace, Mapping):
                 self.trace = Trace.from_dict(cast("Mapping[str, Any]", trace), default_reader())
+            elif is_mlflow_trace(trace):
+                self.trace = Trace.from_dict(cast("Any", trace).to_dict(), default_reader())
             else:
                 self.problem = f"`trace` must be a Trace, its JSON text or its dict, got {type(trace).__name__}"
         except ValueError as error:
@@ -258,7 +261,7 @@ def _item(position: int, row: Any) -> Item:
             MISSING if trace is not MISSING and _is_empty(trace) else trace,
             MISSING if tags is not MISSING and _is_empty(tags) else tags,
         )
-    if isinstance(row, Trace):
+    if isinstance(row, Trace) or is_mlflow_trace(row):
         return Item(position, trace=row)
     item = Item(position, trace=MISSING, inputs=None)
     item.inputs = MISSING

@@ -180,11 +180,22 @@ class _Recorded:
 
 def _as_trace(spans: Sequence[ReadableSpan]) -> Trace:
     """Return spans of the SDK as a trace of OTLP spans, as it would come over the wire."""
-    try:
+    if all(_can_be_encoded(span) for span in spans):
         data = encode_spans(spans).SerializeToString()
-    except Exception:  # noqa: BLE001 - text that UTF-8 cannot carry, and whatever else the SDK took and cannot encode
+    else:
         data = spans_as_bytes(Trace(spans_from_sdk(spans), default_reader()))
     return trace_from_bytes(data, b"", default_reader(), close_reason="all_closed")
+
+
+def _can_be_encoded(span: ReadableSpan) -> bool:
+    """Tell whether UTF-8 can carry all text of a span: the SDK takes any, and its encoder fails."""
+    texts: list[object] = [span.name, span.status.description, *(event.name for event in span.events)]
+    of_events = [event.attributes for event in span.events]
+    for attributes in (span.attributes, *of_events, *(link.attributes for link in span.links)):
+        for key, value in (attributes or {}).items():
+            texts.append(key)
+            texts += value if isinstance(value, tuple) else (value,)
+    return all(text.isascii() or utf8_text(text) == text for text in texts if isinstance(text, str))
 
 
 class _OnThreads:

@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 from otel_scorer.dialects import default_reader, using
 from otel_scorer.errors import AssessmentValueError, ConfigError
@@ -101,6 +101,7 @@ class StoreWriter:
                 given,
                 item.error,
                 [Expectation(str(name), _kept(value)) for name, value in expectations.items() if value is not None],
+                () if item.trace is None else cast("Any", item.trace.search_assessments(type="expectation")),
             )
         )
         if len(self._batch) >= _BATCH:

@@ -224,7 +224,8 @@ class TraceInfo:
         request_time: Start of the root, milliseconds since the epoch.
         execution_duration: Duration of the root in milliseconds.
         state: `OK` or `ERROR`, from the root by the rule of `SpanStatus`; `IN_PROGRESS` while no root is there.
-        tags: `mlflow.traceTag.*` of the root, and whatever the instrumentation calls tags (with value "true").
+        tags: `mlflow.traceTag.*` of the root, whatever the instrumentation calls tags (with value "true"), and what was
+            tagged where the trace was stored.
         assessments: Feedback and expectations that came with the trace.
         trace: The trace, for what is looked up only when it is asked for.
     """

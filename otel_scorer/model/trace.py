@@ -72,8 +72,10 @@ class Trace:
         is_complete: bool | None = None,
         revision: int = 1,
         assessments: Iterable[Feedback | Expectation] = (),
+        tags: Mapping[str, str] | None = None,
     ) -> None:
         self.reader = reader
+        self._tags = tags or {}
         self.close_reason = close_reason
         self.revision = revision
         self._assessments = tuple(assessments)
@@ -301,21 +303,9 @@ class Trace:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON data; `from_dict` reads it back."""
-        info = self.info
-        return {
-            "info": {
-                "trace_id": info.trace_id,
-                "request_time": info.request_time,
-                "execution_duration": info.execution_duration,
-                "state": info.state,
-                "tags": dict(info.tags),
-                "assessments": [assessment.to_dictionary() for assessment in info.assessments],
-                "close_reason": self.close_reason,
-                "is_complete": self.is_complete,
-                "revision": self.revision,
-            },
-            "data": {"spans": [span.to_dict() for span in [*self.spans, *self.own_spans]]},
-        }
+        from otel_scorer.model.plain_trace import plain_trace
+
+        return plain_trace(self)
 
     def to_json(self, *, pretty: bool = False) -> str:
         """Return `to_dict` as JSON text."""
@@ -326,7 +316,7 @@ class Trace:
     @staticmethod
     def from_dict(data: Mapping[str, Any], reader: Reader | None = None) -> Trace:
         """
-        Build a trace from what `to_dict` returned.
+        Build a trace from what `to_dict` returned, here or of MLflow's `Trace`.
 
         Args:
             data: The plain data.
@@ -335,29 +325,15 @@ class Trace:
         Raises:
             ValueError: It is something else.
         """
-        from otel_scorer.model.feedback import assessment_from_dictionary
-        from otel_scorer.model.recorded import RecordedSpan
+        from otel_scorer.model.plain_trace import read_plain
 
-        reader = reader or registered_reader()
-        try:
-            info = data["info"]
-            return Trace(
-                [RecordedSpan(span) for span in data["data"]["spans"]],
-                reader,
-                close_reason=info.get("close_reason"),
-                is_complete=info.get("is_complete"),
-                revision=info.get("revision", 1),
-                assessments=[assessment_from_dictionary(item) for item in info.get("assessments", ())],
-            )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            said = error if isinstance(error, ValueError) else repr(error)
-            msg = f"Not a trace as Trace.to_dict() writes it: {said}"
-            raise ValueError(msg) from error
+        spans, rest = read_plain(data)
+        return Trace(spans, reader or registered_reader(), **rest)
 
     @staticmethod
     def from_json(text: str) -> Trace:
         """
-        Build a trace from what `to_json` returned; see `from_dict`.
+        Build a trace from what `to_json` returned, here or of MLflow's `Trace`; see `from_dict`.
 
         Raises:
             ValueError: It is no JSON, or something else.
@@ -375,11 +351,13 @@ class Trace:
     def _info(self) -> TraceInfo:
         root = self.root
         tags = dict.fromkeys(self.tags, "true")
+        if root is not None:
+            for key in root.attributes:
+                if key.startswith("mlflow.traceTag."):
+                    tags[key.removeprefix("mlflow.traceTag.")] = str(root.attributes[key])
+        tags |= self._tags
         if root is None:
             return TraceInfo(self.trace_id, 0, 0, "IN_PROGRESS", tags, self._assessments, self)
-        for key in root.attributes:
-            if key.startswith("mlflow.traceTag."):
-                tags[key.removeprefix("mlflow.traceTag.")] = str(root.attributes[key])
         return TraceInfo(
             trace_id=root.trace_id,
             request_time=root.start_time_ns // 1_000_000,

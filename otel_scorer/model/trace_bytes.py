@@ -21,7 +21,7 @@ from otel_scorer.model.trace import Trace
 from otel_scorer.model.wire import RawSpan, join_spans, read_traces
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from otel_scorer.model.feedback import Expectation, Feedback
     from otel_scorer.model.reader import Reader
@@ -71,6 +71,7 @@ def trace_from_bytes(
     is_complete: bool | None = None,
     revision: int = 1,
     assessments: Iterable[Feedback | Expectation] = (),
+    tags: Mapping[str, str] | None = None,
 ) -> Trace:
     """
     Build a trace from encoded requests.
@@ -83,6 +84,7 @@ def trace_from_bytes(
         is_complete: See `Trace`.
         revision: See `Trace`.
         assessments: See `Trace`.
+        tags: What it is tagged with beside what its spans say.
 
     Raises:
         InvalidRequestError: The spans cannot be read.
@@ -97,6 +99,7 @@ def trace_from_bytes(
         is_complete=is_complete,
         revision=revision,
         assessments=assessments,
+        tags=tags,
     )
 
 

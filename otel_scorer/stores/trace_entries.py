@@ -136,7 +136,7 @@ class TraceRecord:
             self.state,
             self.start_ms,
             self.end_ms,
-            as_json(dict(self.tags)) if self.tags else "{}",
+            _tags(self.tags) if self.tags else "{}",
             self.close_reason,
             self.complete,
             self.revision,
@@ -155,7 +155,8 @@ class Entry:
         position: Which row of the run it is, from 0.
         given: What a row of a data set said beside its trace: any of `inputs`, `outputs` and `tags`.
         error: Why there are no outputs, where making them failed.
-        expectations: What the right answer is.
+        expectations: What the right answer is; replaces what was expected before.
+        attached: What came with the trace as the right answer; counts where the store knows none of that name.
     """
 
     record: TraceRecord
@@ -164,6 +165,7 @@ class Entry:
     given: Mapping[str, Any] | None = None
     error: str | None = None
     expectations: Sequence[Expectation] = ()
+    attached: Sequence[Expectation] = ()
 
     def row(self, run_id: str | None, now_ms: int) -> tuple[object, ...]:
         """Return the columns of the table `entries`, without its number."""
@@ -221,6 +223,12 @@ def _comparable(value: Any) -> tuple[float | None, str | None]:
     if value is None or isinstance(value, str):
         return None, _text(value)
     return None, as_json(value)
+
+
+def _tags(tags: Mapping[str, str]) -> str:
+    """Return tags as SQLite's own JSON functions write them: then it sees whether they changed."""
+    plain = {utf8_text(key): utf8_text(value) for key, value in tags.items()}
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
 
 
 def _text(text: str | None) -> str | None:

@@ -47,21 +47,24 @@ _TRACE_COLUMNS: Final = (
     "trace_id, spans, logs, packed, name, root_id, service_name, session_id, user_id, state, start_ms, end_ms, tags, "
     "close_reason, complete, revision, stored_ms"
 )
-# Spans that came late replace what was stored before them; the number, and so the place in searches, stays.
+# Spans that came late replace what was stored before them; the number, and so the place in searches, stays, and so do
+# tags, which somebody may have added.
 _PUT_TRACE: Final = f"""INSERT INTO traces ({_TRACE_COLUMNS}) VALUES ({", ".join("?" * 17)})
     ON CONFLICT (trace_id) DO UPDATE SET
     spans = excluded.spans, logs = excluded.logs, packed = excluded.packed, name = excluded.name,
     root_id = excluded.root_id,
     service_name = excluded.service_name, session_id = excluded.session_id, user_id = excluded.user_id,
-    state = excluded.state, start_ms = excluded.start_ms, end_ms = excluded.end_ms, tags = excluded.tags,
+    state = excluded.state, start_ms = excluded.start_ms, end_ms = excluded.end_ms,
+    tags = json_patch(tags, excluded.tags),
     close_reason = excluded.close_reason, complete = excluded.complete, revision = excluded.revision,
     stored_ms = excluded.stored_ms
-    WHERE spans IS NOT excluded.spans OR logs IS NOT excluded.logs OR tags IS NOT excluded.tags
+    WHERE spans IS NOT excluded.spans OR logs IS NOT excluded.logs OR tags IS NOT json_patch(tags, excluded.tags)
     OR revision IS NOT excluded.revision OR close_reason IS NOT excluded.close_reason"""
 _PUT_ENTRY: Final = """INSERT INTO entries (run_id, trace_id, position, given, error, decisions, stored_ms)
     VALUES (?, ?, ?, ?, ?, ?, ?)"""
 _PUT_FEEDBACK: Final = "INSERT INTO feedback (trace_id, run_id, name, number, text) VALUES (?, ?, ?, ?, ?)"
 _PUT_EXPECTATION: Final = "INSERT OR REPLACE INTO expectations VALUES (?, ?, ?, ?, ?)"
+_KEEP_EXPECTATION: Final = "INSERT OR IGNORE INTO expectations VALUES (?, ?, ?, ?, ?)"
 
 _OLDEST_LIVE: Final = """SELECT trace_id FROM traces t
     WHERE NOT EXISTS (SELECT 1 FROM entries e WHERE e.trace_id = t.trace_id AND e.run_id IS NOT NULL)
@@ -124,6 +127,7 @@ class TraceStore:
         judged = [entry.row(run_id, now) for entry in batch]
         feedback = [row for entry in batch for row in entry.feedback_rows(run_id)]
         expectations = [expectation_row(entry.record.trace_id, each) for entry in batch for each in entry.expectations]
+        attached = [expectation_row(entry.record.trace_id, each) for entry in batch for each in entry.attached]
         with self._database.transaction() as write:
             if run_id is None:
                 _forget_earlier(write, [entry.record.trace_id for entry in batch if entry.record.revision > 1])
@@ -131,6 +135,7 @@ class TraceStore:
             write.execute_many(_PUT_ENTRY, judged)
             write.execute_many(_PUT_FEEDBACK, feedback)
             write.execute_many(_PUT_EXPECTATION, expectations)
+            write.execute_many(_KEEP_EXPECTATION, attached)
 
     def expect(self, trace_id: str, expectations: Iterable[Expectation]) -> None:
         """
@@ -270,6 +275,7 @@ class TraceStore:
             is_complete=bool(row[16]),
             revision=row[17],
             assessments=[*self._expectations(trace_id), *self._feedback(trace_id)],
+            tags=json.loads(row[14]),
         )
 
     def _expectations(self, trace_id: str) -> list[Feedback | Expectation]:

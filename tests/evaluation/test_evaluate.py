@@ -423,6 +423,37 @@ def test_of_what_a_row_says_only_that_becomes_text_which_json_cannot_hold() -> N
     assert (row.inputs, row.outputs) == ("{(1, 2): 3}", ["y"])
 
 
+def test_tags_that_a_row_adds_to_a_stored_trace_stay_with_it() -> None:
+    [trace] = search_traces(evaluate([{"inputs": {}, "outputs": "x", "tags": {"team": "a"}}], []).run_id)
+
+    result = evaluate([{"trace": trace, "tags": {"reviewed": "é"}}], [length])
+
+    [found] = search_traces(filter_string="tags.reviewed = 'é' AND tags.team = 'a'")
+    row = result.results[0].trace
+    assert row is not None
+    for again in (found, row, Trace.from_json(found.to_json())):
+        assert again.info.tags == {"team": "a", "reviewed": "é"}
+    # Judged once more as it was at first, it does not lose what was added.
+    evaluate([trace], [length])
+    assert search_traces()[0].info.tags == {"team": "a", "reviewed": "é"}
+
+
+def test_expectations_that_come_with_a_trace_are_stored_with_it_and_change_nothing_that_is_there() -> None:
+    [trace] = search_traces(
+        evaluate([{"inputs": {}, "outputs": "Paris", "expectations": {"answer": "Rome"}}], []).run_id
+    )
+    carried = Trace.from_json(trace.to_json())
+
+    evaluate([carried], [exact], store="other.db")
+    [elsewhere] = search_traces(store="other.db")
+    assert evaluate([elsewhere], [exact]).metrics == {"exact/mean": 0.0}
+
+    log_expectation(trace.trace_id, "answer", "Paris")
+    evaluate([carried], [exact])
+    [corrected] = search_traces()
+    assert evaluate([corrected], [exact]).metrics == {"exact/mean": 1.0}
+
+
 def test_tags_of_rows_are_searched() -> None:
     evaluate([{"inputs": {}, "tags": {"team": "a"}}, {"inputs": {}, "tags": {"team": 2}}], [])
 

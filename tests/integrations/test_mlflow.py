@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.integrations.agent import ANSWER, QUESTION, agent_trace, judge, only
 
+from otel_scorer import evaluate, search_traces
 from otel_scorer.errors import ScorerError
 from otel_scorer.model.feedback import AssessmentSource, Expectation
 from otel_scorer.model.trace import Trace
@@ -178,6 +180,41 @@ def test_without_an_annotation_our_trace_answers_what_mlflows_does() -> None:
         return all(span.status.status_code == "OK" for span in trace.data.spans if span.span_type != "TOOL")
 
     assert only(judge(look, agent_trace())).value is True
+
+
+def test_traces_of_mlflow_are_data_to_evaluate(tmp_path: Path) -> None:
+    import mlflow
+
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    try:
+        experiment = mlflow.set_experiment("traces").experiment_id
+        with mlflow.start_span("agent", span_type="AGENT") as root:
+            root.set_inputs({"question": QUESTION})
+            root.set_attribute("mine", "text")
+            with mlflow.start_span("look_up", span_type="TOOL") as tool:
+                tool.set_outputs([1, 2])
+            root.set_outputs(ANSWER)
+        mlflow.flush_trace_async_logging()
+        mlflow.log_expectation(trace_id=root.trace_id, name="expected_response", value=ANSWER)
+        listed = mlflow.search_traces(locations=[experiment], return_type="list")
+        frame = mlflow.search_traces(locations=[experiment])
+    finally:
+        mlflow.set_tracking_uri(before)
+
+    def matches(outputs: str, expectations: dict[str, Any]) -> bool:
+        return bool(outputs == expectations["expected_response"])
+
+    def tools(trace: Trace) -> int:
+        assert f"tr-{trace.trace_id}" == root.trace_id
+        assert trace.spans[0].attributes["mine"] == "text"
+        return len([span for span in trace.search_spans("TOOL") if span.outputs == [1, 2]])
+
+    for data in (listed, [{"trace": listed[0]}], frame):
+        result = evaluate(data, [matches, tools], store=tmp_path / "ours.db")
+        assert result.metrics == {"matches/mean": 1.0, "tools/mean": 1.0}
+    [stored] = search_traces(store=tmp_path / "ours.db")
+    assert evaluate([stored], [matches], store=False).passed
 
 
 def test_what_judges_sessions_is_refused_with_a_reason() -> None:
