@@ -21,7 +21,7 @@ PYTEST := $(PY) -m pytest
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-server test-integrations run-integrations test-all check lint types fmt bench lock clean package-runtime package-test package-dev package-integrations
+.PHONY: help demo test test-server test-integrations run-integrations run-in-app test-all check lint types fmt bench lock clean package-runtime package-test package-dev package-integrations package-in-app
 
 help: ## Say what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -36,14 +36,19 @@ test: package-test ## Run the tests, less those that start real servers
 test-server: package-test ## Run the tests that start real servers
 	$(PYTEST) -m server $(PYTEST_ARGS) || [ $$? -eq 5 ]
 
-# In an environment of their own: those packages are large, and want other versions of what they share with ours.
-test-integrations: ## Run the tests against real packages whose scorers run here
+# In two environments of their own: those packages are large, and want other versions of what they share with ours and
+# with one another.
+test-integrations: ## Run the tests against real packages: whose scorers run here, and which we run beside
 	@$(MAKE) run-integrations VENV=$(VENV)-integrations
+	@$(MAKE) run-in-app VENV=$(VENV)-in-app
 
 # Some of them bring plugins for pytest, which are not wanted here.
-run-integrations: export PYTEST_DISABLE_PLUGIN_AUTOLOAD = 1
+run-integrations run-in-app: export PYTEST_DISABLE_PLUGIN_AUTOLOAD = 1
 run-integrations: package-integrations
-	$(PYTEST) tests/integrations -p xdist -p pytest_timeout -n $(JOBS) -m integrations $(PYTEST_ARGS)
+	$(PYTEST) tests/integrations --ignore tests/integrations/in_app -p xdist -p pytest_timeout -n $(JOBS) -m integrations $(PYTEST_ARGS)
+
+run-in-app: package-in-app
+	$(PYTEST) tests/integrations/in_app -p xdist -p pytest_timeout -n $(JOBS) -m integrations $(PYTEST_ARGS)
 
 test-all: export HYPOTHESIS_PROFILE = ci
 test-all: test-server test ## Run every test, with more examples for those that make up their own
@@ -74,9 +79,10 @@ lock: $(STAMPS)/dev ## Write requirements/*.txt again
 	$(call resolve,test,--all-extras)
 	$(call resolve,dev,--all-extras)
 	$(call resolve,integrations,--all-extras)
+	$(call resolve,in-app,--all-extras --no-binary cuid)
 
 clean: ## Remove the environment and all caches
-	rm -rf $(VENV) $(VENV)-integrations build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
+	rm -rf $(VENV) $(VENV)-integrations $(VENV)-in-app build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 	find otel_scorer tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 resolve = UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
@@ -85,7 +91,7 @@ resolve = UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --qui
 
 # The package itself goes in when its files differ from those that went in last: a checksum notices files that were
 # deleted or checked out again, which time stamps do not.
-package-runtime package-test package-dev package-integrations: package-%: $(STAMPS)/%
+package-runtime package-test package-dev package-integrations package-in-app: package-%: $(STAMPS)/%
 	@sum=$$(find pyproject.toml LICENSE README.md otel_scorer -type f ! -name '*.pyc' -exec cksum {} + 2>/dev/null | sort); \
 	if [ "$$sum" != "$$(cat $(STAMPS)/package 2>/dev/null)" ]; then \
 		echo "Installing otel_scorer into $(VENV)"; \

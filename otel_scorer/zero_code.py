@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, cast
+from weakref import WeakSet
 
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
@@ -73,6 +75,8 @@ class ScoringSpanExporter(SpanExporter):
         self._processor: ScoringSpanProcessor | None = None
         self._taken_over_at = 0
         self._is_shut = False
+        self._deciding = threading.Lock()  # guards who gets the spans: the pipeline or the processor
+        _exporters.add(self)
         settings = problem = None
         try:
             settings = _settings(_list(scorers), _list(emit), config)
@@ -94,16 +98,15 @@ class ScoringSpanExporter(SpanExporter):
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Export spans, or take them into scoring. Called by the SDK, on its own thread."""
+        with self._deciding:
+            if self._processor is None and self._pipeline is None and self._settings is not None:
+                self._pipeline = self._new_pipeline(self._settings)
         if self._processor is not None:
             # What ended before the processor was there is all that it has not got.
             for span in spans:
                 if (span.end_time or 0) < self._taken_over_at:
                     self._processor.on_end(span)
             return SpanExportResult.SUCCESS
-        if self._settings is None:
-            return self._exporter.export(spans)
-        if self._pipeline is None:
-            self._pipeline = self._new_pipeline(self._settings)
         if self._pipeline is None:
             return self._exporter.export(spans)
         self._pipeline.take(spans)
@@ -134,16 +137,23 @@ class ScoringSpanExporter(SpanExporter):
         Returns:
             Whether it does; not if there is nothing to score with, or spans are being scored already.
         """
-        if self._settings is None or self._pipeline is not None or self._processor is not None or self._is_shut:
-            return False
         from otel_scorer.processor import ScoringSpanProcessor
 
-        processor = ScoringSpanProcessor(self._exporter, self._settings.scorers, lazy=True, **self._settings.options)
-        self._taken_over_at = time.time_ns()
-        self._processor = processor
+        with self._deciding:
+            if self._settings is None or self._pipeline is not None or self._processor is not None or self._is_shut:
+                return False
+            processor = ScoringSpanProcessor(
+                self._exporter, self._settings.scorers, lazy=True, **self._settings.options
+            )
+            self._taken_over_at = time.time_ns()
+            self._processor = processor
         provider.add_span_processor(processor)
         _finish_on_sigterm(processor)
         return True
+
+    def after_fork(self) -> None:
+        """Another thread of the parent may have held the lock."""
+        self._deciding = threading.Lock()
 
     def _new_pipeline(self, settings: AppSettings) -> AppPipeline | None:
         from otel_scorer.config import taught_reader
@@ -168,6 +178,18 @@ class ScoringSpanExporter(SpanExporter):
             self._settings = None
             _give_up(error)
             return None
+
+
+_exporters: Final[WeakSet[ScoringSpanExporter]] = WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for exporter in list(_exporters):
+        exporter.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
 def post_instrument() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import threading
 from concurrent import futures
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +22,10 @@ class Sink:
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
-                sink._requests.append(self.rfile.read(int(self.headers["Content-Length"])))
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path.endswith("/v1/traces"):
+                    is_packed = self.headers["Content-Encoding"] == "gzip"
+                    sink._requests.append(gzip.decompress(body) if is_packed else body)
                 self.send_response(200)
                 self.end_headers()
 

@@ -9,6 +9,8 @@ from concurrent import futures
 from typing import Any
 
 import pytest
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
+from opentelemetry.context import attach, detach, set_value
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.trace import set_span_in_context
@@ -224,3 +226,15 @@ def test_a_scorer_that_hangs_does_not_keep_the_root_at_the_end(gate: Gate) -> No
     app.provider.shutdown()
 
     assert [span.name for span in app.exporter.get_finished_spans()] == ["root"]
+
+
+def test_spans_below_the_suppression_of_somebody_else_are_scored() -> None:
+    app = App(span_count)
+
+    # Logfire calls its processors like that, for every span.
+    token = attach(set_value(SUPPRESS, True))
+    app.trace()
+    detach(token)
+
+    assert attributes(app["root"])["otel_scorer.span_count.value"] == 3
+    app.provider.shutdown()

@@ -22,8 +22,8 @@ import otel_scorer
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "otel_scorer"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-LOCKS = ("runtime", "image", "test", "dev", "integrations")
-# The one of `make test-integrations` is for an environment that shares nothing with the others.
+LOCKS = ("runtime", "image", "test", "dev", "integrations", "in-app")
+# Those of `make test-integrations` are for environments that share nothing with the others.
 AGREEING_LOCKS = ("image", "test", "dev")
 
 MAX_LINES = 400

@@ -35,7 +35,7 @@ from otel_scorer.zero_code import ScoringSpanExporter, post_instrument
 
 provider = TracerProvider(sampler=SAMPLER)
 exporter = ScoringSpanExporter(**arguments)
-provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=50))
+provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=int(os.environ.get('DELAY', '50'))))
 trace.set_tracer_provider(provider)
 tracer = trace.get_tracer("app")
 
@@ -155,6 +155,7 @@ for _ in range(20):
         sink,
         folder,
         OTEL_SCORER_SCORERS="judges.py",
+        DELAY="5000",
     )
 
     assert done.errors == ""

@@ -98,6 +98,7 @@ class AppPipeline:
         """Whether `begin` was called in this process."""
         self.is_shut = False
         """Whether everything that still comes is to be ignored."""
+        self._beginning = threading.Lock()  # guards is_begun
         self._ending = threading.Lock()  # guards is_shut
         self._has_ended = threading.Event()
         self._log_limit = LogLimit()
@@ -106,11 +107,26 @@ class AppPipeline:
         _pipelines.add(self)
 
     def begin(self) -> None:
-        """Do what is to be done once in each process; to be called with the first span."""
-        self.is_begun = True
-        _finish_with_child_process(self)
-        if self._follower is not None and getattr(self._selector, "is_loaded", True):
-            self._follower.start()
+        """
+        Do what is to be done once in each process; to be called with the first span.
+
+        Locks and threads are made together, here: under gevent some are patched and some are not, if it patches
+        between the import of an application (gunicorn's `--preload`) and its first request, and a greenlet that waits
+        for a lock of the other kind stops all the others.
+        """
+        with self._beginning:
+            if self.is_begun:
+                return
+            self._export.renew()
+            self.engine = self._new_engine()
+            if isinstance(self._selector, LazySelector):
+                self._selector.renew()
+            _finish_with_child_process(self)
+            if self._follower is not None:
+                self._follower.renew()
+                if getattr(self._selector, "is_loaded", True):
+                    self._follower.start()
+            self.is_begun = True
 
     def take(self, spans: Sequence[ReadableSpan]) -> None:
         """Take spans that ended some time ago, where nobody counts; what need not wait for verdicts is exported."""
@@ -169,16 +185,13 @@ class AppPipeline:
         for prepared in running:
             if prepared.turn is not None:
                 prepared.turn = turns[id(prepared.turn)]
-        if isinstance(self._selector, LazySelector):
-            self._selector.after_fork()
         self._log_limit = LogLimit()
+        self._beginning = threading.Lock()
         self._ending = threading.Lock()
         self._has_ended = threading.Event()
-        self._export.after_fork()
+        self._export.renew()
         self.engine = self._new_engine()
         self.is_begun = False
-        if self._follower is not None:
-            self._follower.after_fork()
 
     def _new_engine(self) -> AppEngine:
         return AppEngine(self._options, self._selector, self._reader, self._export.send)

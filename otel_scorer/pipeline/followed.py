@@ -99,8 +99,8 @@ class StoreFollower:
         if self._thread is not None and self._thread.is_alive():
             self._thread.join(timeout)
 
-    def after_fork(self) -> None:
-        """Forget the thread, which did not come along; `start` makes another one."""
+    def renew(self) -> None:
+        """After a fork: forget the thread, which did not come along; `start` makes another one."""
         self._stopping = threading.Event()
         self._thread = None
 

@@ -34,7 +34,7 @@ class LazySelector(Selector):
         self.is_loaded = False
         """Whether the scorers are known."""
 
-    def after_fork(self) -> None:
+    def renew(self) -> None:
         """Forget that another process was loading; what was loaded stays."""
         self._lock = threading.Lock()
         self._is_loading = False

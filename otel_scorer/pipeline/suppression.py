@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 # The key is what OpenTelemetry's own exporters use, and what instrumentations look for; it has no public name.
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS  # pyright: ignore[reportPrivateUsage]
-from opentelemetry.context import Context, attach, detach, get_value
+from opentelemetry.context import Context, attach, create_key, detach, get_value
 from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import NonRecordingSpan, SpanContext, set_span_in_context
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["is_suppressed", "is_unrecorded", "suppressed", "unrecorded"]
 
+# Somebody else's suppression says nothing: Logfire calls its processors below its own.
+_SCORING: Final = create_key("otel_scorer")
+_BELOW_A_SCORER: Final = Context({SUPPRESS: True, _SCORING: True})
 _NOT_RECORDED: Final = SpanContext(
     RandomIdGenerator().generate_trace_id(), RandomIdGenerator().generate_span_id(), is_remote=False
 )
@@ -24,7 +27,7 @@ _NOT_RECORDED: Final = SpanContext(
 @contextmanager
 def suppressed() -> Generator[None]:
     """Leave the caller's trace, if there is one, and suppress instrumentation until the block ends."""
-    token = attach(Context({SUPPRESS: True}))
+    token = attach(_BELOW_A_SCORER)
     try:
         yield
     finally:
@@ -32,8 +35,8 @@ def suppressed() -> Generator[None]:
 
 
 def is_suppressed() -> bool:
-    """Tell whether this code runs below a scorer (or an exporter)."""
-    return bool(get_value(SUPPRESS))
+    """Tell whether this code runs below a scorer, or on another thread of ours."""
+    return bool(get_value(_SCORING))
 
 
 @contextmanager
@@ -44,7 +47,7 @@ def unrecorded() -> Generator[None]:
     For who sees spans only when they have ended, on another thread: nothing else tells that a scorer made them, and
     scoring what scorers do would never end. Samplers that do not ask the parent record them; see `is_unrecorded`.
     """
-    token = attach(set_span_in_context(NonRecordingSpan(_NOT_RECORDED), Context({SUPPRESS: True})))
+    token = attach(set_span_in_context(NonRecordingSpan(_NOT_RECORDED), _BELOW_A_SCORER))
     try:
         yield
     finally:

@@ -102,8 +102,8 @@ class SdkExport:
             count(_DROPPED, reason="queue_full")
         self._send(span)
 
-    def after_fork(self) -> None:
-        """Forget what the parent process was about; the SDK does the same for its queue and thread."""
+    def renew(self) -> None:
+        """After a fork: forget what the parent process was about; the SDK does the same for its queue and thread."""
         self._renew()
 
     def flush(self, timeout: float) -> bool:
