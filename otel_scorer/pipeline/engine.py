@@ -100,8 +100,9 @@ class Engine:
         self._holds_trace = options.forwarding is Forwarding.HOLD_TRACE
         self._assembler = TraceAssembler(options.limits, matches, judges=bool(scorers))
         self._waiting: dict[int, Waiting] = {}
-        # The ids of spans that wait for verdicts, by trace: a client that sends them again must not have them twice.
-        self._held_ids: dict[bytes, frozenset[bytes]] = {}
+        # Who waits for verdicts and holds spans, by trace: a client that sends them again must not have them twice. A
+        # trace may have several units.
+        self._holding: dict[bytes, list[Waiting]] = {}
         # (deadline, job id) of held traces; the delay is the same for all, so the order of entry is the order of time.
         self._held_until: deque[tuple[float, int]] = deque()
         self._next_job = 0
@@ -168,7 +169,7 @@ class Engine:
         spans = request.spans
         with self._lock:
             added = self._assembler.add(spans, self._clock())
-            if added.late and self._held_ids:
+            if added.late and self._holding:
                 self._set_repeats_aside(added)
         count("receiver.spans_accepted", len(spans))
         if self._holds_trace:
@@ -221,7 +222,7 @@ class Engine:
                     waiting.all += result.decisions
                 if result.done:
                     done.append(waiting)
-                    self._held_ids.pop(waiting.trace.trace_id, None)
+                    self._holds_no_more(waiting)
                     del self._waiting[result.job_id]
                     waiting.scorers.jobs -= 1
                     if waiting.held:
@@ -297,7 +298,7 @@ class Engine:
                 waiting = self._waiting[job.id] = Waiting(trace, self._held_spans(trace), scorers, all=refused)
                 if waiting.held:
                     self._held_until.append((until, job.id))
-                    self._held_ids[trace.trace_id] = frozenset([span.span_id for span in waiting.held])
+                    self._holding.setdefault(trace.trace_id, []).append(waiting)
                 jobs.append(job)
             # Counted before they are submitted: whoever replaces the scorers waits for them.
             scorers.jobs += len(jobs)
@@ -308,14 +309,22 @@ class Engine:
 
     def _let_go(self, waiting: Waiting) -> tuple[Waiting, list[RawSpan]]:
         """Take what is held: verdicts that come later find nothing to ride on. The caller holds the lock."""
+        self._holds_no_more(waiting)
         held, waiting.held = waiting.held, []
-        self._held_ids.pop(waiting.trace.trace_id, None)
         return waiting, held
+
+    def _holds_no_more(self, waiting: Waiting) -> None:
+        trace_id = waiting.trace.trace_id
+        others = [each for each in self._holding.pop(trace_id, ()) if each is not waiting]
+        if others:
+            self._holding[trace_id] = others
 
     def _set_repeats_aside(self, added: Added) -> None:
         """Count late spans of which a copy is held as the duplicates that they are; the caller holds the lock."""
         late = added.late
-        repeats = [span for span in late if span.span_id in self._held_ids.get(span.trace_id, ())]
+        repeats = [
+            span for span in late if any(each.holds(span.span_id) for each in self._holding.get(span.trace_id, ()))
+        ]
         if repeats:
             here = {id(span) for span in repeats}
             added.late = [span for span in late if id(span) not in here]
