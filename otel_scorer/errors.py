@@ -16,6 +16,7 @@ OtelScorerError
     ├── PermanentError          it will fail again
     │   └── TooLargeError       fewer items may get through
     ├── RetryableError          it may succeed later
+    ├── TraceMissingError       a score came before its trace
     └── QueueFullError          no room to wait for the backend
 """
 
@@ -36,6 +37,7 @@ __all__ = [
     "ScorerError",
     "StoreError",
     "TooLargeError",
+    "TraceMissingError",
     "TransportError",
     "UnsupportedSignalError",
 ]
@@ -126,6 +128,19 @@ class RetryableError(TransportError):
     def __init__(self, message: str, *, code: str, retry_after: float | None = None) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class TraceMissingError(TransportError):
+    """
+    A backend does not have the trace or span that a score is about, or not yet.
+
+    Attributes:
+        traces: Ids of those that it says are missing, if it says which.
+    """
+
+    def __init__(self, message: str, *, traces: frozenset[str] = frozenset()) -> None:
+        super().__init__(message, code="no_trace")
+        self.traces = traces
 
 
 class QueueFullError(TransportError):

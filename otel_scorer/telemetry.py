@@ -126,6 +126,17 @@ COUNTERS: Final[dict[str, Counter]] = {
         "{item}", "Items that a backend refused in a partial success", ("lane", "destination")
     ),
     "telemetry.pushes": Counter("{request}", "Times that these metrics were to be sent as OTLP", ("outcome",)),
+    "native.sent": Counter("{score}", "Scores that a backend took over its own API", ("destination",)),
+    "native.retries": Counter(
+        "{score}", "Scores and requests that will be sent again, over the API of a backend", ("destination", "code")
+    ),
+    "native.dropped": Counter(
+        "{score}", "Scores given up on the way to the API of a backend", ("destination", "reason")
+    ),
+    "native.left_out": Counter(
+        "{score}", "Errors and empty verdicts that a backend has no place for", ("destination",)
+    ),
+    "native.dead_letters_lost": Counter("{score}", "Scores given up that are not in the file either", ("reason",)),
     "processor.exported": Counter("{span}", "Spans and verdicts that the in-app processor's exporter took"),
     "processor.dropped": Counter("{span}", "Spans that the in-app processor did not export", ("reason",)),
     "processor.errors": Counter(

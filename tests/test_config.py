@@ -154,13 +154,51 @@ def test_a_setting_that_cannot_be_meant_is_named(load: Any, text: str, message: 
         "spool: {directory: /var/spool}",
         "spool: {max_size: 1GiB}",
         "preset: phoenix",
-        "emit: [native]",
         "assembly: {late_spans: rescore}",
     ],
 )
 def test_a_setting_that_nothing_reads_yet_is_refused(load: Any, text: str) -> None:
     with pytest.raises(ConfigError, match="is not available in this version yet"):
         load(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("emit: [native]", "needs a score API among the exporters"),
+        ("exporters: {console: {}, phoenix: {}}", "exporters.phoenix takes scores alone and gets none"),
+        ("emit: [native]\nexporters: {phoenix: {}}", "at least one destination for spans"),
+        ("emit: [native]\nexporters: {console: {}, mlflow: {connections: 0}}", "exporters.mlflow.connections"),
+        ("emit: [native]\nexporters: {console: {}, mlflow: {usrname: a}}", "did you mean exporters.mlflow.username"),
+    ],
+)
+def test_a_score_api_has_verdicts_and_spans_have_a_destination(load: Any, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(text)
+
+
+def test_credentials_of_score_apis_are_sent_and_never_shown(load: Any) -> None:
+    config = load(
+        "emit: [native]\n"
+        "exporters:\n"
+        "  console: {}\n"
+        "  phoenix: {endpoint: 'phoenix:6006', api_key: one-secret, headers: {x-team: two-secret}}\n"
+        "  mlflow: {username: me, password: three-secret}\n"
+        "  mlflow/token: {username: me, token: four-secret}\n"
+        "  langfuse: {public_key: pk, secret_key: five-secret}\n"
+        "  langfuse/open: {}\n"
+    )
+    headers = {name: each.all_headers() for name, each in config.exporters.items() if name != "console"}
+
+    assert headers == {
+        "phoenix": {"Authorization": "Bearer one-secret", "x-team": "two-secret"},
+        "mlflow": {"Authorization": "Basic bWU6dGhyZWUtc2VjcmV0"},
+        "mlflow/token": {"Authorization": "Bearer four-secret"},
+        "langfuse": {"Authorization": "Basic cGs6Zml2ZS1zZWNyZXQ="},
+        "langfuse/open": {},
+    }
+    assert config.exporters["phoenix"].endpoint == "http://phoenix:6006"
+    assert "secret" not in str(config).replace("secret_key", "")
 
 
 @pytest.mark.parametrize("kind", ["logs", "metrics"])

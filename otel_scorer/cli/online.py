@@ -10,7 +10,7 @@ import click
 from otel_scorer.cli.arguments import ManyValues, many, unavailable
 
 if TYPE_CHECKING:
-    from otel_scorer.config import Config, Exporter
+    from otel_scorer.config import Config, Exporter, NativeExporter
     from otel_scorer.config.receivers import GrpcSettings, HttpSettings
     from otel_scorer.scorers.base import Scorer
 
@@ -44,7 +44,10 @@ _SETTINGS = {
 )
 @many("--scorers", metavar="REF ...", help="module:attribute, module, file.py, file.py:attribute, or a built-in.")
 @many(
-    "--emit", type=click.Choice(_EMIT), metavar="KIND ...", help="evaluation_span, attributes, events, logs, metrics."
+    "--emit",
+    type=click.Choice(_EMIT),
+    metavar="KIND ...",
+    help="evaluation_span, attributes, events, logs, metrics, native.",
 )
 @click.option("--forwarding", type=click.Choice(_FORWARDING), help="What waits for verdicts.")
 @click.option("--root-grace", type=float, metavar="SECONDS", help="A trace with a root closes after this much quiet.")
@@ -101,9 +104,8 @@ def _start_logging(level: str) -> None:
 @click.option(
     "--defaults", is_flag=True, help="Print every setting with its default and what it does, and nothing else."
 )
-@click.option("--send", is_flag=True, help="Send a test span to every destination, and say what came of it.")
-@click.pass_context
-def check(ctx: click.Context, config_file: str | None, *, defaults: bool, send: bool) -> None:
+@unavailable("--send", is_flag=True)
+def check(config_file: str | None, *, defaults: bool) -> None:
     """Validate a configuration, import its scorers, and say what will be sent where."""
     from otel_scorer.config import generate_sample, load_config
     from otel_scorer.pipeline.selection import Selector
@@ -121,24 +123,6 @@ def check(ctx: click.Context, config_file: str | None, *, defaults: bool, send: 
     Selector(scorers, default_timeout=config.scoring.timeout)
     for line in _description(config, scorers):
         click.echo(line)
-    if not send:
-        click.echo("ok")
-    elif not _send(config):
-        ctx.exit(1)
-
-
-def _send(config: Config) -> bool:
-    """Try every destination and return whether all of them took what they were sent."""
-    from otel_scorer.reporting.plain_text import printable
-    from otel_scorer.service.send_check import try_destinations
-
-    is_fine = True
-    for attempt in try_destinations(config):
-        is_fine &= attempt.is_taken
-        outcome = "ok" if attempt.is_taken else "FAILED"
-        click.echo(f"sent to     {attempt.destination}: {attempt.signal}: {outcome}: {printable(attempt.message)}")
-    click.echo("ok" if is_fine else "not everything was taken")
-    return is_fine
 
 
 def _description(config: Config, scorers: list[Scorer]) -> list[str]:
@@ -159,7 +143,7 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
         for scorer in scorers
         if scorer.is_stateful
     ]
-    return lines
+    return [*lines, "ok"]
 
 
 def _about_receiver(name: str, settings: GrpcSettings | HttpSettings) -> str:
@@ -205,11 +189,13 @@ def _about(scorer: Scorer) -> str:
 
 
 def _about_exporter(exporter: Exporter) -> str:
-    from otel_scorer.config import FileExporter, OtlpExporter, without_password
+    from otel_scorer.config import FileExporter, NativeExporter, OtlpExporter, without_password
     from otel_scorer.transport.endpoints import choose_protocol
 
     if isinstance(exporter, FileExporter):
         return exporter.path
+    if isinstance(exporter, NativeExporter):
+        return _about_native(exporter)
     if not isinstance(exporter, OtlpExporter):
         return "standard output"
     url = exporter.url_of(exporter.endpoint)
@@ -225,6 +211,18 @@ def _about_exporter(exporter: Exporter) -> str:
         for name, endpoint in (("logs", exporter.logs_endpoint), ("metrics", exporter.metrics_endpoint))
         if endpoint != "same"
     ]
+    return ", ".join(facts)
+
+
+def _about_native(exporter: NativeExporter) -> str:
+    from otel_scorer.config import without_password
+
+    facts = [without_password(exporter.endpoint), f"scores alone, as {exporter.what}"]
+    headers = exporter.all_headers()
+    facts.append(f"headers {', '.join(sorted(headers))}" if headers else "no credentials")
+    facts.append(f"waits {exporter.trace_timeout:g} s for a trace")
+    if exporter.dead_letters is not None:
+        facts.append(f"what is given up goes to {exporter.dead_letters}")
     return ", ".join(facts)
 
 

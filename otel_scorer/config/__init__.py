@@ -9,15 +9,15 @@ from otel_scorer.config.exporters import (
     Exporter,
     FileExporter,
     OtlpExporter,
-    QueueSettings,
-    RetrySettings,
-    without_password,
+    SpanExporter,
 )
 from otel_scorer.config.in_app import AppSettings, app_settings, otlp_exporter
 from otel_scorer.config.model import AssemblySettings, Config, Emit, Forwarding, ScorerSettings, ScoringSettings
+from otel_scorer.config.native import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
 from otel_scorer.config.quantities import OFF, format_bytes, format_duration, parse_bytes, parse_duration
 from otel_scorer.config.reading import exporters_from_urls, load_config, load_teaching, taught_reader
 from otel_scorer.config.sample import generate_sample
+from otel_scorer.config.sending import QueueSettings, RetrySettings, without_password
 from otel_scorer.config.telemetry import MetricsSettings, TelemetrySettings
 from otel_scorer.stores.location import STORE_VARIABLE, store_path
 
@@ -33,12 +33,17 @@ __all__ = [
     "Exporter",
     "FileExporter",
     "Forwarding",
+    "LangfuseExporter",
     "MetricsSettings",
+    "MlflowExporter",
+    "NativeExporter",
     "OtlpExporter",
+    "PhoenixExporter",
     "QueueSettings",
     "RetrySettings",
     "ScorerSettings",
     "ScoringSettings",
+    "SpanExporter",
     "TelemetrySettings",
     "app_settings",
     "exporters_from_urls",

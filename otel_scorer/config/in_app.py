@@ -130,6 +130,8 @@ def _sdk_exporter(exporter: Exporter) -> SpanExporter:
             return _Sending(FileSender(exporter.path))
         case OtlpExporter():
             return _otlp(exporter)
+        case _:
+            raise ConfigError("exporters: the score APIs of backends are for the sidecar, not for the application")
 
 
 def _otlp(exporter: OtlpExporter) -> SpanExporter:

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from otel_scorer.config.dialects import DialectSettings
 from otel_scorer.config.emission import ScoreLogs, ScoreMetrics
 from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter, takes
+from otel_scorer.config.native import NativeExporter
 from otel_scorer.config.quantities import OFF, ByteSize, Duration
 from otel_scorer.config.receivers import Receivers
 from otel_scorer.config.section import NOT_YET, Empty, NotYet, Section
@@ -43,7 +44,6 @@ Forwarding: TypeAlias = Literal["passthrough", "hold_root", "hold_trace"]
 _LIMITS: Final = AssemblyLimits()
 _MATCH: Final = re.compile(r"\s*([^\s=]+)\s*=\s*(.+?)\s*")
 _HIDDEN: Final = "***"
-_EMIT_LATER: Final = frozenset({"native"})
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 _LOCAL_HOSTS: Final = frozenset({"127.0.0.1", "localhost", "::1", "0.0.0.0", "::"})  # noqa: S104 - compared with, not bound to
 
@@ -53,9 +53,8 @@ class AssemblySettings(Section):
 
     trigger: str = Field(
         default=_LIMITS.trigger.value,
-        description="What starts the countdown: root, auto (a root, else a local root), local_root (each of them, "
-        "and each is scored on its own), or a span with an attribute, such as "
-        "'gen_ai.operation.name = invoke_agent'.",
+        description="What starts the countdown: root, local_root, auto (a root, else a local root), "
+        "or a span with an attribute, such as 'gen_ai.operation.name = invoke_agent'.",
     )
     root_grace: Duration = Field(
         default=_LIMITS.root_grace, description="A trace with a root closes after this much quiet."
@@ -217,7 +216,7 @@ class Config(Section):
         default_factory=_default_emit,
         min_length=1,
         description="How verdicts go out, together: evaluation_span, attributes or events on the scored span "
-        "(these two need a hold), logs, metrics. native is not available yet.",
+        "(these two need a hold), logs, metrics, and native: over the score APIs among the exporters.",
     )
     score_logs: ScoreLogs = Field(default_factory=ScoreLogs, description="With emit: logs.")
     score_metrics: ScoreMetrics = Field(default_factory=ScoreMetrics, description="With emit: metrics.")
@@ -234,7 +233,8 @@ class Config(Section):
     )
     exporters: Exporters = Field(
         default_factory=_default_exporters,
-        description="Where everything goes: otlp, otlp/NAME, console, file/NAME: {path: FILE}. Several are possible.",
+        description="Where everything goes: otlp, otlp/NAME, console, file/NAME: {path: FILE}. Several are possible. "
+        "phoenix, mlflow and langfuse take scores alone, with emit: native.",
     )
     spool: Spool = Field(
         default_factory=Spool,
@@ -271,16 +271,13 @@ class Config(Section):
     @field_validator("emit")
     @classmethod
     def _check_emit(cls, value: list[Emit]) -> list[Emit]:
-        for kind in value:
-            if kind in _EMIT_LATER:
-                raise PydanticCustomError("not_available", "{value} {reason}", {"value": kind, "reason": NOT_YET})
         return list(dict.fromkeys(value))
 
     @field_validator("exporters")
     @classmethod
     def _check_exporters(cls, value: Exporters) -> Exporters:
-        if not value:
-            raise PydanticCustomError("exporters", "needs at least one destination, such as console: {}")
+        if all(isinstance(exporter, NativeExporter) for exporter in value.values()):
+            raise PydanticCustomError("exporters", "needs at least one destination for spans, such as console: {}")
         return value
 
     @model_validator(mode="after")
@@ -304,6 +301,13 @@ class Config(Section):
                     "emit: no exporter takes {kind}: set {kind}_endpoint of one of them, or leave {kind} out",
                     {"kind": kind},
                 )
+        natives = [key for key, exporter in self.exporters.items() if isinstance(exporter, NativeExporter)]
+        if "native" in self.emit and not natives:
+            raise PydanticCustomError("emit", "emit: native needs a score API among the exporters, such as phoenix: {}")
+        if natives and "native" not in self.emit:
+            raise PydanticCustomError(
+                "emit", "exporters.{key} takes scores alone and gets none: add native to emit", {"key": natives[0]}
+            )
         return self
 
     @model_validator(mode="after")

@@ -35,6 +35,8 @@ __all__ = ["exporters_from_urls", "load_config", "load_teaching", "taught_reader
 
 _FLAGS: Final = "command line"
 _SHOWN: Final = 60
+# Never quoted, whatever is wrong with them.
+_SECRET_KEYS: Final = frozenset({"headers", "auth", "api_key", "password", "token", "secret_key"})
 _FILE: Final = "file:"
 
 
@@ -253,7 +255,7 @@ def _known_keys(place: Sequence[int | str]) -> list[str]:
 def _shown(item: ErrorDetails, expanded: set[tuple[int | str, ...]]) -> str:
     """Quote what was written, unless it may be a secret or the message quotes it already."""
     value, path = item["input"], item["loc"]
-    if path in expanded or "headers" in path or "auth" in path or item["type"] == "not_available":
+    if path in expanded or _SECRET_KEYS.intersection(path) or item["type"] == "not_available":
         return ""
     if not path or not isinstance(value, str | int | float):
         return ""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_scorer.config.exporters import OtlpExporter
 from otel_scorer.config.model import Config, ScorerSettings
+from otel_scorer.config.native import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
 from otel_scorer.config.section import Section, children
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def _section(section: Section, indent: int) -> Iterator[str]:
             yield "exporters:"
             yield "  otlp:"
             yield from _section(OtlpExporter(), 4)
+            yield from _natives()
         elif name in nested:
             yield f"{' ' * indent}{name}:"
             yield from _section(getattr(section, name), indent + 2)
@@ -70,6 +72,26 @@ def _scorers() -> Iterator[str]:
     for position, (name, field) in enumerate(ScorerSettings.model_fields.items()):
         yield from (f"# {line}" for line in _comment(field, 4))
         yield f"#   {' ' if position else '-'} {name}: {_SCORER_VALUES[name]}"
+
+
+def _natives() -> Iterator[str]:
+    yield "  # Score APIs, beside a destination for spans and with emit: native, with all keys that one can have:"
+    for name, exporter in (
+        ("phoenix", PhoenixExporter()),
+        ("mlflow", MlflowExporter()),
+        ("langfuse", LangfuseExporter()),
+    ):
+        yield f"  # {name}:"
+        common = set[str]() if name == "phoenix" else set(NativeExporter.model_fields) - {"endpoint", "connections"}
+        if common:
+            yield "  #   # And those of phoenix, less its api_key."
+        values: dict[str, Any] = exporter.model_dump(mode="json")
+        nested = children(type(exporter))
+        for key, field in type(exporter).model_fields.items():
+            if key in common:
+                continue
+            yield from (f"  # {line}" for line in _comment(field, 2))
+            yield f"  #   {key}: {'{}' if key in nested else _scalar(values[key])}"
 
 
 def _comment(field: FieldInfo, indent: int) -> list[str]:

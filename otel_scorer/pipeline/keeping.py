@@ -128,8 +128,7 @@ class TraceKeeper:
                 is_complete=closed.complete,
                 revision=closed.revision,
             )
-            spans, logs = join_spans(closed.spans), join_logs(closed.logs)
-            record = TraceRecord.of(trace, spans=spans, logs=logs, unit=closed.unit.hex())
+            record = TraceRecord.of(trace, spans=join_spans(closed.spans), logs=join_logs(closed.logs))
         except Exception:
             # One trace that cannot be read must not take the others of its batch with it.
             count("store.traces_dropped", reason="unreadable")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from otel_scorer.config import OFF, ConsoleExporter, FileExporter, OtlpExporter
+from otel_scorer.config import OFF, ConsoleExporter, FileExporter, NativeExporter, OtlpExporter
 from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.decode import spans_from_raw
@@ -18,13 +18,12 @@ from otel_scorer.transport.authentication import Authenticator
 from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
 from otel_scorer.transport.grpc_receiver import GrpcReceiver
 from otel_scorer.transport.http_receiver import HttpReceiver
-from otel_scorer.transport.retry import RetryPolicy
 from otel_scorer.transport.tls import client_context, server_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_scorer.config import Config, Exporter, MetricsSettings, ScorerSettings
+    from otel_scorer.config import Config, MetricsSettings, ScorerSettings, SpanExporter
     from otel_scorer.config.receivers import AuthSettings, ServerTlsSettings
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.keeping import TraceKeeper
@@ -39,16 +38,30 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_files",
-    "destination",
     "engine_options",
     "make_keeper",
     "make_receivers",
     "metrics_push",
     "open_store",
+    "span_destinations",
     "span_matcher",
     "verdict_sinks",
     "worker_setup",
 ]
+
+
+def span_destinations(config: Config) -> list[Destination]:
+    """
+    Return everywhere that spans go.
+
+    Raises:
+        ConfigError: An endpoint cannot be used.
+    """
+    return [
+        destination(name, each)
+        for name, each in config.exporters.items()
+        if isinstance(each, OtlpExporter | ConsoleExporter | FileExporter)
+    ]
 
 
 def verdict_sinks(config: Config, forwarder: Forwarder) -> tuple[VerdictSink, ...]:
@@ -128,7 +141,7 @@ def _registered(spec: ScorerSpec) -> dict[str, object]:
     return {"optional": True, **{key: value for key, value in given.items() if value is not None}}
 
 
-def destination(name: str, exporter: Exporter) -> Destination:
+def destination(name: str, exporter: SpanExporter) -> Destination:
     """
     Return where an exporter sends to.
 
@@ -188,7 +201,7 @@ def check_files(config: Config) -> None:
             server_context(settings.tls.files)
         _authenticator(name, settings.auth, settings.tls)
     for exporter in config.exporters.values():
-        if isinstance(exporter, OtlpExporter) and exporter.tls.is_meant:
+        if isinstance(exporter, OtlpExporter | NativeExporter) and exporter.tls.is_meant:
             client_context(exporter.tls.files)
 
 
@@ -198,7 +211,6 @@ def _authenticator(name: str, auth: AuthSettings, tls: ServerTlsSettings) -> Aut
 
 
 def _otlp_destination(exporter: OtlpExporter) -> Destination:
-    retry = exporter.retry_on_failure
     made = connect(
         exporter.url_of(exporter.endpoint),
         protocol=exporter.protocol,
@@ -212,13 +224,7 @@ def _otlp_destination(exporter: OtlpExporter) -> Destination:
         made,
         timeout=exporter.timeout,
         queue_size=exporter.sending_queue.queue_size,
-        retry=RetryPolicy(
-            enabled=retry.enabled,
-            initial_interval=retry.initial_interval,
-            multiplier=retry.multiplier,
-            max_interval=retry.max_interval,
-            max_elapsed=retry.max_elapsed_time,
-        ),
+        retry=exporter.retry_on_failure.policy,
     )
 
 
@@ -229,12 +235,17 @@ def metrics_push(settings: MetricsSettings, metrics: OwnMetrics) -> MetricsPush 
     Raises:
         ConfigError: Their endpoint cannot be used.
     """
-    if (exporter := settings.exporter) is None:
+    if settings.endpoint is None:
         return None
     from otel_scorer.service.metrics_push import MetricsPush
 
-    sender = _otlp_destination(exporter).senders[Lane.METRICS]
-    return MetricsPush(metrics, sender, interval=settings.interval, timeout=settings.timeout)
+    made = connect(
+        settings.endpoint,
+        protocol=settings.protocol,
+        headers={key: value.get_secret_value() for key, value in settings.headers.items()},
+        compression=Compression(settings.compression),
+    )
+    return MetricsPush(metrics, made.senders[Lane.METRICS], interval=settings.interval, timeout=settings.timeout)
 
 
 def span_matcher(config: Config) -> Callable[[RawSpan], bool] | None:

@@ -25,12 +25,12 @@ from otel_scorer.pipeline.reloading import Reloader
 from otel_scorer.pipeline.scorer_pools import ScorerPools
 from otel_scorer.service.own_metrics import OwnMetrics
 from otel_scorer.service.parts import (
-    destination,
     engine_options,
     make_keeper,
     make_receivers,
     metrics_push,
     open_store,
+    span_destinations,
     span_matcher,
     verdict_sinks,
     worker_setup,
@@ -43,14 +43,13 @@ from otel_scorer.transport.forwarder import Forwarder
 from otel_scorer.transport.status_server import StatusServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from otel_scorer.config import Config
-    from otel_scorer.model.decision import Decision
-    from otel_scorer.model.wire import RawSpan
-    from otel_scorer.pipeline.closing import ClosedTrace
     from otel_scorer.pipeline.keeping import TraceKeeper
+    from otel_scorer.pipeline.verdict_sinks import VerdictSink
     from otel_scorer.service.metrics_push import MetricsPush
+    from otel_scorer.service.native_scores import NativeScores
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
     from otel_scorer.telemetry import Measured
@@ -85,10 +84,11 @@ class Service:
         self._reloader: Reloader | None = None
         self._pools = ScorerPools()
         self._forwarder: Forwarder | None = None
+        self._natives: NativeScores | None = None
         self._engine: Engine | None = None
         self._receivers: list[GrpcReceiver | HttpReceiver] = []
         self._metrics = OwnMetrics(self._gauges)
-        self._status = Status(self._metrics, config)
+        self._status = Status(self._metrics)
         self._push: MetricsPush | None = None
         self._status_server: StatusServer | None = None
         self._warned: set[Signal] = set()
@@ -143,6 +143,9 @@ class Service:
             logger.warning("Not every scored trace was written to the store within %g s", timeout)
         if self._forwarder is not None:
             clean &= self._forwarder.shutdown(timeout)
+        if self._natives is not None:
+            # Last: a score needs its trace, which the forwarder may just have sent.
+            clean &= self._natives.shutdown(timeout)
         if self._push is not None:
             self._push.shutdown(min(timeout, 5.0))
         if self._status_server is not None:
@@ -151,7 +154,7 @@ class Service:
             self._database.close()
         self._receivers = []
         self._engine = self._forwarder = self._reloader = self._database = None
-        self._keeper = self._push = self._status_server = None
+        self._keeper = self._natives = self._push = self._status_server = None
         return clean
 
     def _start(self) -> dict[str, str]:
@@ -163,16 +166,19 @@ class Service:
             # Asked before they are read: what changes meanwhile is seen soon after.
             revision = registrations.revision()
         pool, profiles = self._pools.open(worker_setup(config, registrations), config.scoring.workers)
-        forwarder = self._forwarder = Forwarder([destination(name, each) for name, each in config.exporters.items()])
+        forwarder = self._forwarder = Forwarder(span_destinations(config))
+        natives = self._open_natives()
         engine = self._engine = Engine(
-            engine_options(config, verdict_sinks(config, forwarder)),
+            engine_options(config, (*verdict_sinks(config, forwarder), *natives)),
             profiles,
             on_spans=lambda data, items, since: forwarder.offer(Lane.SPANS, data, items, admitted=True, since=since),
             on_scores=lambda data, items, since: forwarder.offer(Lane.SCORES, data, items, since=since),
-            on_scored=self._on_scored(),
+            on_scored=None if self._keeper is None else self._keeper.keep,
             matches=span_matcher(config),
         )
         forwarder.start()
+        if self._natives is not None:
+            self._natives.start()
         if self._keeper is not None:
             self._keeper.start()
         if pool is not None:
@@ -190,20 +196,6 @@ class Service:
         self._show(bound)
         return bound
 
-    def _on_scored(self) -> Callable[[ClosedTrace[RawSpan], Sequence[Decision]], None] | None:
-        """Return what tells everybody who wants to know of every trace that is decided."""
-        keeps: list[Callable[[ClosedTrace[RawSpan], Sequence[Decision]], None]] = []
-        if self._keeper is not None:
-            keeps.append(self._keeper.keep)
-        if self._config.telemetry.status_page != OFF:
-            keeps.append(self._status.recent.keep)
-
-        def tell(trace: ClosedTrace[RawSpan], decisions: Sequence[Decision]) -> None:
-            for keep in keeps:
-                keep(trace, decisions)
-
-        return tell if keeps else None
-
     def _show(self, bound: dict[str, str]) -> None:
         """Let the sidecar be looked at."""
         settings = self._config.telemetry
@@ -216,13 +208,21 @@ class Service:
             try:
                 bound["status"] = server.start()
                 self._status_server = server
-                self._status.bound = bound
             except AddressInUseError as error:
                 logger.warning("No status page, health checks or /metrics: %s", error)
 
     def _gauges(self) -> list[Measured]:
         parts = (self._engine, self._pools, self._forwarder)
         return [measured for part in parts if part is not None for measured in part.gauges()]
+
+    def _open_natives(self) -> tuple[VerdictSink, ...]:
+        """Return what writes to score APIs; only who has one loads what it takes."""
+        if "native" not in self._config.emit:
+            return ()
+        from otel_scorer.service.native_scores import NativeScores
+
+        self._natives = NativeScores(self._config)
+        return self._natives.sinks
 
     def _reload(self, engine: Engine, registrations: Registrations | None, requested: bool) -> None:  # noqa: FBT001 - as called
         """Take other scorers, or say why not and go on with those that are there."""

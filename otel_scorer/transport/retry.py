@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,11 @@ class RetryPolicy:
     multiplier: float = 1.5
     max_interval: float = 30.0
     max_elapsed: float = 300.0
+
+    def delay(self, failures: int) -> float:
+        """Return how many seconds to wait after so many failures: at random, so that not all come at once."""
+        limit = min(self.max_interval, self.initial_interval * self.multiplier ** min(failures - 1, 64))
+        return limit * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
 
     def attempts(
         self,

@@ -1,0 +1,97 @@
+"""The score APIs of a configuration: their writers, started and stopped together."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from otel_scorer.config import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
+from otel_scorer.encoders.native import langfuse_score, mlflow_assessment, phoenix_annotation
+from otel_scorer.pipeline.native_sink import NativeSink
+from otel_scorer.transport.dead_letters import DeadLetters
+from otel_scorer.transport.native_apis import LangfuseApi, MlflowApi, PhoenixApi
+from otel_scorer.transport.native_client import JsonClient
+from otel_scorer.transport.native_delivery import ScoreDelivery
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_scorer.config import Config
+    from otel_scorer.encoders.verdict import Verdict
+    from otel_scorer.transport.native_score import ScoreApi
+
+__all__ = ["NativeScores"]
+
+_Encode: TypeAlias = "Callable[[Verdict, str, str | None], bytes | None]"
+_KINDS: Final[dict[type[NativeExporter], tuple[Callable[[JsonClient], ScoreApi], _Encode]]] = {
+    PhoenixExporter: (PhoenixApi, phoenix_annotation),
+    MlflowExporter: (MlflowApi, mlflow_assessment),
+    LangfuseExporter: (LangfuseApi, langfuse_score),
+}
+
+
+class NativeScores:
+    """
+    Everything between verdicts and score APIs.
+
+    Attributes:
+        sinks: What takes verdicts, one for each API.
+
+    Raises:
+        ConfigError: A certificate or a file for dead letters cannot be used.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._letters: dict[str, DeadLetters] = {}
+        self._deliveries: list[ScoreDelivery] = []
+        sinks: list[NativeSink] = []
+        for name, exporter in config.exporters.items():
+            if isinstance(exporter, NativeExporter):
+                make_api, encode = _KINDS[type(exporter)]
+                delivery = self._delivery(name, exporter, make_api)
+                self._deliveries.append(delivery)
+                sinks.append(NativeSink(name, encode, delivery.offer))
+        self.sinks = tuple(sinks)
+
+    def start(self) -> None:
+        """Begin to send."""
+        for delivery in self._deliveries:
+            delivery.start()
+
+    def shutdown(self, timeout: float) -> bool:
+        """Send what waits, for so many seconds at most, and return whether all of it was sent."""
+        deadline = time.monotonic() + timeout
+        clean = True
+        for delivery in self._deliveries:
+            clean &= delivery.shutdown(max(0.0, deadline - time.monotonic()))
+        for letters in self._letters.values():
+            letters.close()
+        return clean
+
+    def _delivery(
+        self, name: str, exporter: NativeExporter, make_api: Callable[[JsonClient], ScoreApi]
+    ) -> ScoreDelivery:
+        client = JsonClient(
+            exporter.endpoint,
+            headers=exporter.all_headers(),
+            connections=exporter.connections,
+            tls=exporter.tls.files,
+        )
+        return ScoreDelivery(
+            make_api(client),
+            name,
+            retry=exporter.retry_on_failure.policy,
+            trace_timeout=exporter.trace_timeout,
+            queue_size=exporter.sending_queue.queue_size,
+            timeout=exporter.timeout,
+            threads=exporter.connections,
+            dead_letters=self._open(exporter.dead_letters),
+        )
+
+    def _open(self, path: str | None) -> DeadLetters | None:
+        """Open a file once, also where several share it."""
+        if path is None:
+            return None
+        if path not in self._letters:
+            self._letters[path] = DeadLetters(path)
+        return self._letters[path]

@@ -1,0 +1,84 @@
+"""A score API on loopback that answers as it is told, and keeps what it took."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, NamedTuple
+
+WAIT = 20.0
+
+
+class Call(NamedTuple):
+    """A request."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: Any
+
+
+class Reply(NamedTuple):
+    """What to answer; a body that is no bytes is sent as JSON. Without a status the connection is closed."""
+
+    status: int | None = 200
+    body: object = None
+    headers: Mapping[str, str] | None = None
+
+
+class ScoreServer:
+    """
+    Answers each request by what `answer` says.
+
+    Attributes:
+        answer: Told the request, on a thread of the server.
+        calls: What was asked, in order.
+    """
+
+    def __init__(self, answer: Callable[[Call], Reply] = lambda call: Reply(200, {})) -> None:
+        self.answer = answer
+        self.calls: list[Call] = []
+        self._changed = threading.Condition()  # guards `calls`
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def _handle(self) -> None:
+                data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                call = Call(self.command, self.path, dict(self.headers), json.loads(data) if data else None)
+                with server._changed:
+                    server.calls.append(call)
+                    server._changed.notify_all()
+                reply = server.answer(call)
+                if reply.status is None:
+                    self.close_connection = True
+                    return
+                body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+                self.send_response(reply.status)
+                self.send_header("Content-Length", str(len(body)))
+                for key, value in (reply.headers or {}).items():
+                    self.send_header(key, value)
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET = do_PATCH = _handle  # noqa: N815 - the names that http.server calls
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._http.server_port}"
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        with self._changed:
+            assert self._changed.wait_for(condition, WAIT), self.calls
+
+    def close(self) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
