@@ -268,8 +268,12 @@ class Database:
         return connection
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        # Looked at before anything is written: a file of somebody else must stay as it is.
-        if self._version(connection) < len(_MIGRATIONS):
+        # Looked at before anything is written: a file of somebody else must stay as it is. In one transaction, as
+        # another process may be making the store at this moment.
+        connection.execute("BEGIN")
+        version = self._version(connection)
+        connection.execute("ROLLBACK")
+        if version < len(_MIGRATIONS):
             _use_write_ahead_log(connection)
             connection.execute("BEGIN IMMEDIATE")
             # Again, under the lock: another process may have been faster.
