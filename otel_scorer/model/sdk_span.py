@@ -117,8 +117,10 @@ def spans_from_sdk(spans: Iterable[ReadableSpan]) -> list[Span]:
 
 
 def _sdk_attributes(attributes: Mapping[str, Any] | None) -> dict[str, AttributeValue]:
+    if not attributes:  # as good as always those of a scope, which every span of a trace is asked for
+        return {}
     # In order of the keys, as over OTLP: whatever walks through them finds the same in both.
-    return {key: _sdk_value(value) for key, value in sorted((attributes or {}).items())}
+    return {key: _sdk_value(value) for key, value in sorted(attributes.items())}
 
 
 def _sdk_value(value: Any) -> AttributeValue:

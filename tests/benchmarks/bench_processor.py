@@ -1,21 +1,27 @@
 """
-What the processor costs the application's thread, side by side with the SDK's BatchSpanProcessor in one run.
+What the processor costs an application, side by side in one run with the SDK's BatchSpanProcessor, and with Logfire's
+tail sampling and the online evaluation of pydantic-evals where these are installed (requirements/in-app.txt).
 
-CPU time of the thread that starts and ends the spans: what exporters and scorers use elsewhere does not count. Rounds
-of all variants alternate, so that a busy machine is unfair to all of them alike. Run it as a program to see a table.
+On the caller's thread: CPU time of the thread that starts and ends the spans; what exporters and scorers use elsewhere
+does not count. For an application of eight threads: spans per second of wall time, everything included. Rounds of all
+variants alternate, so that a busy machine is unfair to all of them alike. Run it as a program to see the tables.
 """
 
 from __future__ import annotations
 
 import gc
 import statistics
+import threading
 import time
+import tracemalloc
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.trace import set_span_in_context
 
 from otel_scorer.processor import ScoringSpanProcessor
 from otel_scorer.scorers.base import scorer
@@ -23,6 +29,7 @@ from otel_scorer.scorers.base import scorer
 SPANS_PER_TRACE = 10
 TRACES_PER_ROUND = 200
 ROUNDS = 15
+THREADS = 8
 ATTRIBUTES = {f"attribute.{number}": f"value {number}" for number in range(8)}
 
 
@@ -35,6 +42,34 @@ def no_failures(trace: object) -> bool:
     return True
 
 
+def tail_sampling() -> SpanProcessor:
+    """Logfire's, which keeps the spans of a trace until its root has ended, and then passes all of them on."""
+    from logfire.sampling._tail_sampling import TailSamplingProcessor
+
+    def keep(info: Any) -> float:
+        return 1.0 if info.event == "end" and info.span.parent is None else 0.0
+
+    made: SpanProcessor = TailSamplingProcessor(BatchSpanProcessor(Nowhere()), keep)
+    return made
+
+
+def evaluated_online(root: Callable[[], None]) -> Callable[[], None]:
+    """Have pydantic-evals evaluate each call of a function in the background."""
+    from pydantic_evals.evaluators import Evaluator
+    from pydantic_evals.online import evaluate
+
+    class NoFailures(Evaluator[Any, Any, Any]):
+        def evaluate(self, ctx: Any) -> bool:
+            return True
+
+    decorated: Callable[[], None] = evaluate(NoFailures())(root)
+    return decorated
+
+
+def as_it_is(root: Callable[[], None]) -> Callable[[], None]:
+    return root
+
+
 VARIANTS: dict[str, Callable[[], SpanProcessor | None]] = {
     "no processor": lambda: None,
     "BatchSpanProcessor": lambda: BatchSpanProcessor(Nowhere()),
@@ -42,17 +77,65 @@ VARIANTS: dict[str, Callable[[], SpanProcessor | None]] = {
     "scoring, hold_trace": lambda: ScoringSpanProcessor(Nowhere(), [no_failures], forwarding="hold_trace"),
     "scoring, sampling 0": lambda: ScoringSpanProcessor(Nowhere(), [scorer(no_failures, sample_rate=0.0)]),
 }
+ONLINE = "pydantic-evals online"
+if find_spec("logfire") is not None:
+    VARIANTS["Logfire's tail sampling"] = tail_sampling
+if find_spec("pydantic_evals") is not None:
+    VARIANTS[ONLINE] = lambda: BatchSpanProcessor(Nowhere())
 
 
-def nanoseconds_per_span(provider: TracerProvider, traces: int = TRACES_PER_ROUND) -> float:
+def nanoseconds_per_span(
+    provider: TracerProvider,
+    traces: int = TRACES_PER_ROUND,
+    wrapped: Callable[[Callable[[], None]], Callable[[], None]] = as_it_is,
+) -> float:
     tracer = provider.get_tracer("benchmark")
-    begin = time.thread_time_ns()
-    for _ in range(traces):
+
+    def a_trace() -> None:
         with tracer.start_as_current_span("root", attributes=ATTRIBUTES):
             for _ in range(SPANS_PER_TRACE - 1):
                 with tracer.start_as_current_span("child", attributes=ATTRIBUTES):
                     pass
+
+    run = wrapped(a_trace)
+    begin = time.thread_time_ns()
+    for _ in range(traces):
+        run()
     return (time.thread_time_ns() - begin) / (traces * SPANS_PER_TRACE)
+
+
+def spans_per_second(provider: TracerProvider, threads: int = THREADS) -> float:
+    """Return how fast an application of several threads makes spans that do nothing else."""
+    workers = [
+        threading.Thread(target=nanoseconds_per_span, args=(provider, TRACES_PER_ROUND // 4)) for _ in range(threads)
+    ]
+    begin = time.perf_counter()
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    return threads * (TRACES_PER_ROUND // 4) * SPANS_PER_TRACE / (time.perf_counter() - begin)
+
+
+def kilobytes_per_open_trace(processor: SpanProcessor, traces: int = 200) -> float:
+    """Return what a trace whose root is open and whose other spans have ended keeps in memory."""
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("benchmark")
+    gc.collect()
+    tracemalloc.start()
+    roots = [tracer.start_span("root", attributes=ATTRIBUTES) for _ in range(traces)]
+    for root in roots:
+        for _ in range(SPANS_PER_TRACE - 1):
+            tracer.start_span("child", set_span_in_context(root), attributes=ATTRIBUTES).end()
+    provider.force_flush()
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    for root in roots:
+        root.end()
+    provider.shutdown()
+    return kept / traces / 1024
 
 
 class Recorder(SpanProcessor):
@@ -97,13 +180,45 @@ def measure(rounds: int = ROUNDS) -> tuple[dict[str, float], dict[str, float]]:
         for name, provider in providers.items():
             gc.collect()
             calls[name].append(nanoseconds_per_call_pair(processors[name], recorder.calls) / 1000)
-            spans[name].append(nanoseconds_per_span(provider) / 1000)
+            wrapped = evaluated_online if name == ONLINE else as_it_is
+            spans[name].append(nanoseconds_per_span(provider, wrapped=wrapped) / 1000)
             provider.force_flush()
     for provider in providers.values():
         provider.shutdown()
     return {name: min(costs) for name, costs in calls.items()}, {
         name: statistics.median(costs) for name, costs in spans.items()
     }
+
+
+def measure_whole(rounds: int = 5) -> tuple[dict[str, float], dict[str, float]]:
+    """Return per variant spans per second of an application of several threads (median), and KB per open trace."""
+    variants = {name: make for name, make in VARIANTS.items() if name != ONLINE}  # no different from BatchSpanProcessor
+    speed: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(rounds):
+        for name, make in variants.items():
+            provider = TracerProvider(shutdown_on_exit=False)
+            if (processor := make()) is not None:
+                provider.add_span_processor(processor)
+            gc.collect()
+            speed[name].append(spans_per_second(provider))
+            provider.shutdown()
+    memory = {name: kilobytes_per_open_trace(make() or SpanProcessor()) for name, make in variants.items()}
+    return {name: statistics.median(found) for name, found in speed.items()}, memory
+
+
+def whole_table(speed: dict[str, float], memory: dict[str, float]) -> str:
+    lines = [f"{'':24}{f'spans/s, {THREADS} threads':>24}{'ratio':>7}{'KB per open trace':>20}"]
+    for name, found in speed.items():
+        ratio = found / speed["BatchSpanProcessor"]
+        lines.append(f"{name:24}{found:>24,.0f}{ratio:>7.2f}{memory[name]:>20.1f}")
+    return "\n".join(lines)
+
+
+def bench_an_application_of_eight_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    speed, memory = measure_whole()
+
+    with capsys.disabled():
+        print(whole_table(speed, memory))
 
 
 def bench_cost_on_the_callers_thread(capsys: pytest.CaptureFixture[str]) -> None:
@@ -115,9 +230,9 @@ def bench_cost_on_the_callers_thread(capsys: pytest.CaptureFixture[str]) -> None
 
 def table(calls: dict[str, float], spans: dict[str, float]) -> str:
     columns = (("on_start + on_end", calls), ("whole span", spans))
-    lines = [f"{'us per span':22}" + "".join(f"{title:>20}{'added':>8}{'ratio':>7}" for title, _ in columns)]
+    lines = [f"{'us per span':24}" + "".join(f"{title:>20}{'added':>8}{'ratio':>7}" for title, _ in columns)]
     for name in VARIANTS:
-        line = f"{name:22}"
+        line = f"{name:24}"
         for _, costs in columns:
             batch = costs["BatchSpanProcessor"]
             line += f"{costs[name]:>20.2f}{costs[name] - batch:>+8.2f}{costs[name] / batch:>7.2f}"
@@ -127,3 +242,5 @@ def table(calls: dict[str, float], spans: dict[str, float]) -> str:
 
 if __name__ == "__main__":
     print(table(*measure()))
+    print()
+    print(whole_table(*measure_whole()))
