@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.trace import Trace
     from otel_scorer.reporting.report import Report
     from otel_scorer.scorers.base import Scorer
+    from otel_scorer.scorers.loading import ScorerSpec
 
 __all__ = ["inspect", "score"]
 
@@ -39,7 +41,7 @@ _teaching = click.option(
     "--config",
     "config_file",
     metavar="FILE",
-    help="Configuration, of which the section `dialects` counts: what spans mean.",
+    help="Configuration, of which the section `dialects` counts: what spans mean; for score, `scorers` too.",
 )
 
 
@@ -55,9 +57,8 @@ def _reader(config_file: str | None) -> ExplainingReader:
 @many(
     "--scorers",
     takes=is_reference,
-    required=True,
     metavar="REF ...",
-    help="module:attribute, module, file.py, a built-in, a registered one.",
+    help="module:attribute, module, file.py, a built-in, a registered one. Default: those of the configuration.",
 )
 @click.option(
     "--format", "format_", type=click.Choice(_FORMATS), default="table", show_default=True, help="Of the report."
@@ -150,7 +151,7 @@ def _scorers(
 ) -> Sequence[Scorer] | Workers:
     from otel_scorer.scorers.registry import with_registered
 
-    named = with_registered(references, store=store)
+    named = with_registered(references, store=store) if references else _configured(config_file)
     if workers is None:
         from otel_scorer.scorers.loading import load_scorers
 
@@ -167,6 +168,19 @@ def _scorers(
         workers,
         Teaching() if config_file is None else load_teaching(config_file),
     )
+
+
+def _configured(config_file: str | None) -> list[ScorerSpec]:
+    """Return the scorers of a configuration, so that what runs in the sidecar or an application runs on files too."""
+    if config_file is None:
+        raise click.UsageError("Missing option '--scorers', or -c FILE with a configuration that names some")
+    from otel_scorer.config import app_settings
+
+    settings = app_settings(config_file)
+    if not settings.scorers:
+        raise click.UsageError(f"{config_file} names no scorers: give --scorers")
+    timeout = settings.options["timeout"]
+    return [replace(spec, timeout=timeout) if spec.timeout is None else spec for spec in settings.scorers]
 
 
 def _format_of(path: str) -> str:
