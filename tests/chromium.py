@@ -74,7 +74,11 @@ class Page:
 
     def open(self, path: Path, fragment: str = "") -> None:
         """Open a file and wait until it is there."""
-        self.call("Page.navigate", url=path.as_uri() + fragment)
+        self.visit(path.as_uri() + fragment)
+
+    def visit(self, url: str) -> None:
+        """Open a page and wait until it is there."""
+        self.call("Page.navigate", url=url)
         self._wait_for(lambda said: said.get("method") == "Page.loadEventFired", "the page to load")
 
     def run(self, script: str) -> Any:

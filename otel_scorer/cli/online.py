@@ -104,8 +104,9 @@ def _start_logging(level: str) -> None:
 @click.option(
     "--defaults", is_flag=True, help="Print every setting with its default and what it does, and nothing else."
 )
-@unavailable("--send", is_flag=True)
-def check(config_file: str | None, *, defaults: bool) -> None:
+@click.option("--send", is_flag=True, help="Send a test span to every destination, and say what came of it.")
+@click.pass_context
+def check(ctx: click.Context, config_file: str | None, *, defaults: bool, send: bool) -> None:
     """Validate a configuration, import its scorers, and say what will be sent where."""
     from otel_scorer.config import generate_sample, load_config
     from otel_scorer.pipeline.selection import Selector
@@ -123,6 +124,24 @@ def check(config_file: str | None, *, defaults: bool) -> None:
     Selector(scorers, default_timeout=config.scoring.timeout)
     for line in _description(config, scorers):
         click.echo(line)
+    if not send:
+        click.echo("ok")
+    elif not _send(config):
+        ctx.exit(1)
+
+
+def _send(config: Config) -> bool:
+    """Try every destination and return whether all of them took what they were sent."""
+    from otel_scorer.reporting.plain_text import printable
+    from otel_scorer.service.send_check import try_destinations
+
+    is_fine = True
+    for attempt in try_destinations(config):
+        is_fine &= attempt.is_taken
+        outcome = "ok" if attempt.is_taken else "FAILED"
+        click.echo(f"sent to     {attempt.destination}: {attempt.signal}: {outcome}: {printable(attempt.message)}")
+    click.echo("ok" if is_fine else "not everything was taken")
+    return is_fine
 
 
 def _description(config: Config, scorers: list[Scorer]) -> list[str]:
@@ -143,7 +162,7 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
         for scorer in scorers
         if scorer.is_stateful
     ]
-    return [*lines, "ok"]
+    return lines
 
 
 def _about_receiver(name: str, settings: GrpcSettings | HttpSettings) -> str:

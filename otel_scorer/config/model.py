@@ -53,8 +53,9 @@ class AssemblySettings(Section):
 
     trigger: str = Field(
         default=_LIMITS.trigger.value,
-        description="What starts the countdown: root, local_root, auto (a root, else a local root), "
-        "or a span with an attribute, such as 'gen_ai.operation.name = invoke_agent'.",
+        description="What starts the countdown: root, auto (a root, else a local root), local_root (each of them, "
+        "and each is scored on its own), or a span with an attribute, such as "
+        "'gen_ai.operation.name = invoke_agent'.",
     )
     root_grace: Duration = Field(
         default=_LIMITS.root_grace, description="A trace with a root closes after this much quiet."

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
-from otel_scorer.config.exporters import Protocol  # noqa: TC001 - pydantic evaluates the annotations
+from otel_scorer.config.exporters import OtlpExporter, Protocol
 from otel_scorer.config.quantities import Address, Duration  # noqa: TC001 - likewise
 from otel_scorer.config.section import Section
-from otel_scorer.config.sending import Header, Url  # noqa: TC001 - likewise
+from otel_scorer.config.sending import ClientTlsSettings, Header, Url
 
 __all__ = ["MetricsSettings", "TelemetrySettings"]
 
@@ -30,6 +30,26 @@ class MetricsSettings(Section):
     )
     compression: Literal["none", "gzip"] = Field(default="none", description="none or gzip.")
     timeout: Duration = Field(default=10.0, gt=0, description="How long one request may take.")
+    tls: ClientTlsSettings = Field(default_factory=ClientTlsSettings, description="Certificates, as of an exporter.")
+
+    @model_validator(mode="after")
+    def _check_tls(self) -> Self:
+        _ = self.exporter
+        return self
+
+    @property
+    def exporter(self) -> OtlpExporter | None:
+        """The same as a destination; None if they are not sent."""
+        if self.endpoint is None:
+            return None
+        return OtlpExporter(
+            endpoint=self.endpoint,
+            protocol=self.protocol,
+            headers=self.headers,
+            compression=self.compression,
+            timeout=self.timeout,
+            tls=self.tls,
+        )
 
 
 class TelemetrySettings(Section):

@@ -38,6 +38,7 @@ _HINTS_BY_START: Final = {
     "embedding.embeddings.": SpanType.EMBEDDING,
 }
 _STARTS: Final = tuple(_HINTS_BY_START)
+_FIRST, _SECOND = (f"\n{start}" for start in _STARTS)
 _EVALUATION: Final = "gen_ai.evaluation.name"
 _OPERATION: Final = "gen_ai.operation.name"
 _MODEL: Final = "gen_ai.request.model"
@@ -116,9 +117,10 @@ class Detector:
 
     def type_by_name(self, span: Span) -> str | None:
         """Return the type that the span's name says, by the rules of its scope or of the conventions."""
-        around, name = self._around(span), span.name
-        if name in around.named:
-            return around.named[name]
+        around, name = span.shared.get(self) or self._around(span), span.name
+        named = around.named
+        if name in named:
+            return named[name]
         kind = next((rule.span_type for rule in around.rules if rule.pattern.search(name)), None)
         if len(name) < _LONG and len(around.named) < _FEW:
             around.named[name] = kind
@@ -177,10 +179,13 @@ def find_hint(keys: Collection[str]) -> tuple[str, str] | None:
     for hint, kind in _HINTS:
         if hint in keys:
             return hint, kind
-    start = next((key for key in keys if key.startswith(_STARTS)), None)
-    # Asked for once more, so that whoever watches knows what was found.
-    if start is not None and start in keys:
-        return next((f"{prefix}*", kind) for prefix, kind in _HINTS_BY_START.items() if start.startswith(prefix))
+    # Nearly always there is none: one search through all keys, and no look at each.
+    together = "\n".join(("", *keys))
+    if _FIRST in together or _SECOND in together:
+        for key in keys:
+            # Asked for once more, so that whoever watches knows what was found.
+            if key.startswith(_STARTS) and key in keys:
+                return next((f"{prefix}*", kind) for prefix, kind in _HINTS_BY_START.items() if key.startswith(prefix))
     if _EVALUATION in keys:
         return _EVALUATION, SpanType.EVALUATOR
     called = next((key for key in _MODEL_CALL if key in keys), None) if _MODEL in keys else None

@@ -58,7 +58,7 @@ class ExplainingReader(DialectReader):
     def explain_type(self, span: Span) -> Origin | None:
         """Return what says the span's type; None if nothing does."""
         witness = Witness(span, self)
-        kind, fallback = self._type_by_keys(witness)
+        kind, fallback = self._type_by_keys(witness, witness.first_of(self._type_keys))
         if kind is not None:
             return witness.origin(self._name_of_type_key(witness.keys[-1]), witness.keys[-1])
         said = witness.keys

@@ -6,7 +6,7 @@ import re
 
 from otel_scorer.dialects.chat import as_messages
 from otel_scorer.dialects.message_events import DetailsEvent
-from otel_scorer.dialects.table import Attribute, Dialect, NamePart, NameRule, SpanTypeKey, attributes
+from otel_scorer.dialects.table import Attribute, Dialect, NamePart, NameRule, attributes
 from otel_scorer.dialects.values import arguments, json_twice, json_value
 
 __all__ = ["DIALECT"]
@@ -16,15 +16,12 @@ _EMPTY = ("{}", "N/A")
 _UNSAID = ('{"result": "<not specified>"}',)
 _ARGUMENTS = Attribute("gcp.vertex.agent.tool_call_args", arguments, ("N/A",))
 _RESULT = Attribute("gcp.vertex.agent.tool_response", json_value, _UNSAID)
-# Version 1 answers several calls at once in one more span, which no model asked for.
-_MERGED = "(merged tools)"
 
 DIALECT = Dialect(
     name="google_adk",
     scopes=("gcp.vertex.agent",),
     keys=("gcp.vertex.agent.invocation_id", "gcp.vertex.agent.llm_request"),
     base="otel_genai",
-    span_types=(SpanTypeKey("gen_ai.tool.name", {}, placeholders=frozenset({_MERGED})),),
     name_rules=(
         NameRule.of(r"^execute_tool( .*)?$", "TOOL"),
         NameRule.of(r"^(invoke_agent|agent_run)\b", "AGENT"),

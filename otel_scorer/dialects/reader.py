@@ -105,6 +105,7 @@ class DialectReader:
         self._by_name = {dialect.name: dialect for dialect in dialects}
         rules = [rule for dialect in dialects for rule in dialect.span_types]
         self._type_keys = tuple(dict.fromkeys(rule.key for rule in rules))
+        self._later_type_keys = {key: self._type_keys[place:] for place, key in enumerate(self._type_keys, 1)}
         self._type_rules = {key: tuple(rule for rule in rules if rule.key == key) for key in self._type_keys}
         self._detector = Detector(self.dialects)
         self._answers: dict[tuple[str, object], str] = {}
@@ -118,13 +119,19 @@ class DialectReader:
         # Nearly always the first attribute that says a type says a known one.
         if found is not None and type(found[1]) is str and (answer := self._answers.get(found)):
             return answer
-        kind, fallback = self._type_by_keys(span)
+        kind, fallback = self._type_by_keys(span, found)
         return kind or self._detector.type_by_name(span) or type_by_hint(span) or fallback or SpanType.UNKNOWN
 
-    def _type_by_keys(self, span: Span) -> tuple[str | None, str | None]:
-        """Return the type that an attribute says, or None, and the one to fall back to, or None."""
-        keys, fallback = self._type_keys, None
-        while (found := span.first_of(keys)) is not None:
+    def _type_by_keys(self, span: Span, found: tuple[str, object] | None) -> tuple[str | None, str | None]:
+        """
+        Return the type that an attribute says, or None, and the one to fall back to, or None.
+
+        Args:
+            span: The span.
+            found: The first of its attributes that may say a type.
+        """
+        fallback = None
+        while found is not None:
             known = None
             # A list or a map is no key of a dict, and no span type.
             if type(found[1]) is str:
@@ -135,7 +142,7 @@ class DialectReader:
             if kind is not None:
                 return kind, None
             fallback = fallback or generic
-            keys = self._type_keys[self._type_keys.index(found[0]) + 1 :]
+            found = span.first_of(self._later_type_keys[found[0]])
         return None, fallback
 
     def read(self, span: Span, field: str) -> Any:

@@ -19,6 +19,9 @@ __all__ = ["explain_tool_call", "find_tool_calls"]
 # Between two spans of one call there may be a transport, but nobody who decides to call the tool once more.
 _DECIDERS: Final = frozenset({SpanType.AGENT, SpanType.WORKFLOW, SpanType.LLM, SpanType.CHAT_MODEL})
 
+# What google-adk 1 calls a span that answers several calls at once: no model asked for it, and it repeats them.
+_NO_CALL: Final = "(merged tools)"
+
 
 @dataclass(slots=True)
 class _Asked:
@@ -186,7 +189,9 @@ def _merge(trace: Trace) -> list[_Group]:
         kind = span.span_type
         if kind == SpanType.TOOL:
             name = _name(span)
-            if group is not None and group.name == name:
+            if name == _NO_CALL:
+                pass
+            elif group is not None and group.name == name:
                 group.spans.append(span)
             else:
                 group = _Group(name, [span])

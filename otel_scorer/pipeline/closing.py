@@ -45,8 +45,9 @@ class Trigger(StrEnum):
     """
     Which span starts the countdown to closing.
 
-    `AUTO`: a root, else a local root (with a longer grace). `ROOT`: a root only. `LOCAL_ROOT`: a local root counts as
-    much as a root, which scores one service's part of a trace. `MATCH`: only spans that the predicate accepts.
+    `AUTO`: a root, else a local root (with a longer grace). `ROOT`: a root only. `LOCAL_ROOT`: every root and every
+    local root begins a unit of its own, which scores each service's part of a trace, and each call of it, on its own.
+    `MATCH`: only spans that the predicate accepts.
     """
 
     AUTO = "auto"
@@ -105,6 +106,8 @@ class ClosedTrace(Generic[S]):
         size: Bytes that its spans and log records are worth in memory.
         logs: Log records about its spans, each once, in order of arrival.
         last: When the last span or log record came, in monotonic seconds.
+        unit: Which part of the trace it is: the id of the span that it begins with, or, if that never came, of the one
+            that is missing. Empty where traces are not cut into units.
     """
 
     trace_id: bytes
@@ -115,6 +118,7 @@ class ClosedTrace(Generic[S]):
     size: int = 0
     logs: tuple[RawLog, ...] = ()
     last: float = 0.0
+    unit: bytes = b""
 
 
 @dataclass(slots=True)
@@ -124,7 +128,8 @@ class Added:
 
     Attributes:
         closed: Traces that had to close because of the batch.
-        late: Spans of traces that were closed before.
+        late: Spans of traces that were closed before; with units, also some that came before and were buffered until it
+            turned out that their unit is closed.
         duplicates: Spans that the open trace has already; the first copy counts.
         own: Evaluation spans of otel_scorer.
     """

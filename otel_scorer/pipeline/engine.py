@@ -11,17 +11,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import InvalidRequestError
-from otel_scorer.model.decode import LOCAL_ROOT_FLAGS
 from otel_scorer.model.log_records import read_logs
 from otel_scorer.model.wire import Signal, check_request, join_spans, read_traces
-from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler, Trigger
+from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler
 from otel_scorer.pipeline.emission import Emission, Emitter
+from otel_scorer.pipeline.holding import Forwarding, Holding
 from otel_scorer.pipeline.jobs import Job, Result, ScorerSet, Waiting, count_decisions, sample_scorers, shed
 from otel_scorer.telemetry import Measured, count
 
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.wire import RawSpan
-    from otel_scorer.pipeline.closing import Added
     from otel_scorer.pipeline.emission import Outlet
     from otel_scorer.pipeline.jobs import ScorerProfile, ScoringBackend
 
@@ -42,14 +39,6 @@ logger = logging.getLogger(__name__)
 _RELEASE_BYTES: Final = 2 * 1024 * 1024
 # The timer looks this often (seconds): closing a trace 0.1 s late costs nobody anything, a request per trace does.
 _TICK: Final = 0.1
-
-
-class Forwarding(StrEnum):
-    """What may wait for verdicts: nothing, the root, or the whole trace."""
-
-    PASSTHROUGH = "passthrough"
-    HOLD_ROOT = "hold_root"
-    HOLD_TRACE = "hold_trace"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,22 +77,15 @@ class Engine:
             matches: Which span closes a trace, with `Trigger.MATCH`.
             clock: Monotonic seconds.
         """
-        self._options = options
         self._scorers = ScorerSet(scorers)
         self._on_spans = on_spans
         self._on_scored = on_scored
         self._emitter = Emitter(options.emission, on_scores)
         self._clock = clock
         self._assembles = bool(scorers) or options.forwarding is Forwarding.HOLD_TRACE
-        self._holds_root = options.forwarding is Forwarding.HOLD_ROOT
-        self._holds_local_roots = options.limits.trigger is Trigger.LOCAL_ROOT
-        self._holds_trace = options.forwarding is Forwarding.HOLD_TRACE
+        self._holding = Holding(options.forwarding, options.limits.trigger, options.hold_deadline)
         self._assembler = TraceAssembler(options.limits, matches, judges=bool(scorers))
         self._waiting: dict[int, Waiting] = {}
-        # The ids of spans that wait for verdicts, by trace: a client that sends them again must not have them twice.
-        self._held_ids: dict[bytes, frozenset[bytes]] = {}
-        # (deadline, job id) of held traces; the delay is the same for all, so the order of entry is the order of time.
-        self._held_until: deque[tuple[float, int]] = deque()
         self._next_job = 0
         # Calls of `deliver` that have taken verdicts and not handed them on yet: the last of them is worth waiting for.
         self._delivering = 0
@@ -141,7 +123,7 @@ class Engine:
         """
         with self._lock:
             replaced, self._scorers = self._scorers, ScorerSet(scorers, backend)
-            self._assembles = bool(scorers) or self._holds_trace
+            self._assembles = bool(scorers) or self._holding.trace
             self._assembler.judges = bool(scorers)
             if self._assembles and self._timer.ident is None and not self._stopping.is_set():
                 self._timer.start()
@@ -168,16 +150,17 @@ class Engine:
         spans = request.spans
         with self._lock:
             added = self._assembler.add(spans, self._clock())
-            if added.late and self._held_ids:
-                self._set_repeats_aside(added)
+            self._holding.set_repeats_aside(added)
         count("receiver.spans_accepted", len(spans))
-        if self._holds_trace:
+        if self._holding.trace:
             self._forward([*added.late, *added.own])
-        elif self._holds_root:
+        elif self._holding.root:
             skipped = {id(span) for span in added.duplicates}
             unheld = {id(span) for span in (*added.late, *added.own)}
             self._forward(
-                span for span in spans if (id(span) in unheld or not self._is_main(span)) and id(span) not in skipped
+                span
+                for span in spans
+                if (id(span) in unheld or not self._holding.is_main(span)) and id(span) not in skipped
             )
         elif added.duplicates:
             skipped = {id(span) for span in added.duplicates}
@@ -221,7 +204,8 @@ class Engine:
                     waiting.all += result.decisions
                 if result.done:
                     done.append(waiting)
-                    self._held_ids.pop(waiting.trace.trace_id, None)
+                    self._holding.end(waiting)
+                    waiting.is_done = True
                     del self._waiting[result.job_id]
                     waiting.scorers.jobs -= 1
                     if waiting.held:
@@ -259,7 +243,7 @@ class Engine:
         self._closed(closed)
         with self._lock:
             decided = self._idle.wait_for(lambda: not self._waiting and not self._delivering, timeout)
-            left = [self._let_go(waiting) for waiting in self._waiting.values() if waiting.held]
+            left = [self._holding.let_go(waiting) for waiting in self._waiting.values() if waiting.held]
         self._release(left, reason="shutdown")
         self._emitter.finish()
         return decided
@@ -285,7 +269,7 @@ class Engine:
         unscored: list[ClosedTrace[RawSpan]] = []
         with self._lock:
             scorers = self._scorers
-            until = self._clock() + self._options.hold_deadline
+            now = self._clock()
             for trace in closed:
                 chosen, refused = sample_scorers(trace, scorers)
                 count_decisions(refused)
@@ -294,46 +278,15 @@ class Engine:
                     continue
                 job = Job(self._next_job, trace, chosen)
                 self._next_job += 1
-                waiting = self._waiting[job.id] = Waiting(trace, self._held_spans(trace), scorers, all=refused)
-                if waiting.held:
-                    self._held_until.append((until, job.id))
-                    self._held_ids[trace.trace_id] = frozenset([span.span_id for span in waiting.held])
+                waiting = self._waiting[job.id] = Waiting(trace, self._holding.spans_of(trace), scorers, all=refused)
+                self._holding.begin(waiting, now)
                 jobs.append(job)
             # Counted before they are submitted: whoever replaces the scorers waits for them.
             scorers.jobs += len(jobs)
-        self._forward_traces([(self._held_spans(trace), trace.size, None) for trace in unscored])
+        self._forward_traces([(self._holding.spans_of(trace), trace.size, None) for trace in unscored])
         refused_jobs = scorers.backend.submit(jobs) if scorers.backend is not None and jobs else ()
         if refused_jobs:
             self.deliver(Result(job.id, shed(job, scorers), done=True) for job in refused_jobs)
-
-    def _let_go(self, waiting: Waiting) -> tuple[Waiting, list[RawSpan]]:
-        """Take what is held: verdicts that come later find nothing to ride on. The caller holds the lock."""
-        held, waiting.held = waiting.held, []
-        self._held_ids.pop(waiting.trace.trace_id, None)
-        return waiting, held
-
-    def _set_repeats_aside(self, added: Added) -> None:
-        """Count late spans of which a copy is held as the duplicates that they are; the caller holds the lock."""
-        late = added.late
-        repeats = [span for span in late if span.span_id in self._held_ids.get(span.trace_id, ())]
-        if repeats:
-            here = {id(span) for span in repeats}
-            added.late = [span for span in late if id(span) not in here]
-            added.duplicates += repeats
-            count("assembler.duplicates", len(repeats))
-
-    def _held_spans(self, trace: ClosedTrace[RawSpan]) -> list[RawSpan]:
-        if self._holds_trace:
-            # Our own spans went on at once; they come after the others, and hardly any trace has some.
-            has_own = bool(trace.spans) and trace.spans[-1].scope.is_own
-            return [span for span in trace.spans if not span.scope.is_own] if has_own else trace.spans
-        if self._holds_root:
-            return [span for span in trace.spans if self._is_main(span) and not span.scope.is_own]
-        return []
-
-    def _is_main(self, span: RawSpan) -> bool:
-        """Tell whether a span stands for what is scored, so that `hold_root` holds it."""
-        return span.parent_id is None or (self._holds_local_roots and span.flags & LOCAL_ROOT_FLAGS == LOCAL_ROOT_FLAGS)
 
     def _release(self, ready: Sequence[tuple[Waiting, list[RawSpan]]], *, reason: str) -> None:
         """Let held spans go with the verdicts that are in."""
@@ -383,17 +336,7 @@ class Engine:
         now = self._clock()
         with self._lock:
             closed = self._assembler.due(now)
-            overdue = self._overdue(now)
+            overdue = self._holding.overdue(now)
         self._closed(closed)
         self._release(overdue, reason="deadline")
         self._emitter.flush()
-
-    def _overdue(self, now: float) -> list[tuple[Waiting, list[RawSpan]]]:
-        """Take the traces that were held long enough; their verdicts become evaluation spans when they come."""
-        overdue: list[tuple[Waiting, list[RawSpan]]] = []
-        while self._held_until and (self._held_until[0][0] <= now or self._held_until[0][1] not in self._waiting):
-            _, job_id = self._held_until.popleft()
-            waiting = self._waiting.get(job_id)
-            if waiting is not None and waiting.held:
-                overdue.append(self._let_go(waiting))
-        return overdue

@@ -90,6 +90,7 @@ class Waiting:
         scorers: Who judges it.
         decisions: What is decided and waits to leave with the held spans.
         all: All decisions, for whoever keeps them.
+        is_done: Whether everything is decided.
     """
 
     trace: ClosedTrace[RawSpan]
@@ -97,6 +98,14 @@ class Waiting:
     scorers: ScorerSet
     decisions: list[Decision] = field(default_factory=list[Decision])
     all: list[Decision] = field(default_factory=list[Decision])
+    is_done: bool = False
+    _held_ids: frozenset[bytes] | None = None
+
+    def holds(self, span_id: bytes) -> bool:
+        """Tell whether a span with this id is held; asked only where spans come late."""
+        if self._held_ids is None:
+            self._held_ids = frozenset([span.span_id for span in self.held])
+        return bool(self.held) and span_id in self._held_ids
 
 
 def sample_scorers(trace: ClosedTrace[RawSpan], scorers: ScorerSet) -> tuple[tuple[int, ...], list[Decision]]:

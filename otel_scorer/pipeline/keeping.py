@@ -128,7 +128,8 @@ class TraceKeeper:
                 is_complete=closed.complete,
                 revision=closed.revision,
             )
-            record = TraceRecord.of(trace, spans=join_spans(closed.spans), logs=join_logs(closed.logs))
+            spans, logs = join_spans(closed.spans), join_logs(closed.logs)
+            record = TraceRecord.of(trace, spans=spans, logs=logs, unit=closed.unit.hex())
         except Exception:
             # One trace that cannot be read must not take the others of its batch with it.
             count("store.traces_dropped", reason="unreadable")

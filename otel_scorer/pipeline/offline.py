@@ -1,10 +1,10 @@
 """
 Scorers on data that is all there: as quick as calling them, and yet nobody waits for one that hangs.
 
-One thread calls the scorers, item after item; coroutine scorers share an event loop. Whoever asked for the decisions
-feeds it in small batches, so that a stream of any length is never in memory as a whole, and watches the time meanwhile:
-a scorer that hangs is left behind in its thread, another thread goes on, and that scorer is not called again before it
-has come back.
+One thread calls the scorers, item after item; coroutine scorers share an event loop, and those whose calls may overlap
+(`concurrent=True`) a few more threads. Whoever asked for the decisions feeds it in small batches, so that a stream of
+any length is never in memory as a whole, and watches the time meanwhile: a scorer that hangs is left behind in its
+thread, another thread goes on, and that scorer is not called again before it has come back.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.pipeline.coroutines import CoroutineLane
 from otel_scorer.pipeline.suppression import suppressed
+from otel_scorer.pipeline.threads import HUNG, ThreadLane, called
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
@@ -39,7 +40,6 @@ _PATIENCE: Final = 0.05
 _BATCHES_AHEAD: Final = 4
 # Seconds between two looks at what runs.
 _TICK: Final = 0.05
-_HUNG: Final = "an earlier call of this scorer has not come back yet"
 
 
 class _Slip(Generic[T]):
@@ -105,6 +105,7 @@ class OfflineScoring(Generic[T]):
         self._seat: _Seat[T] = _Seat()
         self._hung: set[PreparedScorer] = set()
         self._lane: CoroutineLane | None = None
+        self._threads = ThreadLane(clock)
         self._is_over = False
         self._problem: BaseException | None = None
 
@@ -136,6 +137,7 @@ class OfflineScoring(Generic[T]):
             self._queue.put(None)
             if self._lane is not None:
                 self._lane.shutdown(_TICK)
+            self._threads.shutdown()
 
     def _collect(self, source: Iterator[T]) -> tuple[list[_Slip[T]], BaseException | None]:
         """Take items until a batch is full or they let us wait; return them, and what ended the stream."""
@@ -155,6 +157,7 @@ class OfflineScoring(Generic[T]):
             now = self._clock()
             self._check_seat(now)
             self._check_lane(now)
+            self._check_threads(now)
         if self._problem is not None:
             raise self._problem
         counts: dict[tuple[str, Outcome], int] = {}
@@ -213,15 +216,15 @@ class OfflineScoring(Generic[T]):
             if isinstance(choice, Decision):
                 decisions.append(choice)
             elif choice.prepared in self._hung:
-                decisions.append(choice.timed_out(_HUNG))
-            elif choice.prepared.is_async:
+                decisions.append(choice.timed_out(HUNG))
+            elif choice.prepared.is_async or choice.prepared.turn is None:
                 decisions.append(None)
                 self._hand_over(batch, slip, index, choice)
             else:
                 # In this order: whoever sees the call sees when it began.
                 seat.since = clock()
                 seat.call = choice
-                decision = _called(choice)
+                decision = called(choice)
                 with lock:
                     seat.call = None
                     if seat.is_abandoned:
@@ -231,12 +234,8 @@ class OfflineScoring(Generic[T]):
         return True
 
     def _hand_over(self, batch: _Batch[T], slip: _Slip[T], index: int, call: Invocation) -> None:
+        lane = self._coroutine_lane() if call.prepared.is_async else self._threads
         with self._lock:
-            if self._lane is None:
-                lane = CoroutineLane(self._concurrency)
-                lane.start()
-                self._lane = lane
-            lane = self._lane
             batch.open += 1
 
         def settle(decision: Decision) -> None:
@@ -244,6 +243,14 @@ class OfflineScoring(Generic[T]):
             self._close(batch)
 
         lane.submit(call, settle)
+
+    def _coroutine_lane(self) -> CoroutineLane:
+        with self._lock:
+            if self._lane is None:
+                lane = CoroutineLane(self._concurrency)
+                lane.start()
+                self._lane = lane
+            return self._lane
 
     def _close(self, batch: _Batch[T]) -> None:
         with self._lock:
@@ -268,6 +275,11 @@ class OfflineScoring(Generic[T]):
         logger.warning("Scorer %r hangs in its thread; another thread goes on without it", call.prepared.name)
         self._sit_down((batch, seat.slip))
 
+    def _check_threads(self, now: float) -> None:
+        for prepared in self._threads.leave_late(now, _TICK):
+            count("scoring.worker_restarts", reason=Outcome.TIMED_OUT.value)
+            logger.warning("Scorer %r hangs in its thread; another thread goes on without it", prepared.name)
+
     def _check_lane(self, now: float) -> None:
         lane = self._lane
         culprits = None if lane is None else lane.blocked_by(now)
@@ -280,10 +292,3 @@ class OfflineScoring(Generic[T]):
         names = ", ".join(sorted(repr(prepared.name) for prepared in culprits))
         logger.warning("Coroutine scorer %s blocks its event loop; another loop goes on without it", names)
         lane.give_up(culprits, on_back=lambda: self._hung.difference_update(culprits))
-
-
-def _called(call: Invocation) -> Decision:
-    try:
-        return call.run()
-    except BaseException as error:  # noqa: BLE001 - a KeyboardInterrupt that a scorer raises is not the user's
-        return call.decide(Outcome.FAILED, f"{type(error).__name__}: {error}")

@@ -2,7 +2,7 @@
 Units of an application of which only the ended spans are seen: closed when nothing new has come for a while.
 
 An exporter is told of no span that starts, so nothing can be counted. The waiting is the sidecar's, with its rules and
-limits; what comes out is cut into units (trace id, local root) as the counting assembler does.
+limits, and so is the cutting into units (trace id, local root).
 """
 
 from __future__ import annotations
@@ -84,9 +84,14 @@ class QuietUnits:
         known[raw.span_id] = span
         added = self._assembler.add((raw,), now)
         closed = self._units(added.closed)
-        if added.late or added.duplicates:
-            if added.late:
-                self._spans.pop(key, None)
+        if added.duplicates:
+            return Place.NONE, closed
+        if added.late:
+            # Others may have waited for this one: they are nothing but what is left of their unit.
+            self._take(key, added.late[:1])
+            left = self._take(key, added.late[1:])
+            if left:
+                closed.append(ClosedUnit(key, left, CloseReason.IDLE, complete=False))
             return Place.NONE, closed
         return Place.ROOT if is_head else Place.CHILD, closed
 
@@ -126,41 +131,21 @@ class QuietUnits:
     def _units(self, closed: Iterable[ClosedTrace[RawSpan]]) -> list[ClosedUnit[ReadableSpan]]:
         found: list[ClosedUnit[ReadableSpan]] = []
         for trace in closed:
-            known = self._spans.pop(trace.trace_id, {})
-            spans = [known[raw.span_id] for raw in trace.spans if raw.span_id in known]
-            found += [
-                ClosedUnit(trace.trace_id, part, trace.reason, trace.complete and root is not None, root=root)
-                for root, part in _parts(spans)
-            ]
+            first = self._spans.get(trace.trace_id, {}).get(trace.unit)
+            root = first if first is not None and _is_head(first) else None
+            spans = self._take(trace.trace_id, trace.spans)
+            complete = trace.complete and root is not None
+            found.append(ClosedUnit(trace.trace_id, spans, trace.reason, complete, root=root))
         return found
 
-
-def _parts(spans: list[ReadableSpan]) -> list[tuple[ReadableSpan | None, list[ReadableSpan]]]:
-    """Cut a trace into what happened below each root and local root; what is below none goes with the first one."""
-    heads = [span for span in spans if _is_head(span)]
-    if len(heads) <= 1:
-        return [(heads[0] if heads else None, spans)] if spans else []
-    heads.sort(key=lambda head: head.start_time or 0)
-    parts: dict[int, tuple[ReadableSpan | None, list[ReadableSpan]]] = {_id(head): (head, []) for head in heads}
-    first = next(iter(parts))
-    parents = {_id(span): 0 if span.parent is None else span.parent.span_id for span in spans}
-    owners: dict[int, int] = {}
-    for span in spans:
-        way: list[int] = []
-        at = _id(span)
-        while at not in parts and at not in owners and at in parents:
-            way.append(at)
-            owners[at] = first  # ends the walk where spans are parents of one another
-            at = parents[at]
-        owner = at if at in parts else owners.get(at, first)
-        owners.update(dict.fromkeys(way, owner))
-        parts[owner][1].append(span)
-    return list(parts.values())
+    def _take(self, trace_id: bytes, raw: Iterable[RawSpan]) -> list[ReadableSpan]:
+        """Hand over spans that are no longer waited with."""
+        known = self._spans.get(trace_id, {})
+        spans = [known.pop(each.span_id) for each in raw if each.span_id in known]
+        if not known:
+            self._spans.pop(trace_id, None)
+        return spans
 
 
 def _is_head(span: ReadableSpan) -> bool:
     return span.parent is None or span.parent.is_remote
-
-
-def _id(span: ReadableSpan) -> int:
-    return 0 if span.context is None else span.context.span_id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -61,12 +62,19 @@ class WaitingRecords:
     Records of traces of which no span has come yet, by trace, the one that got none for the longest first.
 
     They wait as long as a trace without a root does: `idle_timeout` after the last of them, `max_age` after the first.
-    There may be as many such traces as open ones (`max_traces`), worth two traces of the largest size in all.
+    There may be as many such traces as open ones (`max_traces`), worth two traces of the largest size in all. Where
+    units are assembled it is the span of a record that tells the unit: then they wait by span.
+
+    Args:
+        limits: How many, and how long.
+        by_span: Whether they wait for their span instead of any span of their trace.
     """
 
-    def __init__(self, limits: AssemblyLimits) -> None:
+    def __init__(self, limits: AssemblyLimits, *, by_span: bool = False) -> None:
         self._limits = limits
-        self._traces: dict[bytes, TraceRecords] = {}
+        self._by_span = by_span
+        # Ordered by a list of links: the first one of a dict that others were taken out of is found by searching.
+        self._traces: OrderedDict[bytes, TraceRecords] = OrderedDict()
         self.size = 0
         """Bytes of memory that they are worth."""
 
@@ -76,7 +84,8 @@ class WaitingRecords:
     def add(self, record: RawLog, now: float) -> tuple[Fate, int]:
         """Keep a record and return what became of it, and how many others had to go to make room."""
         # Taken out and put in again: the order is that of the last arrival.
-        records = self.take(record.trace_id)
+        key = record.trace_id + record.span_id if self._by_span else record.trace_id
+        records = self.take(key)
         gone = 0
         if records is not None and now - records.first >= self._limits.max_age:
             gone, records = len(records.known), None
@@ -85,19 +94,24 @@ class WaitingRecords:
         fate = records.add(record, self._limits)
         records.last = now
         if records.known:
-            self._traces[record.trace_id] = records
+            self._traces[key] = records
             self.size += records.size
         most = _WORTH_TRACES * self._limits.max_bytes_per_trace
         while len(self._traces) > self._limits.max_traces or self.size > most:
             gone += self._drop_first()
         return fate, gone
 
-    def take(self, trace_id: bytes) -> TraceRecords | None:
-        """Hand over the records of a trace, if there are some."""
-        records = self._traces.pop(trace_id, None)
+    def take(self, key: bytes) -> TraceRecords | None:
+        """Hand over the records of a trace id (by span: with a span id behind it), if there are some."""
+        records = self._traces.pop(key, None)
         if records is not None:
             self.size -= records.size
         return records
+
+    def look(self, key: bytes) -> tuple[RawLog, ...]:
+        """Return the records of a trace id, or a trace id and a span id; they go on waiting."""
+        records = self._traces.get(key)
+        return () if records is None else tuple(records.known)
 
     def deadline(self) -> float | None:
         """Return when the first of them have waited long enough."""

@@ -56,12 +56,13 @@ class OwnMetrics:
         now: Nanoseconds since the epoch.
 
     Attributes:
+        measured: Reads what goes up and down.
         resource: Who says it: `OTEL_RESOURCE_ATTRIBUTES`, `service.name` (`OTEL_SERVICE_NAME`, else otel-scorer),
             `service.version`, `service.instance.id`.
     """
 
     def __init__(self, gauges: Callable[[], Iterable[Measured]], now: Callable[[], int] = time.time_ns) -> None:
-        self._gauges = gauges
+        self.measured = gauges
         self._now = now
         self._started = now()
         self.resource = _resource()
@@ -97,7 +98,7 @@ class OwnMetrics:
     def gauges(self) -> Iterator[Metric]:
         """Yield what goes up and down."""
         now = self._now()
-        measured = sorted((each.name, each.attributes, each.value) for each in self._gauges())
+        measured = sorted((each.name, each.attributes, each.value) for each in self.measured())
         for name, points in _by_name(measured):
             found = [
                 NumberDataPoint(attributes=_pairs(attributes), as_int=value, time_unix_nano=now)

@@ -235,17 +235,12 @@ def metrics_push(settings: MetricsSettings, metrics: OwnMetrics) -> MetricsPush 
     Raises:
         ConfigError: Their endpoint cannot be used.
     """
-    if settings.endpoint is None:
+    if (exporter := settings.exporter) is None:
         return None
     from otel_scorer.service.metrics_push import MetricsPush
 
-    made = connect(
-        settings.endpoint,
-        protocol=settings.protocol,
-        headers={key: value.get_secret_value() for key, value in settings.headers.items()},
-        compression=Compression(settings.compression),
-    )
-    return MetricsPush(metrics, made.senders[Lane.METRICS], interval=settings.interval, timeout=settings.timeout)
+    sender = _otlp_destination(exporter).senders[Lane.METRICS]
+    return MetricsPush(metrics, sender, interval=settings.interval, timeout=settings.timeout)
 
 
 def span_matcher(config: Config) -> Callable[[RawSpan], bool] | None:

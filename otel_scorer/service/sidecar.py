@@ -43,9 +43,12 @@ from otel_scorer.transport.forwarder import Forwarder
 from otel_scorer.transport.status_server import StatusServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from otel_scorer.config import Config
+    from otel_scorer.model.decision import Decision
+    from otel_scorer.model.wire import RawSpan
+    from otel_scorer.pipeline.closing import ClosedTrace
     from otel_scorer.pipeline.keeping import TraceKeeper
     from otel_scorer.pipeline.verdict_sinks import VerdictSink
     from otel_scorer.service.metrics_push import MetricsPush
@@ -88,7 +91,7 @@ class Service:
         self._engine: Engine | None = None
         self._receivers: list[GrpcReceiver | HttpReceiver] = []
         self._metrics = OwnMetrics(self._gauges)
-        self._status = Status(self._metrics)
+        self._status = Status(self._metrics, config)
         self._push: MetricsPush | None = None
         self._status_server: StatusServer | None = None
         self._warned: set[Signal] = set()
@@ -173,7 +176,7 @@ class Service:
             profiles,
             on_spans=lambda data, items, since: forwarder.offer(Lane.SPANS, data, items, admitted=True, since=since),
             on_scores=lambda data, items, since: forwarder.offer(Lane.SCORES, data, items, since=since),
-            on_scored=None if self._keeper is None else self._keeper.keep,
+            on_scored=self._on_scored(),
             matches=span_matcher(config),
         )
         forwarder.start()
@@ -196,6 +199,20 @@ class Service:
         self._show(bound)
         return bound
 
+    def _on_scored(self) -> Callable[[ClosedTrace[RawSpan], Sequence[Decision]], None] | None:
+        """Return what tells everybody who wants to know of every trace that is decided."""
+        keeps: list[Callable[[ClosedTrace[RawSpan], Sequence[Decision]], None]] = []
+        if self._keeper is not None:
+            keeps.append(self._keeper.keep)
+        if self._config.telemetry.status_page != OFF:
+            keeps.append(self._status.recent.keep)
+
+        def tell(trace: ClosedTrace[RawSpan], decisions: Sequence[Decision]) -> None:
+            for keep in keeps:
+                keep(trace, decisions)
+
+        return tell if keeps else None
+
     def _show(self, bound: dict[str, str]) -> None:
         """Let the sidecar be looked at."""
         settings = self._config.telemetry
@@ -208,6 +225,7 @@ class Service:
             try:
                 bound["status"] = server.start()
                 self._status_server = server
+                self._status.bound = bound
             except AddressInUseError as error:
                 logger.warning("No status page, health checks or /metrics: %s", error)
 

@@ -1,16 +1,28 @@
-"""What the sidecar answers about itself over HTTP: whether it lives and takes requests, its counters and metrics."""
+"""
+What the sidecar answers about itself over HTTP: whether it lives and takes requests, its counters, metrics and page.
+
+What quotes traces or settings is for this machine only; see `Question.is_near`.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+import yaml
+
 from otel_scorer import telemetry
 from otel_scorer.service.prometheus_text import prometheus_text
+from otel_scorer.service.recent import RecentTraces
+from otel_scorer.service.status_page import status_data, status_page
 from otel_scorer.transport.status_server import Answer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from otel_scorer.config import Config
     from otel_scorer.service.own_metrics import OwnMetrics
     from otel_scorer.transport.status_server import Question
 
@@ -18,6 +30,10 @@ __all__ = ["Phase", "Status"]
 
 _UNAVAILABLE: Final = 503
 _TEXT: Final = "text/plain; charset=utf-8"
+_FAR: Final = (
+    b"The status page quotes traces and settings: it is for this machine only. Open it as http://localhost:PORT/ "
+    b"there, or through a tunnel that ends there (ssh -L, kubectl port-forward).\n"
+)
 
 
 class Phase(StrEnum):
@@ -34,14 +50,23 @@ class Status:
 
     Args:
         metrics: Reads its metrics.
+        config: How it works; secrets are never shown.
+        clock: Monotonic seconds.
 
     Attributes:
         phase: How far it is; its owner says so.
+        bound: What listens where; likewise.
+        recent: The last traces; their owner tells it.
     """
 
-    def __init__(self, metrics: OwnMetrics) -> None:
+    def __init__(self, metrics: OwnMetrics, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
         self.phase = Phase.STARTING
+        self.bound: dict[str, str] = {}
+        self.recent = RecentTraces(with_reasons=config.explanations != "off")
         self._metrics = metrics
+        self._config = config
+        self._clock = clock
+        self._started = clock()
 
     def answer(self, question: Question) -> Answer:
         """Answer one GET request."""
@@ -53,10 +78,27 @@ class Status:
                 return _json({"status": self.phase}, 200 if is_ready else _UNAVAILABLE)
             case "/metrics":
                 return Answer(*prometheus_text(self._metrics, question.accept))
-            case "/":
+            case "/" if "text/html" not in question.accept:
                 return _json({"status": "ok", "phase": self.phase, "counters": telemetry.snapshot()})
+            case "/" | "/status.json":
+                return self._page(question)
             case _:
                 return Answer(b"No such page\n", _TEXT, 404)
+
+    def _page(self, question: Question) -> Answer:
+        if not question.is_near:
+            return Answer(_FAR, _TEXT, 403)
+        if question.path == "/":
+            document, policy = status_page()
+            return Answer(document, "text/html; charset=utf-8", policy=policy)
+        return _json({
+            "phase": self.phase,
+            "up": round(self._clock() - self._started, 1),
+            "bound": self.bound,
+            "traces": self.recent.to_data(),
+            "settings": yaml.safe_dump(self._config.dump(), sort_keys=False, allow_unicode=True, width=110),
+            **status_data(self._metrics.measured()),
+        })  # fmt: skip
 
 
 def _json(data: Any, status: int = 200) -> Answer:

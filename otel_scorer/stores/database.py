@@ -134,8 +134,21 @@ _REGISTRATIONS: Final = (
         UPDATE revisions SET value = value + 1 WHERE name = 'registrations';
     END""",
 )
+# A trace may have several units (see `Trigger.LOCAL_ROOT`), each stored and judged on its own: `unit` is the id of the
+# span that it begins with, empty for a whole trace. SQLite cannot take back that a column is unique.
+_UNITS: Final = (
+    "ALTER TABLE traces RENAME TO whole_traces",
+    _TRACES[1]
+    .replace("trace_id TEXT NOT NULL UNIQUE", "trace_id TEXT NOT NULL")
+    .replace("stored_ms INTEGER NOT NULL", "stored_ms INTEGER NOT NULL, unit TEXT NOT NULL, UNIQUE (trace_id, unit)"),
+    "INSERT INTO traces SELECT *, '' FROM whole_traces",
+    "DROP TABLE whole_traces",
+    "CREATE INDEX traces_by_start ON traces (start_ms)",
+    "ALTER TABLE entries ADD COLUMN unit TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE feedback ADD COLUMN unit TEXT NOT NULL DEFAULT ''",
+)
 # What leads from each version of the schema to the next; only ever appended to.
-_MIGRATIONS: Final = ((*_TRACES, *_REGISTRATIONS),)
+_MIGRATIONS: Final = ((*_TRACES, *_REGISTRATIONS), _UNITS)
 
 
 def default_store_path() -> Path:

@@ -65,6 +65,8 @@ class TraceRecord:
         close_reason: Why no more spans were waited for.
         complete: Whether a root is there and no parent is missing.
         revision: 1, or higher when late spans led to scoring again.
+        unit: Which part of the trace it is, where each service's part is a unit of its own: the id of the span that it
+            begins with, 16 hex digits.
     """
 
     trace_id: str
@@ -82,6 +84,7 @@ class TraceRecord:
     close_reason: str | None = None
     complete: bool = True
     revision: int = 1
+    unit: str = ""
 
     @classmethod
     def of(
@@ -91,6 +94,7 @@ class TraceRecord:
         spans: bytes | None = None,
         logs: bytes | None = None,
         tags: Mapping[str, object] | None = None,
+        unit: str = "",
     ) -> Self:
         """
         Return the record of a trace.
@@ -100,6 +104,7 @@ class TraceRecord:
             spans: Its spans as bytes, if they are at hand.
             logs: Its log records, likewise.
             tags: What it is tagged with beside its own tags.
+            unit: Which part of the trace it is.
         """
         info, root = trace.info, trace.root
         return cls(
@@ -118,6 +123,7 @@ class TraceRecord:
             trace.close_reason,
             trace.is_complete,
             trace.revision,
+            unit,
         )
 
     def row(self, now_ms: int) -> tuple[object, ...]:
@@ -141,6 +147,7 @@ class TraceRecord:
             self.complete,
             self.revision,
             now_ms,
+            self.unit,
         )
 
 
@@ -174,13 +181,28 @@ class Entry:
         if self.given is not None:
             # One by one: what JSON cannot hold of one becomes text, and the others stay as they are.
             given = f"{{{', '.join(f'{as_json(key)}: {as_json(value)}' for key, value in self.given.items())}}}"
-        return run_id, self.record.trace_id, self.position, given, _text(self.error), decisions, now_ms
+        return (
+            run_id,
+            self.record.trace_id,
+            self.position,
+            given,
+            _text(self.error),
+            decisions,
+            now_ms,
+            self.record.unit,
+        )
 
     def feedback_rows(self, run_id: str | None) -> Iterator[tuple[object, ...]]:
         """Yield the columns of the table `feedback`, without its number."""
         for decision in self.decisions:
             for feedback in decision.feedbacks:
-                yield (self.record.trace_id, run_id, _text(feedback.name), *_comparable(feedback.value))
+                yield (
+                    self.record.trace_id,
+                    run_id,
+                    _text(feedback.name),
+                    *_comparable(feedback.value),
+                    self.record.unit,
+                )
 
 
 @dataclass(frozen=True, slots=True)

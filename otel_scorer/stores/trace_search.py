@@ -92,7 +92,10 @@ def _sql(clause: Clause) -> tuple[str, list[object]]:
         return _compared(column, clause)
     if clause.subject is Subject.ATTRIBUTE and clause.key == "run_id":
         sql, parameters = _compared("x.run_id", clause)
-        return f"EXISTS (SELECT 1 FROM entries AS x WHERE x.trace_id = t.trace_id AND {sql})", parameters
+        return (
+            f"EXISTS (SELECT 1 FROM entries AS x WHERE (x.trace_id, x.unit) = (t.trace_id, t.unit) AND {sql})",
+            parameters,
+        )
     if clause.subject is Subject.METADATA and clause.key in _METADATA:
         return _compared(_METADATA[clause.key], clause)
     if clause.subject is Subject.TAG:
@@ -100,7 +103,8 @@ def _sql(clause: Clause) -> tuple[str, list[object]]:
     if clause.subject in {Subject.FEEDBACK, Subject.EXPECTATION}:
         table = "feedback" if clause.subject is Subject.FEEDBACK else "expectations"
         value = "x.number" if clause.comparator in _ORDER else "x.text"
-        return _exists(f"{table} AS x", "x.trace_id = t.trace_id AND x.name = ?", value, clause)
+        of_unit = "AND x.unit = t.unit " if clause.subject is Subject.FEEDBACK else ""
+        return _exists(f"{table} AS x", f"x.trace_id = t.trace_id {of_unit}AND x.name = ?", value, clause)
     raise _unknown(clause)
 
 

@@ -45,12 +45,12 @@ _MILLISECOND: Final = 1_000_000
 
 _TRACE_COLUMNS: Final = (
     "trace_id, spans, logs, packed, name, root_id, service_name, session_id, user_id, state, start_ms, end_ms, tags, "
-    "close_reason, complete, revision, stored_ms"
+    "close_reason, complete, revision, stored_ms, unit"
 )
 # Spans that came late replace what was stored before them; the number, and so the place in searches, stays, and so do
 # tags, which somebody may have added.
-_PUT_TRACE: Final = f"""INSERT INTO traces ({_TRACE_COLUMNS}) VALUES ({", ".join("?" * 17)})
-    ON CONFLICT (trace_id) DO UPDATE SET
+_PUT_TRACE: Final = f"""INSERT INTO traces ({_TRACE_COLUMNS}) VALUES ({", ".join("?" * 18)})
+    ON CONFLICT (trace_id, unit) DO UPDATE SET
     spans = excluded.spans, logs = excluded.logs, packed = excluded.packed, name = excluded.name,
     root_id = excluded.root_id,
     service_name = excluded.service_name, session_id = excluded.session_id, user_id = excluded.user_id,
@@ -60,15 +60,16 @@ _PUT_TRACE: Final = f"""INSERT INTO traces ({_TRACE_COLUMNS}) VALUES ({", ".join
     stored_ms = excluded.stored_ms
     WHERE spans IS NOT excluded.spans OR logs IS NOT excluded.logs OR tags IS NOT json_patch(tags, excluded.tags)
     OR revision IS NOT excluded.revision OR close_reason IS NOT excluded.close_reason"""
-_PUT_ENTRY: Final = """INSERT INTO entries (run_id, trace_id, position, given, error, decisions, stored_ms)
-    VALUES (?, ?, ?, ?, ?, ?, ?)"""
-_PUT_FEEDBACK: Final = "INSERT INTO feedback (trace_id, run_id, name, number, text) VALUES (?, ?, ?, ?, ?)"
+_PUT_ENTRY: Final = """INSERT INTO entries (run_id, trace_id, position, given, error, decisions, stored_ms, unit)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)"""
+_PUT_FEEDBACK: Final = "INSERT INTO feedback (trace_id, run_id, name, number, text, unit) VALUES (?, ?, ?, ?, ?, ?)"
 _PUT_EXPECTATION: Final = "INSERT OR REPLACE INTO expectations VALUES (?, ?, ?, ?, ?)"
 _KEEP_EXPECTATION: Final = "INSERT OR IGNORE INTO expectations VALUES (?, ?, ?, ?, ?)"
 
-_OLDEST_LIVE: Final = """SELECT trace_id FROM traces t
-    WHERE NOT EXISTS (SELECT 1 FROM entries e WHERE e.trace_id = t.trace_id AND e.run_id IS NOT NULL)
-    AND EXISTS (SELECT 1 FROM entries e WHERE e.trace_id = t.trace_id)
+_OLDEST_LIVE: Final = """SELECT trace_id, unit FROM traces t
+    WHERE NOT EXISTS
+        (SELECT 1 FROM entries e WHERE (e.trace_id, e.unit) = (t.trace_id, t.unit) AND e.run_id IS NOT NULL)
+    AND EXISTS (SELECT 1 FROM entries e WHERE (e.trace_id, e.unit) = (t.trace_id, t.unit))
     AND NOT EXISTS (SELECT 1 FROM expectations x WHERE x.trace_id = t.trace_id)
     ORDER BY id LIMIT ?"""
 
@@ -130,7 +131,7 @@ class TraceStore:
         attached = [expectation_row(entry.record.trace_id, each) for entry in batch for each in entry.attached]
         with self._database.transaction() as write:
             if run_id is None:
-                _forget_earlier(write, [entry.record.trace_id for entry in batch if entry.record.revision > 1])
+                _forget_earlier(write, [entry.record for entry in batch if entry.record.revision > 1])
             write.execute_many(_PUT_TRACE, traces)
             write.execute_many(_PUT_ENTRY, judged)
             write.execute_many(_PUT_FEEDBACK, feedback)
@@ -166,7 +167,7 @@ class TraceStore:
             with self._database.transaction() as write:
                 doomed = write.execute(_OLDEST_LIVE, (_PAGE,))
                 for table in ("feedback", "entries", "traces"):
-                    write.execute_many(f"DELETE FROM {table} WHERE trace_id = ?", doomed)
+                    write.execute_many(f"DELETE FROM {table} WHERE (trace_id, unit) = (?, ?)", doomed)
             if not doomed:
                 break
             gone += len(doomed)
@@ -200,13 +201,17 @@ class TraceStore:
                 yield trace
 
     def trace(self, trace_id: str) -> Trace | None:
-        """Return one stored trace with its assessments; None if it is not here."""
-        rows = self._database.query(f"SELECT id, 0, {_TRACE_COLUMNS} FROM traces WHERE trace_id = ?", (trace_id,))
+        """Return one stored trace with its assessments, of several units the first one; None if it is not here."""
+        rows = self._database.query(
+            f"SELECT id, 0, {_TRACE_COLUMNS} FROM traces WHERE trace_id = ? ORDER BY id LIMIT 1", (trace_id,)
+        )
         return self._trace(rows[0]) if rows else None
 
     def content(self, trace_id: str) -> tuple[bytes, bytes] | None:
-        """Return the spans and the logs of a trace as they were stored; None if it is not here."""
-        rows = self._database.query("SELECT spans, logs, packed FROM traces WHERE trace_id = ?", (trace_id,))
+        """Return the spans and the logs of a trace (of several units the first) as they were stored, if it is here."""
+        rows = self._database.query(
+            "SELECT spans, logs, packed FROM traces WHERE trace_id = ? ORDER BY id LIMIT 1", (trace_id,)
+        )
         return unpacked(*rows[0]) if rows else None
 
     def entries(self, run_id: str) -> Iterator[StoredEntry]:
@@ -221,7 +226,7 @@ class TraceStore:
             rows = self._database.query(
                 "SELECT e.position, e.id, e.given, e.error, e.decisions, "
                 "t.trace_id, t.name, t.root_id, t.close_reason, t.complete "
-                "FROM entries e JOIN traces t ON t.trace_id = e.trace_id "
+                "FROM entries e JOIN traces t ON (t.trace_id, t.unit) = (e.trace_id, e.unit) "
                 "WHERE e.run_id = ? AND (e.position, e.id) > (?, ?) ORDER BY e.position, e.id LIMIT ?",
                 (run_id, *after, _PAGE),
             )
@@ -247,11 +252,12 @@ class TraceStore:
         key, here = "t.id, t.start_ms", (sys.maxsize, sys.maxsize)
         about: tuple[object, ...] = ()
         if run_id is not None:
-            source, order = "entries e JOIN traces t ON t.trace_id = e.trace_id", "e.position, e.id"
+            source, order = "entries e JOIN traces t ON (t.trace_id, t.unit) = (e.trace_id, e.unit)", "e.position, e.id"
             # A trace that was judged twice in a run is found once, where it came first.
             after = (
                 "e.run_id = ? AND (e.position, e.id) > (?, ?) AND NOT EXISTS (SELECT 1 FROM entries d WHERE "
-                "d.trace_id = e.trace_id AND d.run_id = e.run_id AND (d.position, d.id) < (e.position, e.id))"
+                "(d.trace_id, d.unit, d.run_id) = (e.trace_id, e.unit, e.run_id) "
+                "AND (d.position, d.id) < (e.position, e.id))"
             )
             key, here, about = "e.id, e.position", (-1, -1), (run_id,)
         columns = ", ".join(f"t.{name}" for name in _TRACE_COLUMNS.split(", "))
@@ -274,7 +280,7 @@ class TraceStore:
             close_reason=row[15],
             is_complete=bool(row[16]),
             revision=row[17],
-            assessments=[*self._expectations(trace_id), *self._feedback(trace_id)],
+            assessments=[*self._expectations(trace_id), *self._feedback(trace_id, row[19])],
             tags=json.loads(row[14]),
         )
 
@@ -282,8 +288,10 @@ class TraceStore:
         rows = self._database.query("SELECT document FROM expectations WHERE trace_id = ?", (trace_id,))
         return [assessment_from_dictionary(json.loads(document)) for (document,) in rows]
 
-    def _feedback(self, trace_id: str) -> list[Feedback]:
-        rows = self._database.query("SELECT decisions FROM entries WHERE trace_id = ? ORDER BY id", (trace_id,))
+    def _feedback(self, trace_id: str, unit: str) -> list[Feedback]:
+        rows = self._database.query(
+            "SELECT decisions FROM entries WHERE trace_id = ? AND unit = ? ORDER BY id", (trace_id, unit)
+        )
         return [feedback for (text,) in rows for decision in decisions_of(text) for feedback in decision.feedbacks]
 
 
@@ -291,9 +299,10 @@ def _now_ms() -> int:
     return time.time_ns() // _MILLISECOND
 
 
-def _forget_earlier(write: Transaction, trace_ids: Sequence[str]) -> None:
+def _forget_earlier(write: Transaction, records: Sequence[TraceRecord]) -> None:
     """Drop live verdicts on earlier revisions of traces: what is said now takes their place."""
     for table in ("entries", "feedback"):
         write.execute_many(
-            f"DELETE FROM {table} WHERE trace_id = ? AND run_id IS NULL", [(trace_id,) for trace_id in trace_ids]
+            f"DELETE FROM {table} WHERE (trace_id, unit) = (?, ?) AND run_id IS NULL",
+            [(record.trace_id, record.unit) for record in records],
         )

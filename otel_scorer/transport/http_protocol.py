@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 connection with limits on how slowly a client may speak."""
+"""uvicorn's HTTP/1.1 connection with limits on how slowly a client may speak, and answers as OTLP wants them."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from otel_scorer.transport.responses import INVALID_ARGUMENT, Refusal
 
 __all__ = ["PatientProtocol"]
 
@@ -45,6 +47,18 @@ class PatientProtocol(H11Protocol):
         """Go on to the next request, or see whether this one is still being sent."""
         super().on_response_complete()
         self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP request; as OTLP asks, with a google.rpc.Status."""
+        body = Refusal(INVALID_ARGUMENT, 400, msg).status_json()
+        fields = [
+            ("content-type", "application/json"),
+            ("content-length", str(len(body))),
+            ("connection", "close"),
+        ]
+        for event in (h11.Response(status_code=400, headers=fields), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
 
     def _watch(self) -> None:
         """Keep a timer running while the client owes us bytes; one timer per debt, whatever trickles in."""

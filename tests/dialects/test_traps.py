@@ -280,6 +280,7 @@ def test_notes_of_google_adk_that_content_was_left_out_are_no_content() -> None:
     assert [message.content for message in trace.messages] == ["question", ""]
     [llm_call] = trace.llm_calls
     assert (llm_call.span.name, llm_call.model, llm_call.inputs) == ("generate_content", "gemini", request)
+    assert [span.name for span in trace.search_spans("TOOL")] == ["execute_tool get", "execute_tool (merged tools)"]
     [call] = trace.tool_calls
     assert (call.call_id, call.arguments, call.result) == ("c1", {"n": 1}, None)
 
@@ -307,3 +308,10 @@ def test_a_server_address_that_is_a_url_and_names_with_templates_do_no_harm() ->
     )
 
     assert (span.span_type, span.inputs) == ("CHAT_MODEL", None)
+
+
+def test_a_flattened_list_suggests_a_type_by_its_first_key_and_not_by_what_only_looks_like_it() -> None:
+    assert view("x", {"a": 1, "retrieval.documents.7.document.id": "d"}).span_type == "RETRIEVER"
+    assert view("x", {"z": 1, "embedding.embeddings.0.embedding.text": "t"}).span_type == "EMBEDDING"
+    assert view("x", {"my.retrieval.documents.0.document.id": "d"}).span_type == "UNKNOWN"
+    assert view("x", {"my\nretrieval.documents.0.document.id": "d"}).span_type == "UNKNOWN"

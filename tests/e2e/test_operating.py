@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, small_trace
-from tests.e2e.sink import WAIT, Sink
+from tests.e2e.sink import WAIT, Score, Sink
 
 GATED = SCORERS / "gated.py"
 SERVING = b"\x08\x01"
@@ -141,3 +143,61 @@ def test_counters_are_there_as_json_and_nothing_but_get_is_answered(
     assert said["phase"] == "ready"
     assert said["counters"]["receiver.spans_accepted"] == 3
     assert sidecar.ask("/nothing").status == 404
+
+
+def check_send(*settings: str, folder: Path) -> tuple[int, list[str], str]:
+    """Run `check --send` and return its exit code, what it says of what was sent, and standard error."""
+    (folder / "check.yaml").write_text("\n".join(settings), encoding="utf-8")
+    command = [sys.executable, "-m", "otel_scorer", "check", "-c", "check.yaml", "--send"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder, timeout=WAIT)
+    return done.returncode, [line for line in done.stdout.splitlines() if line.startswith("sent to")], done.stderr
+
+
+def test_check_send_sends_one_span_that_says_what_it_is(own_sink: Sink, tmp_path: Path) -> None:
+    code, said, errors = check_send(
+        "exporters:",
+        f"  otlp: {{endpoint: '{own_sink.grpc}'}}",
+        f"  otlp/http: {{endpoint: '{own_sink.http}', protocol: http/protobuf, logs_endpoint: 'off'}}",
+        "  file: {path: out.jsonl}",
+        folder=tmp_path,
+    )
+
+    assert (code, errors) == (0, "")
+    assert [line.split(": ")[0:3] for line in said] == [
+        ["sent to     otlp", "traces", "ok"],
+        ["sent to     otlp", "logs", "ok"],
+        ["sent to     otlp", "metrics", "ok"],
+        ["sent to     otlp/http", "traces", "ok"],
+        ["sent to     otlp/http", "metrics", "ok"],
+        ["sent to     file", "traces", "ok"],
+    ]
+    own_sink.wait_for(lambda: len(own_sink.raw) == 2)
+    (one, other) = (Score(raw) for raw in own_sink.raw)
+    assert one.span.name == "evaluation otel_scorer.check"
+    assert one.raw.scope.is_own
+    assert one.raw.trace_id.hex() in said[0]
+    assert one.span.trace_id == other.span.trace_id
+    assert (tmp_path / "out.jsonl").read_text(encoding="utf-8").count("\n") == 1
+
+
+def test_check_send_says_what_every_destination_that_did_not_take_it_answered(own_sink: Sink, tmp_path: Path) -> None:
+    own_sink.tell("refuse")
+
+    code, said, errors = check_send(
+        "exporters:",
+        f"  otlp: {{endpoint: '{own_sink.grpc}', headers: {{authorization: 's3cret'}}, logs_endpoint: 'off'}}",
+        "  otlp/away: {endpoint: 'http://127.0.0.1:9/x', timeout: 1s, metrics_endpoint: 'off', logs_endpoint: 'off'}",
+        f"telemetry: {{metrics: {{endpoint: '{own_sink.http}', protocol: http/protobuf}}}}",
+        folder=tmp_path,
+    )
+
+    assert (code, errors) == (1, "")
+    assert [line.split(": ")[0:3] for line in said] == [
+        ["sent to     otlp", "traces", "FAILED"],
+        ["sent to     otlp", "metrics", "FAILED"],
+        ["sent to     otlp/away", "traces", "FAILED"],
+        ["sent to     telemetry.metrics", "metrics", "FAILED"],
+    ]
+    assert "UNAVAILABLE" in said[0]
+    assert "http://127.0.0.1:9/x/v1/traces" in said[2]
+    assert "s3cret" not in "".join(said)

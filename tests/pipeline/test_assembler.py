@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterable
 from itertools import permutations
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ from tests.fakes import Counted, PlainReader, a_decision
 from tests.strategies import batched
 
 from otel_scorer.model.decode import spans_from_raw
+from otel_scorer.model.log_records import RawLog
 from otel_scorer.model.trace import Trace
 from otel_scorer.model.wire import SPAN_OVERHEAD, RawSpan, ScopeRef, join_spans, read_traces
 from otel_scorer.pipeline.assembler import (
@@ -285,6 +287,119 @@ def test_a9_a_root_that_comes_after_the_local_root_takes_over() -> None:
     [trace] = assembler.due(3.0)
 
     assert (trace.reason, trace.complete) == (CloseReason.ROOT_QUIET, True)
+
+
+def local_root(span: int, **options: Any) -> RawSpan:
+    return raw(span=span, parent=900 + span, remote_parent=True, **options)
+
+
+def test_a9_a_service_that_is_called_five_times_in_one_trace_has_five_units_closed_one_by_one() -> None:
+    assembler = an_assembler(trigger=Trigger.LOCAL_ROOT)
+    for call in range(1, 6):
+        # Children end first, so they come first.
+        assembler.add([raw(span=10 * call + 2, parent=10 * call + 1)], float(call))
+        assembler.add([raw(span=10 * call + 1, parent=10 * call), local_root(10 * call)], call + 0.5)
+
+    closed = [(now, trace) for now in range(3, 9) for trace in assembler.due(now + 0.5)]
+
+    assert [(now, trace.unit[-1]) for now, trace in closed] == [(3, 10), (4, 20), (5, 30), (6, 40), (7, 50)]
+    for _, trace in closed:
+        head = trace.unit[-1]
+        assert (sorted(span_numbers(trace)), trace.complete) == ([head, head + 1, head + 2], True)
+        assert trace.reason is CloseReason.LOCAL_ROOT_QUIET
+    assert (len(assembler), assembler.size, assembler.remembered) == (0, 0, 5)
+
+
+def test_a9_the_spans_of_a_unit_find_together_in_any_order() -> None:
+    spans = [local_root(1), *(raw(span=span, parent=parent) for span, parent in ((2, 1), (3, 2), (4, 3), (5, 3)))]
+    other = local_root(6)
+    for order in permutations([*spans, other]):
+        assembler = an_assembler(trigger=Trigger.LOCAL_ROOT)
+        add_each(assembler, order, 0.0)
+
+        traces = {trace.unit[-1]: trace for trace in assembler.due(2.0)}
+
+        assert {unit: sorted(span_numbers(trace)) for unit, trace in traces.items()} == {1: [1, 2, 3, 4, 5], 6: [6]}
+        assert traces[1].complete
+
+
+def test_a9_each_unit_is_remembered_on_its_own() -> None:
+    assembler = an_assembler(trigger=Trigger.LOCAL_ROOT)
+    assembler.add([local_root(1), raw(span=2, parent=1)], 0.0)
+    assembler.due(2.0)
+
+    # Below the closed unit, and what waited for a span that turns out to be; a call of its own is none of that.
+    assert assembler.add([raw(span=4, parent=3), local_root(7), raw(span=8, parent=7)], 3.0).late == []
+    late = assembler.add([raw(span=3, parent=2), raw(span=5, parent=4)], 3.5).late
+    [trace] = assembler.due(5.0)
+
+    assert [span.span_id[-1] for span in late] == [3, 4, 5]
+    assert sorted(span_numbers(trace)) == [7, 8]
+    assert len(assembler) == 0
+
+
+def test_a9_a_unit_stays_open_for_spans_that_outlive_its_local_root_up_to_the_cap() -> None:
+    assembler = an_assembler(trigger=Trigger.LOCAL_ROOT)
+    assembler.add([local_root(1)], 0.0)
+    for second in range(1, 30):
+        assembler.add([raw(span=second + 1, parent=1)], float(second))
+        assert assembler.due(float(second)) == []
+
+    [trace] = assembler.due(30.0)
+
+    assert (len(trace.spans), trace.complete) == (30, True)
+
+
+def test_a9_what_waits_for_a_parent_that_never_comes_closes_when_it_has_been_idle() -> None:
+    assembler = an_assembler(trigger=Trigger.LOCAL_ROOT)
+    assembler.add([raw(span=2, parent=9), raw(span=3, parent=9)], 0.0)
+
+    [trace] = assembler.due(180.0)
+
+    assert (sorted(span_numbers(trace)), trace.reason, trace.complete) == ([2, 3], CloseReason.IDLE, False)
+    assert trace.unit == (9).to_bytes(8, "big")
+
+
+def test_a9_a15_two_kinds_that_share_an_id_are_in_one_unit() -> None:
+    assembler = an_assembler(trigger=Trigger.LOCAL_ROOT)
+    client, server = local_root(1, kind=3), local_root(1, kind=2)
+
+    assembler.add([client, server, raw(span=2, parent=1)], 0.0)
+    again = assembler.add([client, server], 0.5)
+    [trace] = assembler.due(2.5)
+
+    assert trace.spans[:2] == [client, server]
+    assert again.duplicates == [client, server]
+
+
+@pytest.mark.parametrize("parents", [{1: 2, 2: 1}, {1: 1, 2: 1}], ids=["cycle", "its own parent"])
+def test_a12_a13_units_survive_spans_without_a_beginning(parents: dict[int, int]) -> None:
+    for order in permutations(parents):
+        assembler = an_assembler(trigger=Trigger.LOCAL_ROOT)
+        add_each(assembler, [raw(span=span, parent=parents[span]) for span in order], 0.0)
+
+        [trace] = assembler.due(180.0)
+
+        assert (sorted(span_numbers(trace)), trace.complete, trace.unit[-1]) == ([1, 2], False, 1)
+
+
+def test_a9_log_records_are_in_the_unit_of_their_span() -> None:
+    assembler = an_assembler(trigger=Trigger.LOCAL_ROOT)
+    records = [RawLog(bytes((span,)), (1).to_bytes(16, "big"), span.to_bytes(8, "big")) for span in (1, 2, 3, 9)]
+
+    # It names the model's response instead of a span: whichever unit has that.
+    unnamed = RawLog(b"response", (1).to_bytes(16, "big"), b"")
+
+    assembler.add_logs([*records[:2], unnamed], 0.0)
+    assembler.add([local_root(1), raw(span=2, parent=3), local_root(7)], 0.5)
+    assembler.add([raw(span=3, parent=1)], 1.0)
+    assembler.add_logs(records[2:], 1.0)
+    traces = {trace.unit[-1]: trace for trace in assembler.due(4.0)}
+    counted = Counted()
+    assembler.add_logs([records[0]], 4.0)
+
+    assert {unit: set(trace.logs) for unit, trace in traces.items()} == {1: {*records[:3], unnamed}, 7: {unnamed}}
+    assert counted("assembler.late_log_records") == 1
 
 
 def test_a10_with_trigger_root_a_local_root_is_like_any_other_span() -> None:

@@ -59,7 +59,7 @@ class ModelTrace:
         if roots:
             due = min(last + LIMITS.root_grace, roots[0] + LIMITS.root_cap)
         elif has_local_root:
-            due = last + (LIMITS.root_grace if trigger is Trigger.LOCAL_ROOT else LIMITS.local_root_grace)
+            due = last + LIMITS.local_root_grace
         else:
             due = last + LIMITS.idle_timeout
         return min(due, self.arrivals[0][0] + LIMITS.max_age)
@@ -74,7 +74,7 @@ def a_span(*shape: Any) -> RawSpan:
 
 
 class NoSpanIsLostAndNoTraceClosesTwice(RuleBasedStateMachine):
-    @initialize(trigger=st.sampled_from([Trigger.AUTO, Trigger.ROOT, Trigger.LOCAL_ROOT]))
+    @initialize(trigger=st.sampled_from([Trigger.AUTO, Trigger.ROOT]))
     def begin(self, trigger: Trigger) -> None:
         self.trigger = trigger
         self.assembler = TraceAssembler(

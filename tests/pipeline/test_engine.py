@@ -421,6 +421,30 @@ def test_with_trigger_local_root_it_is_the_local_root_that_waits_for_its_verdict
         assert run.sink.score_requests == []
 
 
+@pytest.mark.parametrize("forwarding", [Forwarding.HOLD_ROOT, Forwarding.HOLD_TRACE])
+def test_each_unit_of_a_trace_is_scored_and_held_on_its_own(forwarding: Forwarding) -> None:
+    with running(forwarding, emit=ON_SPAN, trigger=Trigger.LOCAL_ROOT) as run:
+        for call in (1, 2):
+            run.ingest(
+                make_span("work", span=10 * call, parent=call),
+                make_span(f"call {call}", span=call, parent=99, remote_parent=True),
+            )
+        jobs = run.close_traces(2)
+        # A client that sends a request again while both wait: none of it may leave twice.
+        for call in (1, 2):
+            run.ingest(make_span(f"call {call}", span=call, parent=99, remote_parent=True))
+        for job in jobs:
+            run.backend.decide(job, a_decision(job.trace.unit[-1] == 1))
+
+        leaving = {span.name: span for span in run.sink.spans if span.name.startswith("call")}
+        assert sorted(names(run.sink.spans)) == ["call 1", "call 2", "work", "work"]
+        values = {
+            name: next(pair.value.bool_value for pair in span.attributes if pair.key == "otel_scorer.check.value")
+            for name, span in leaving.items()
+        }
+        assert values == {"call 1": True, "call 2": False}
+
+
 def test_by_default_a_local_root_is_not_held() -> None:
     with running(Forwarding.HOLD_ROOT, ON_SPAN) as run:
         run.ingest(make_span("served", span=2, parent=1, remote_parent=True))

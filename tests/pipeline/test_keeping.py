@@ -132,3 +132,20 @@ def test_the_oldest_go_when_the_store_takes_more_than_it_may(database: Database)
     assert counted("store.traces_pruned") == 2000 - len(left) > 0
     assert sorted(left) == list(range(2001 - len(left), 2001))
     assert database.used_bytes() <= 300_000
+
+
+def test_units_of_one_trace_are_kept_side_by_side(database: Database) -> None:
+    keeper = a_keeper(database)
+    keeper.start()
+    for number, value in ((1, True), (2, False)):
+        spans = make_raw(make_span("call", span=number, parent=9, remote_parent=True))
+        trace = ClosedTrace(spans[0].trace_id, spans, CloseReason.ROOT_QUIET, complete=True, unit=spans[0].span_id)
+        keeper.keep(trace, [a_decision(value)])
+    assert keeper.shutdown(WAIT)
+
+    store = TraceStore(database, READER)
+    said = {trace.spans[0].span_id[-1]: [each.value for each in trace.info.assessments] for trace in store.search()}
+    assert said == {"1": [True], "2": [False]}
+    [failed] = store.search(filter_string="feedback.check = 'false'")
+    assert failed.spans[0].span_id[-1] == "2"
+    assert store.prune_live(1) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import queue
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from otel_scorer.model.trace import MISSING
 from otel_scorer.pipeline.offline import OfflineScoring
 from otel_scorer.pipeline.runner import Invocation, PreparedScorer
 from otel_scorer.pipeline.selection import Choice
+from otel_scorer.pipeline.threads import HUNG, THREADS, ThreadLane
 from otel_scorer.scorers.base import as_scorer
 
 
@@ -166,6 +168,104 @@ def test_coroutines_of_many_items_run_at_the_same_time() -> None:
     found = list(stream(meets_all, timeout=30, concurrency=20).run(range(20)))
 
     assert [outcomes(decisions) for _, decisions in found] == [["scored"]] * 20
+
+
+def test_calls_of_a_scorer_that_allows_it_run_at_the_same_time_and_keep_their_order() -> None:
+    together = threading.Barrier(THREADS)
+
+    def meeting(inputs: int) -> int:
+        # Goes on only once so many calls are in here.
+        together.wait(20)
+        return inputs
+
+    def alone(inputs: int) -> int:
+        return -inputs
+
+    scoring = stream(as_scorer(meeting).with_options(concurrent=True), alone, timeout=30)
+    found = list(scoring.run(range(3 * THREADS)))
+
+    assert [values(decisions) for _, decisions in found] == [[n, -n] for n in range(3 * THREADS)]
+
+
+def test_not_more_calls_than_threads_run_at_the_same_time() -> None:
+    running: set[int] = set()
+    most: list[int] = []
+    lock = threading.Lock()
+
+    def counted(inputs: int) -> None:
+        with lock:
+            running.add(inputs)
+            most.append(len(running))
+        with lock:
+            running.discard(inputs)
+
+    list(stream(as_scorer(counted).with_options(concurrent=True), timeout=30).run(range(500)))
+
+    assert len(most) == 500
+    assert max(most) <= THREADS
+
+
+def test_a_concurrent_scorer_is_left_alone_until_all_calls_that_hang_are_back(released: threading.Event) -> None:
+    started: queue.SimpleQueue[int] = queue.SimpleQueue()
+    decided: queue.SimpleQueue[Decision] = queue.SimpleQueue()
+    now = 0.0
+
+    def hanging(inputs: int) -> int:
+        started.put(inputs)
+        if inputs < 2:
+            released.wait(30)
+        return inputs
+
+    prepared = PreparedScorer(as_scorer(hanging).with_options(concurrent=True, timeout=5.0))
+    lane = ThreadLane(lambda: now)
+
+    def judged(item: int) -> Decision:
+        lane.submit(Invocation(prepared, None, inputs=item, trace_id=str(item)), decided.put)
+        return decided.get(timeout=20)
+
+    for item in range(2):
+        lane.submit(Invocation(prepared, None, inputs=item, trace_id=str(item)), decided.put)
+        started.get(timeout=20)
+    assert lane.leave_late(5.0, 0.05) == set()
+    assert lane.leave_late(5.1, 0.05) == {prepared}
+    assert outcomes([decided.get(timeout=20), decided.get(timeout=20)]) == ["timed_out"] * 2
+    assert judged(2).reason == HUNG
+
+    released.set()
+    pause = threading.Event()
+    while (last := judged(3)).outcome is Outcome.TIMED_OUT:
+        assert last.reason == HUNG
+        pause.wait(0.01)
+    assert values([last]) == [3]
+    lane.shutdown()
+
+
+def test_a_concurrent_scorer_that_hangs_costs_a_thread_for_each_call_at_most(released: threading.Event) -> None:
+    calls: list[int] = []
+
+    def hanging(inputs: int) -> int:
+        calls.append(inputs)
+        released.wait(30)
+        return inputs
+
+    def quick(inputs: int) -> int:
+        return inputs
+
+    scorers = [as_scorer(each).with_options(concurrent=True) for each in (hanging, quick)]
+    found = list(stream(*scorers, timeout=0.1).run(range(200)))
+
+    assert {outcome for _, decisions in found for outcome in outcomes(decisions)[:1]} == {"timed_out"}
+    assert {outcome for _, decisions in found for outcome in outcomes(decisions)[1:]} == {"scored"}
+    assert len(calls) <= THREADS
+
+
+def test_what_a_concurrent_scorer_raises_is_its_failure() -> None:
+    def leaving(inputs: int) -> int:
+        raise KeyboardInterrupt if inputs % 2 else SystemExit
+
+    found = list(stream(as_scorer(leaving).with_options(concurrent=True), timeout=30).run(range(40)))
+
+    assert [outcomes(decisions) for _, decisions in found] == [["failed"]] * 40
 
 
 def test_what_a_scorer_raises_is_its_failure_even_if_it_looks_like_ctrl_c() -> None:

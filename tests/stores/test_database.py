@@ -13,7 +13,7 @@ import pytest
 
 from otel_scorer.config import store_path
 from otel_scorer.errors import ConfigError, StoreError
-from otel_scorer.stores.database import Database, default_store_path, open_database
+from otel_scorer.stores.database import _APPLICATION_ID, _MIGRATIONS, Database, default_store_path, open_database
 
 PROCESSES = 4
 ROWS = 25
@@ -186,6 +186,27 @@ def test_a_database_of_another_program_is_refused_and_left_alone(tmp_path: Path)
     assert path.read_bytes() == before
 
 
+def test_a_store_of_the_first_version_keeps_what_it_has(tmp_path: Path) -> None:
+    path = tmp_path / "traces.db"
+    connection = sqlite3.connect(path)
+    for statement in _MIGRATIONS[0]:
+        connection.execute(statement)
+    connection.execute(
+        "INSERT INTO traces VALUES "
+        "(7, 'abc', x'00', x'', 0, 'name', NULL, NULL, NULL, NULL, 'OK', 1, 2, '{}', NULL, 1, 1, 3)"
+    )
+    connection.execute("INSERT INTO entries VALUES (1, NULL, 'abc', 0, NULL, NULL, '[]', 3)")
+    connection.execute("INSERT INTO feedback VALUES (1, 'abc', NULL, 'check', 1.0, 'true')")
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    connection.execute("PRAGMA user_version = 1")
+    connection.commit()
+    connection.close()
+
+    with open_database(path) as database:
+        assert database.query("SELECT id, trace_id, name, stored_ms, unit FROM traces") == [(7, "abc", "name", 3, "")]
+        assert database.query("SELECT unit FROM entries UNION ALL SELECT unit FROM feedback") == [("",), ("",)]
+
+
 def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "traces.db"
     open_database(path).close()
@@ -213,7 +234,7 @@ def test_a_damaged_store_is_refused(tmp_path: Path) -> None:
 def test_damage_found_later_is_a_store_error(tmp_path: Path) -> None:
     path = tmp_path / "traces.db"
     with open_database(path) as database, database.transaction() as write:
-        for number in range(500):
+        for number in range(3000):
             write.execute(INSERT, (f"{number}" * 50,))
     content = bytearray(path.read_bytes())
     half = len(content) // 2

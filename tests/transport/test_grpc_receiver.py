@@ -281,6 +281,81 @@ def test_a_client_that_pings_every_ten_seconds_is_not_abusing(address: str) -> N
     client.channel.close()
 
 
+def silent_calls(address: str, number: int, silence: threading.Event) -> tuple[grpc.Channel, list[Any]]:
+    """Begin calls whose message does not come before the silence ends."""
+    channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+    begin = channel.stream_unary(GRPC_METHODS[Signal.TRACES], None, None)
+
+    def nothing() -> Iterator[bytes]:
+        silence.wait(WAIT)
+        yield from ()
+
+    return channel, [begin.future(nothing()) for _ in range(number)]
+
+
+def test_calls_whose_message_does_not_come_keep_nobody_waiting(client: Client, address: str, pipeline: Any) -> None:
+    silence = threading.Event()
+    channel, calls = silent_calls(address, 100, silence)
+
+    assert [client.export(b"x") for _ in range(20)] == [b""] * 20
+
+    assert not any(call.done() for call in calls)
+    silence.set()
+    for call in calls:
+        assert call.code() is grpc.StatusCode.INVALID_ARGUMENT, "a call without a message is no request"
+    channel.close()
+    assert len(pipeline.requests) == 20
+
+
+def test_calls_whose_message_does_not_come_in_time_are_ended_for_a_later_try(pipeline: Any) -> None:
+    receiver = GrpcReceiver("127.0.0.1:0", pipeline, message_timeout=0.3)
+    silence = threading.Event()
+    channel, [call] = silent_calls(receiver.start(), 1, silence)
+
+    code = call.code()
+    silence.set()
+    channel.close()
+    receiver.shutdown(1.0)
+
+    assert code is grpc.StatusCode.CANCELLED
+    assert pipeline.requests == []
+
+
+def test_more_silent_calls_than_threads_are_ended_soon(client: Client, address: str) -> None:
+    silence = threading.Event()
+    channel, calls = silent_calls(address, 300, silence)
+
+    assert client.export(b"x") == b""
+
+    ended = [call for call in calls if call.done()]
+    silence.set()
+    channel.close()
+    assert ended, "a new call was served only because older ones were ended"
+    assert {call.code() for call in ended} == {grpc.StatusCode.CANCELLED}
+
+
+def test_a_connection_without_a_word_is_closed(pipeline: Any) -> None:
+    receiver = GrpcReceiver("127.0.0.1:0", pipeline, handshake_timeout=0.3)
+    host, _, port = receiver.start().rpartition(":")
+    with socket.create_connection((host, int(port)), WAIT) as silent:
+        while silent.recv(1000):
+            pass  # the server's settings come first
+    receiver.shutdown(1.0)
+
+
+def test_a_client_that_pings_too_often_is_sent_away_and_comes_back(address: str) -> None:
+    client = Client(
+        address,
+        ("grpc.keepalive_time_ms", 1),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+    )
+
+    assert [client.export(b"x", wait_for_ready=True) for _ in range(5)] == [b""] * 5
+    client.channel.close()
+
+
 def test_stopping_answers_what_is_on_the_way_and_refuses_the_rest(receiver: GrpcReceiver, pipeline: Any) -> None:
     address = receiver.start()
     inside, leave = threading.Semaphore(0), threading.Event()

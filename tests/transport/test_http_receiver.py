@@ -283,6 +283,64 @@ def test_a_client_that_sends_its_headers_slowly_is_disconnected(client: Client) 
         assert receive_all(silent) == b""
 
 
+def test_hundreds_of_slow_clients_delay_nobody_and_are_disconnected(client: Client) -> None:
+    slow = [client.connect() for _ in range(500)]
+    try:
+        for connection in slow:
+            connection.sendall(b"P")
+
+        assert [client.post(b"").status for _ in range(20)] == [200] * 20
+
+        assert {receive_all(connection) for connection in slow} == {b""}
+    finally:
+        for connection in slow:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        pytest.param(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", id="negative length"),
+        pytest.param(
+            b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
+            id="two lengths",
+        ),
+        pytest.param(b"POST /v1/traces HTTP/1.1\r\nContent-Length: 0\r\n\r\n", id="no host"),
+        pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", id="TLS"),
+        pytest.param(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", id="no header"),
+    ],
+)
+def test_what_is_no_http_is_told_so_with_a_status(client: Client, pipeline: Any, request_: bytes) -> None:
+    with client.connect() as connection:
+        connection.sendall(request_)
+        head, _, body = receive_all(connection).partition(b"\r\n\r\n")
+
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"application/json" in head
+    assert json.loads(body)["code"] == 3
+    assert pipeline.requests == []
+
+
+def test_a_compressed_answer_may_be_asked_for(client: Client) -> None:
+    assert client.post(b"", Accept_Encoding="gzip").status == 200
+    assert client.post(b"", path="/nowhere", Accept_Encoding="gzip").status == 404
+
+
+def test_a_long_message_of_partial_success_is_cut(client: Client, pipeline: Any) -> None:
+    pipeline.answer = lambda signal, data: PartialSuccess(1, "why " * (2 << 20))
+
+    assert len(client.post(b"").data) < 4096
+    assert len(client.post(b"{}", JSON).data) < 4096
+
+
+def test_a_client_that_waits_for_our_word_before_its_body_is_refused_without_it(client: Client) -> None:
+    head = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\nExpect: 100-continue\r\n"
+    with client.connect() as connection:
+        connection.sendall(f"{head}Content-Length: {LIMIT + 1}\r\n\r\n".encode())
+
+        assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+
+
 def test_a_client_that_slows_down_on_its_second_request_is_disconnected(client: Client) -> None:
     head = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\nContent-Length: 0\r\n\r\n"
     with client.connect() as slow:
