@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from otel_scorer.encoders.verdict import value_text
 
@@ -146,5 +146,7 @@ def _storable(value: object) -> object:
         clean = value if value.isascii() else value.encode("utf-8", "replace").decode()
         return clean.replace("\x00", "\N{REPLACEMENT CHARACTER}")
     if isinstance(value, dict):
-        return {_storable(key): _storable(item) for key, item in value.items()}
+        return {_storable(key): _storable(item) for key, item in cast("dict[object, object]", value).items()}
+    if isinstance(value, list):
+        return [_storable(item) for item in cast("list[object]", value)]
     return value

@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def forget() -> None:
     installed.cache_clear()
-    dialects._installed_reader.cache_clear()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # what pip install would do
+    dialects._installed_reader.cache_clear()  # noqa: SLF001  # what pip install would do
 
 
 def loaded(folder: Path, code: str, value: str = "bad:DIALECT") -> Plugin:
