@@ -95,6 +95,9 @@ COUNTERS: Final[dict[str, Counter]] = {
     "assembler.late_span_age": Counter(
         "{span}", "Late spans, by the time that had passed since their trace was closed", ("under",)
     ),
+    "assembler.rescoring_given_up": Counter(
+        "{trace}", "Scored traces that late spans can no longer have scored again, for want of memory"
+    ),
     "assembler.own_spans": Counter("{span}", "Evaluation spans of otel_scorer that passed through"),
     "assembler.log_records": Counter("{record}", "Log records about spans, buffered for scoring"),
     "assembler.duplicate_log_records": Counter("{record}", "Log records about spans that came again"),

@@ -80,8 +80,15 @@ class AssemblySettings(Section):
     max_bytes_per_trace: ByteSize = Field(default=_LIMITS.max_bytes_per_trace, description="The same, by size.")
     late_spans: Literal["ignore", "rescore"] = Field(
         default="ignore",
-        description="Spans that come after their trace was scored: ignore (they are forwarded and counted). "
-        "rescore is not available yet.",
+        description="Spans that come after their trace was scored are forwarded and counted. ignore: nothing else. "
+        "rescore: the whole trace is scored again (revision 2 and so on).",
+    )
+    rescore_window: Duration = Field(
+        default=_LIMITS.rescore_window, description="How long after its first score a trace can be scored again."
+    )
+    rescore_memory: ByteSize = Field(
+        default=_LIMITS.rescore_memory,
+        description="Memory for traces that can be; those that were scored the longest ago go first.",
     )
 
     @field_validator("trigger")
@@ -90,13 +97,6 @@ class AssemblySettings(Section):
         named = {Trigger.AUTO, Trigger.ROOT, Trigger.LOCAL_ROOT}
         if value not in named and not _MATCH.fullmatch(value):
             raise PydanticCustomError("trigger", "must be auto, root, local_root or 'attribute = value'")
-        return value
-
-    @field_validator("late_spans")
-    @classmethod
-    def _check_late_spans(cls, value: str) -> str:
-        if value != "ignore":
-            raise PydanticCustomError("not_available", "{value} {reason}", {"value": value, "reason": NOT_YET})
         return value
 
     @property
@@ -121,6 +121,8 @@ class AssemblySettings(Section):
             max_spans_per_trace=self.max_spans_per_trace,
             max_bytes_per_trace=self.max_bytes_per_trace,
             late_spans=LatePolicy(self.late_spans),
+            rescore_window=self.rescore_window,
+            rescore_memory=self.rescore_memory,
         )
 
 

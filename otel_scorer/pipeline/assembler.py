@@ -32,15 +32,18 @@ from otel_scorer.pipeline.open_trace import (
     has_gaps,
     twin_key,
 )
+from otel_scorer.pipeline.rescoring import KeptTraces, LateSpan
 from otel_scorer.pipeline.units_of_traces import UnitsOfTraces
 from otel_scorer.pipeline.waiting_records import Fate, WaitingRecords
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from otel_scorer.model.log_records import RawLog
     from otel_scorer.model.wire import RawSpan
+
+    _Late = Counter[tuple[LateSpan, str]]  # what became of late spans, by how late they were
 
 __all__ = [
     "Added",
@@ -87,6 +90,7 @@ class TraceAssembler:
         self._deadlines = Deadlines(self._open, self._rules)
         self._closed = ClosedTraces(limits)
         self._units = UnitsOfTraces() if self._rules.by_unit else None
+        self._kept = KeptTraces(limits, self._rules) if limits.late_spans is LatePolicy.RESCORE else None
         self._next_unit = 0
         self._waiting = WaitingRecords(limits, by_span=self._rules.by_unit)
         self.size = 0
@@ -100,24 +104,29 @@ class TraceAssembler:
         """Number of closed traces whose late spans would be recognised."""
         return len(self._closed)
 
+    @property
+    def kept_size(self) -> int:
+        """Bytes of memory that closed traces are worth which may be scored again."""
+        return 0 if self._kept is None else self._kept.size
+
     def add(self, spans: Iterable[RawSpan], now: float) -> Added:
         """Buffer spans. The caller must look at every list of the answer: nothing else remembers those spans."""
         added = Added()
-        late_ages: Counter[str] = Counter()
+        late: _Late = Counter()
         if self._units is None:
-            self._add_to_traces(spans, now, added, late_ages)
+            self._add_to_traces(spans, now, added, late)
         else:
             for span in spans:
-                self._add_to_units(self._units, span, now, added, late_ages)
-        count("assembler.late_spans", len(added.late), policy=self._limits.late_spans.value)
-        for under, late in late_ages.items():
-            count("assembler.late_span_age", late, under=under)
+                self._add_to_units(self._units, span, now, added, late)
+        for (policy, under), times in late.items():
+            count("assembler.late_spans", times, policy=policy.value)
+            count("assembler.late_span_age", times, under=under)
         count("assembler.own_spans", len(added.own))
         _count_closed(added.closed)
         return added
 
     def _add_to_traces(  # noqa: C901 - every span comes by here: no calls
-        self, spans: Iterable[RawSpan], now: float, added: Added, late_ages: Counter[str]
+        self, spans: Iterable[RawSpan], now: float, added: Added, late: _Late
     ) -> None:
         touched: set[bytes] = set()
         open_traces = self._open
@@ -132,8 +141,7 @@ class TraceAssembler:
                     added.own.append(span)
                     continue
                 if trace_id in self._closed:
-                    late_ages[_age_group(now - self._closed.recall(trace_id))] += 1
-                    added.late.append(span)
+                    self._add_late(trace_id, (span,), now, added, late)
                     continue
                 trace = self._begin(trace_id, trace_id, now, added)
             elif scope.is_own:
@@ -164,9 +172,7 @@ class TraceAssembler:
                 self._deadlines.expect(touched_trace)
         count("assembler.spans", buffered)
 
-    def _add_to_units(
-        self, units: UnitsOfTraces, span: RawSpan, now: float, added: Added, late_ages: Counter[str]
-    ) -> None:
+    def _add_to_units(self, units: UnitsOfTraces, span: RawSpan, now: float, added: Added, late: _Late) -> None:
         trace_id, span_id = span.trace_id, span.span_id
         if span.scope.is_own:
             unit = units.find(trace_id, span.parent_id)
@@ -180,12 +186,11 @@ class TraceAssembler:
         if unit is None:
             closed = self._closed.unit_for(span, is_head=is_head)
             if closed is not None:
-                late = [span, *self._give_up(units.below(trace_id, span_id))]
-                late_ages[_age_group(now - self._closed.recall(closed))] += len(late)
-                self._closed.learn(closed, [each.span_id for each in late])
+                spans = [span, *self._give_up(units.below(trace_id, span_id))]
+                self._closed.learn(closed, [each.span_id for each in spans])
                 if not is_head and span.parent_id is not None and units.find(trace_id, span.parent_id) is None:
                     self._closed.learn(closed, [span.parent_id])
-                added.late += late
+                self._add_late(closed, spans, now, added, late)
                 return
             unit = self._place(units, span, is_head, now, added)
             key = span_id
@@ -208,6 +213,17 @@ class TraceAssembler:
             added.closed.append(self._close(unit, CloseReason.SPAN_LIMIT, now))
         elif unit.size >= self._limits.max_bytes_per_trace:
             added.closed.append(self._close(unit, CloseReason.BYTE_LIMIT, now))
+
+    def _add_late(self, key: bytes, spans: Sequence[RawSpan], now: float, added: Added, late: _Late) -> None:
+        """Hand back the late spans of a closed trace, and have it scored again if that was asked for."""
+        age = _age_group(now - self._closed.recall(key))
+        for span in spans:
+            fate = LateSpan.IGNORED if self._kept is None else self._kept.add(key, span, now)
+            if fate is LateSpan.DUPLICATE:
+                added.duplicates.append(span)
+                continue
+            late[fate, age] += 1
+            added.late.append(span)
 
     def _place(self, units: UnitsOfTraces, span: RawSpan, is_head: bool, now: float, added: Added) -> OpenTrace:  # noqa: FBT001
         """Find the unit of a new span, and move to it what belongs there because of that."""
@@ -251,6 +267,8 @@ class TraceAssembler:
                 self.size += trace.size - before
             elif closed is not None:
                 self._closed.recall(closed)
+                if self._kept is not None:
+                    self._kept.add_log(closed, record, now)
                 fates[Fate.LATE] += 1
             else:
                 fate, evicted = self._waiting.add(record, now)
@@ -265,6 +283,8 @@ class TraceAssembler:
     def due(self, now: float) -> list[ClosedTrace[RawSpan]]:
         """Close the traces whose time has come and return them, earliest first."""
         closed = [self._close(trace, reason, now) for trace, reason in self._deadlines.due(now)]
+        if self._kept is not None:
+            closed += [self._result(*again) for again in self._kept.due(now)]
         _count_closed(closed)
         count("assembler.log_records_dropped", self._waiting.expire(now), reason=Fate.NO_TRACE.value)
         return closed
@@ -272,11 +292,15 @@ class TraceAssembler:
     def next_deadline(self) -> float | None:
         """Return when `due` may next have something to do, or None while nothing is buffered."""
         deadlines = [self._deadlines.next(), self._waiting.deadline()]
+        if self._kept is not None:
+            deadlines.append(self._kept.next_deadline())
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def drain(self, reason: CloseReason, now: float) -> list[ClosedTrace[RawSpan]]:
         """Close everything that is left, oldest first; log records that wait for a trace are dropped."""
         closed = [self._close(trace, reason, now) for trace in list(self._open.values())]
+        if self._kept is not None:
+            closed += [self._result(*again) for again in self._kept.drain(reason)]
         _count_closed(closed)
         count("assembler.log_records_dropped", self._waiting.clear(), reason=Fate.NO_TRACE.value)
         return closed
@@ -321,20 +345,28 @@ class TraceAssembler:
     def _close(self, trace: OpenTrace, reason: CloseReason, now: float) -> ClosedTrace[RawSpan]:
         trace_id, by_unit = trace.key[:_TRACE_ID], self._units is not None
         self._take_out(trace)
+        unit = b""
         if by_unit:
+            unit = self._name(trace)
             self._closed.remember_unit(trace_id, trace, now)
         else:
             self._closed.remember(trace_id, now)
+        closed = self._result(trace, unit, reason)
+        if self._kept is not None and self.judges:
+            self._kept.keep(trace, unit, reason, now)
+        return closed
+
+    def _result(self, trace: OpenTrace, unit: bytes, reason: CloseReason, revision: int = 1) -> ClosedTrace[RawSpan]:
+        trace_id, by_unit = trace.key[:_TRACE_ID], self._units is not None
         spans = list(trace.spans.values())
         complete = self.judges and reason not in CUT_SHORT and not has_gaps(spans, trace.spans, local=by_unit)
-        unit = self._name(trace, spans) if by_unit else b""
         if trace.own:
             spans += trace.own.values()
         logs = () if trace.logs is None else tuple(trace.logs.known)
         if by_unit and self._waiting:
             # What names no span, but the model's response, is for whichever unit has that.
             logs += self._waiting.look(trace_id)
-        return ClosedTrace(trace_id, spans, reason, complete, size=trace.size, logs=logs, last=trace.last, unit=unit)
+        return ClosedTrace(trace_id, spans, reason, complete, revision, trace.size, logs, trace.last, unit)
 
     def _take_out(self, trace: OpenTrace) -> None:
         del self._open[trace.key]
@@ -344,8 +376,9 @@ class TraceAssembler:
         if not self._open:
             self._deadlines.clear()
 
-    def _name(self, unit: OpenTrace, spans: list[RawSpan]) -> bytes:
+    def _name(self, unit: OpenTrace) -> bytes:
         """Return what tells a unit from the others of its trace, whatever the order in which its spans came."""
+        spans = unit.spans.values()
         heads = [span.span_id for span in spans if self._rules.is_head(span)]
         return min(heads) if heads else unit.missing or min(span.span_id for span in spans)
 

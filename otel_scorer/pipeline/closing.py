@@ -27,6 +27,7 @@ class CloseReason(StrEnum):
     SPAN_LIMIT = "span_limit"
     BYTE_LIMIT = "byte_limit"
     EVICTED = "evicted"
+    MEMORY_PRESSURE = "memory_pressure"
     SHUTDOWN = "shutdown"
     END_OF_FILE = "end_of_file"
 
@@ -37,6 +38,7 @@ CUT_SHORT: Final = frozenset({
     CloseReason.SPAN_LIMIT,
     CloseReason.BYTE_LIMIT,
     CloseReason.EVICTED,
+    CloseReason.MEMORY_PRESSURE,
     CloseReason.SHUTDOWN,
 })  # fmt: skip
 
@@ -57,9 +59,10 @@ class Trigger(StrEnum):
 
 
 class LatePolicy(StrEnum):
-    """What a span that comes after its trace was closed leads to: nothing but being forwarded and counted."""
+    """What a span leads to that comes after its trace was closed: nothing but being forwarded, or another score."""
 
     IGNORE = "ignore"
+    RESCORE = "rescore"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,8 @@ class AssemblyLimits:
         max_spans_per_trace: Closes the trace when reached.
         max_bytes_per_trace: Closes the trace when reached.
         late_spans: What happens to spans of a closed trace.
+        rescore_window: How long after its first score a trace can be scored again.
+        rescore_memory: What the traces that can be may take.
     """
 
     trigger: Trigger = Trigger.AUTO
@@ -90,6 +95,8 @@ class AssemblyLimits:
     max_spans_per_trace: int = 10_000
     max_bytes_per_trace: int = 32 * 1024 * 1024
     late_spans: LatePolicy = LatePolicy.IGNORE
+    rescore_window: float = 600.0
+    rescore_memory: int = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)

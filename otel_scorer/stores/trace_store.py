@@ -113,7 +113,7 @@ class TraceStore:
         Store judgements, all or none of them.
 
         A trace that is there already is replaced, and what was said of it stays; only live verdicts on an earlier
-        revision go.
+        revision go, and what is said live of a revision that is no longer the latest is left out.
 
         Args:
             entries: The judgements; some hundreds at a time are quick.
@@ -123,6 +123,8 @@ class TraceStore:
             StoreError: The store cannot be written.
         """
         batch, now = list(entries), _now_ms()
+        if run_id is None:
+            batch = self._latest(batch)
         # Made before anybody else has to wait for us.
         traces = [entry.record.row(now) for entry in batch]
         judged = [entry.row(run_id, now) for entry in batch]
@@ -137,6 +139,15 @@ class TraceStore:
             write.execute_many(_PUT_FEEDBACK, feedback)
             write.execute_many(_PUT_EXPECTATION, expectations)
             write.execute_many(_KEEP_EXPECTATION, attached)
+
+    def _latest(self, batch: Sequence[Entry]) -> list[Entry]:
+        """Leave out what is about an earlier revision than the one in the store: scorers overtake one another."""
+        known: dict[tuple[str, str], int] = {}
+        for entry in batch:
+            key = entry.record.trace_id, entry.record.unit
+            stored = self._database.query("SELECT revision FROM traces WHERE trace_id = ? AND unit = ?", key)
+            known[key] = max(known.get(key, 0), entry.record.revision, *(revision for (revision,) in stored))
+        return [entry for entry in batch if entry.record.revision == known[entry.record.trace_id, entry.record.unit]]
 
     def expect(self, trace_id: str, expectations: Iterable[Expectation]) -> None:
         """

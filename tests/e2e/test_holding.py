@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of
 from tests.e2e.sink import Sink, plain
 
+from otel_scorer import search_traces
 from otel_scorer.testing import make_request, make_span, read_spans
 
 TOOL = {"gen_ai.operation.name": "execute_tool"}
@@ -147,6 +149,31 @@ def test_a_late_root_leaves_at_once_and_its_verdicts_were_evaluation_spans(
     assert score.span.parent_span_id == (2).to_bytes(8, "big")
     assert own_sink.score_names() == ["tool_errors"]
     assert on_span(own_sink.spans_of(id_of(1))[1]) == (set(), Counter())
+
+
+def test_late_spans_have_their_trace_scored_again_if_asked_for(
+    tmp_path: Path, own_sink: Sink, start: Callable[..., Sidecar]
+) -> None:
+    config = tmp_path / "sidecar.yaml"
+    config.write_text(
+        "assembly: {late_spans: rescore, root_grace: 200ms}\n"
+        "forwarding: hold_root\nemit: [attributes]\nscorers: [tool_errors]\n",
+        encoding="utf-8",
+    )
+    store = tmp_path / "traces.db"
+    sidecar = start("-c", str(config), "--export", own_sink.grpc, "--store", str(store))
+
+    sidecar.send(make_request(make_span("agent", trace=1, span=1)))
+    own_sink.wait_for_spans(1, id_of(1))
+    sidecar.send(make_request(make_span("search", trace=1, span=2, parent=1, status="ERROR", attributes=TOOL)))
+    (score,) = own_sink.wait_for_scores(1, id_of(1))
+    assert sidecar.stop() == 0
+
+    root = own_sink.spans_of(id_of(1))[0]
+    assert {pair.key: plain(pair.value) for pair in root.attributes}["otel_scorer.tool_errors.value"] is True
+    assert (score.value, score.attributes["otel_scorer.revision"]) == (False, 2)
+    [kept] = search_traces(store=store)
+    assert (len(kept.spans), [each.value for each in kept.info.assessments]) == (2, [False])
 
 
 def test_whole_traces_leave_in_one_request_without_any_scorer(own_sink: Sink, start: Callable[..., Sidecar]) -> None:

@@ -526,6 +526,18 @@ def test_a20_a_late_span_is_handed_back_counted_and_opens_nothing() -> None:
     assert counted("assembler.late_span_age{under=1m}") == 1
 
 
+def test_a22_a_late_span_of_a_trace_that_was_forgotten_opens_a_new_partial_one() -> None:
+    assembler = an_assembler(max_traces=1)
+    assembler.add([raw(trace=1)], 0.0)
+    for number in range(2, 14):
+        assembler.add([raw(trace=number)], 0.0)
+
+    assert assembler.add([raw(trace=1, span=2, parent=1)], 10.0).late == []
+    [trace] = [trace for trace in assembler.due(190.0) if trace.trace_id[-1] == 1]
+
+    assert (span_numbers(trace), trace.reason, trace.complete) == ([2], CloseReason.IDLE, False)
+
+
 def test_a24_a_trace_of_a_hundred_thousand_spans_closes_at_the_limit_and_disturbs_nobody() -> None:
     assembler = an_assembler()
     assembler.add([raw(trace=2)], 0.0)

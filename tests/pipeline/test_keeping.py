@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -149,3 +150,17 @@ def test_units_of_one_trace_are_kept_side_by_side(database: Database) -> None:
     [failed] = store.search(filter_string="feedback.check = 'false'")
     assert failed.spans[0].span_id[-1] == "2"
     assert store.prune_live(1) == 2
+
+
+def test_an_earlier_revision_that_is_decided_later_does_not_replace_a_later_one(database: Database) -> None:
+    keeper = a_keeper(database)
+    keeper.start()
+    first = closed(1)
+    keeper.keep(replace(first, revision=2), [a_decision(False, revision=2)])
+    keeper.keep(first, [a_decision(True)])
+    keeper.keep(closed(2), [a_decision(True, trace=2)])
+    assert keeper.shutdown(WAIT)
+
+    found = {trace.trace_id[-1]: trace for trace in TraceStore(database, READER).search()}
+    assert {number: trace.revision for number, trace in found.items()} == {"1": 2, "2": 1}
+    assert [assessment.value for assessment in found["1"].info.assessments] == [False]
