@@ -20,7 +20,7 @@ from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter, take
 from otel_scorer.config.native import NativeExporter
 from otel_scorer.config.quantities import OFF, ByteSize, Duration
 from otel_scorer.config.receivers import Receivers
-from otel_scorer.config.section import NOT_YET, Empty, NotYet, Section
+from otel_scorer.config.section import Empty, NotYet, Section
 from otel_scorer.config.telemetry import TelemetrySettings
 from otel_scorer.pipeline.assembler import AssemblyLimits, LatePolicy, Trigger
 from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT
