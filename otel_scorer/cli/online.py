@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from otel_scorer.cli.arguments import ManyValues, many, unavailable
+from otel_scorer.cli.logs import start_logging
 
 if TYPE_CHECKING:
     from otel_scorer.config import Config, Exporter, NativeExporter
@@ -31,6 +32,7 @@ _SETTINGS = {
     "workers": "scoring.workers",
     "store": "store",
     "log_level": "telemetry.log_level",
+    "log_format": "telemetry.log_format",
 }
 
 
@@ -59,6 +61,7 @@ _SETTINGS = {
     type=click.Choice(["debug", "info", "warning", "error"], case_sensitive=False),
     help="What is logged.",
 )
+@click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people, or one JSON object a line.")
 @unavailable("--preset", metavar="NAME")
 @unavailable("--spool", metavar="DIR")
 @click.option("--store", metavar="FILE", help="Keep traces and verdicts there, and run what is registered in it.")
@@ -66,7 +69,7 @@ _SETTINGS = {
 def serve(ctx: click.Context, /, config_file: str | None, **flags: Any) -> None:
     """Receive OTLP, score complete traces, and forward everything with the verdicts."""
     config = _configuration(config_file, flags)
-    _start_logging(config.telemetry.log_level)
+    start_logging(config.telemetry.log_level, config.telemetry.log_format)
 
     from otel_scorer import service
 
@@ -92,11 +95,6 @@ def _configuration(config_file: str | None, flags: dict[str, Any]) -> Config:
     elif protocol is not None:
         overrides["exporters.otlp.protocol"] = protocol
     return load_config(config_file, overrides=overrides)
-
-
-def _start_logging(level: str) -> None:
-    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.captureWarnings(capture=True)
 
 
 @click.command()

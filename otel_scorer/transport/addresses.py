@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 
 from otel_scorer.errors import AddressInUseError, ConfigError
 
-__all__ = ["explain_bind_error", "listen", "split_address", "with_port"]
+__all__ = ["explain_bind_error", "is_loopback", "listen", "split_address", "with_port"]
 
 _MAX_PORT = 65_535
 
@@ -51,3 +52,15 @@ def explain_bind_error(address: str, error: OSError) -> ConfigError:
     if error.errno == errno.EADDRINUSE:
         return AddressInUseError(f"Cannot listen on {address}: the port is in use by another program")
     return ConfigError(f"Cannot listen on {address}: {error.strerror or error}")
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a name or address, IPv6 in brackets or not, can only mean this machine."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        found = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return False
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback

@@ -99,14 +99,15 @@ class GrpcReceiver:
             ConfigError: The address cannot be had; `AddressInUseError` if somebody else has it.
         """
         host, port = split_address(self._address)
+        if port:
+            # gRPC does not say why it cannot have a port, and writes to standard error; a plain socket says it.
+            listen(self._address).close()
         try:
             if self._credentials is None:
                 port = self._server.add_insecure_port(with_port(host, port))
             else:
                 port = self._server.add_secure_port(with_port(host, port), self._credentials)
         except RuntimeError as error:
-            # gRPC does not say why. A plain socket does; if it can bind after all, the port was only just freed.
-            listen(self._address).close()
             raise ConfigError(f"Cannot listen on {self._address}: {error}") from error
         self._server.start()
         self._patience.start()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import grpc
 
 from otel_scorer.errors import PermanentError, RetryableError, TooLargeError, TransportError
+from otel_scorer.transport.addresses import is_loopback
 from otel_scorer.transport.exchange import GRPC_METHODS, Compression, TlsFiles
 from otel_scorer.transport.responses import decode_success, retry_info_delay, status_retry_delay
 from otel_scorer.transport.rotation import FromFiles
@@ -43,6 +44,8 @@ _OPTIONS: Final = (
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),
 )
+# gRPC would send to the proxy of the environment (http_proxy) what is meant for this machine.
+_NO_PROXY: Final = ("grpc.enable_http_proxy", 0)
 
 
 class GrpcSender:
@@ -122,13 +125,14 @@ class _Connection:
     """A channel, and what calls each signal's method on it."""
 
     def __init__(self, target: str, gzip: grpc.Compression | None, tls: TlsFiles | None) -> None:
+        options = (*_OPTIONS, _NO_PROXY) if is_loopback(target.rpartition(":")[0]) else _OPTIONS
         if tls is None:
-            self.channel = grpc.insecure_channel(target, _OPTIONS, gzip)
+            self.channel = grpc.insecure_channel(target, options, gzip)
         else:
             client_context(tls)  # gRPC would not say what is wrong with a file
             credentials = grpc.ssl_channel_credentials(
                 *(None if path is None else read_pem(path) for path in (tls.ca, tls.key, tls.certificate))
             )
             name = () if tls.server_name is None else (("grpc.ssl_target_name_override", tls.server_name),)
-            self.channel = grpc.secure_channel(target, credentials, (*_OPTIONS, *name), gzip)
+            self.channel = grpc.secure_channel(target, credentials, (*options, *name), gzip)
         self.exports = {signal: self.channel.unary_unary(method, None, None) for signal, method in GRPC_METHODS.items()}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from otel_scorer.transport.addresses import listen, split_address, with_port
+from otel_scorer.transport.addresses import is_loopback, listen, split_address, with_port
 from otel_scorer.transport.http_server import AppServer
 
 if TYPE_CHECKING:
@@ -126,17 +125,8 @@ class _App:
 
 def _is_near(scope: HTTPScope, headers: Mapping[str, str]) -> bool:
     client = scope["client"]
-    if client is None or not _is_loopback(client[0]) or _FORWARDING & headers.keys():
+    if client is None or not is_loopback(client[0]) or _FORWARDING & headers.keys():
         return False
     host = headers.get("host", "").rstrip(".")
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    return name == "localhost" or name.endswith(".localhost") or _is_loopback(name)
-
-
-def _is_loopback(address: str) -> bool:
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
+    name = host.partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(name)
