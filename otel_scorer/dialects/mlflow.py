@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from otel_scorer.dialects.documents import document_list
-from otel_scorer.dialects.table import SPAN_TYPES, Attribute, Computed, Dialect, SpanTypeKey, attributes
+from otel_scorer.dialects.table import SPAN_TYPES, Attribute, Dialect, Flattened, SpanTypeKey, attributes
 from otel_scorer.dialects.values import strict_json, usage
-from otel_scorer.model.trace import MISSING
-
-if TYPE_CHECKING:
-    from otel_scorer.model.trace import Span
 
 __all__ = ["DIALECT"]
-
-_TAG = "mlflow.traceTag."
-
-
-def _tags(span: Span) -> object:
-    return [key.removeprefix(_TAG) for key in span.attributes if key.startswith(_TAG)] or MISSING
 
 
 def _documents(value: object) -> object:
@@ -50,7 +38,7 @@ DIALECT = Dialect(
         "cache_write_tokens": attributes("mlflow.chat.tokenUsage", decode=usage("cache_creation_input_tokens")),
         "cost": (Attribute("mlflow.llm.cost", usage("total_cost")),),
         # Their values are in `trace.info.tags`.
-        "tags": (Computed(f"{_TAG}*", _tags),),
+        "tags": (Flattened("mlflow.traceTag", list),),
     },
     capture="MLflow records inputs and outputs of traced functions unless the span was started by hand without them",
 )

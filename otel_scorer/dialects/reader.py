@@ -17,6 +17,7 @@ from otel_scorer.dialects.table import (
     Attribute,
     Computed,
     EventAttribute,
+    Flattened,
     MimeAttribute,
     NamePart,
     attributes,
@@ -40,6 +41,8 @@ Step: TypeAlias = "tuple[str | None, Place]"
 
 # Tried after what the span's dialects say: the convention that everybody borrows keys from, and keys that are nobody's.
 _COMMON_GROUND: Final = "otel_genai"
+# Asked of every trace that is stored, and most say nothing: not worth asking each of its spans.
+_RARE: Final = ("session_id", "user_id", "tags")
 COMMON: Final[Mapping[str, tuple[Source, ...]]] = {
     "session_id": attributes(
         "session.id",
@@ -112,6 +115,7 @@ class DialectReader:
         # Apart from the answers, so that nobody who makes up values can crowd those out.
         self._no_answers: dict[tuple[str, object], tuple[str | None, str | None]] = {}
         self._plans: dict[tuple[tuple[str, ...], str], tuple[Step, ...]] = {}
+        self._marks = {field: marks for field in _RARE if (marks := self._marks_of(field)) is not None}
 
     def span_type(self, span: Span) -> str:
         """Return one of the `SpanType` values (or a type of the user's own), `UNKNOWN` if nothing says."""
@@ -161,6 +165,9 @@ class DialectReader:
 
     def derive(self, trace: Trace, field: str) -> Any:
         """Return what the trace as a whole says about a field, see `structure`."""
+        marks = self._marks.get(field)
+        if marks is not None and not _has_any(trace.attribute_keys, *marks):
+            return [] if field == "tags" else None
         return structure.derive(trace, field)
 
     def _resolve(self, key: str, value: object) -> tuple[str | None, str | None]:
@@ -205,6 +212,14 @@ class DialectReader:
                 empty = (value, place)
         return empty
 
+    def _marks_of(self, field: str) -> tuple[frozenset[str], tuple[str, ...]] | None:
+        """Return the attributes, and starts of such, without which no dialect knows a field; None if one may anyway."""
+        sources = [*COMMON.get(field, ()), *(each for one in self.dialects for each in one.fields.get(field, ()))]
+        if not all(isinstance(source, Attribute | MimeAttribute | Flattened) for source in sources):
+            return None
+        starts = tuple(f"{source.prefix}." for source in sources if isinstance(source, Flattened))
+        return frozenset(key for source in sources if (key := _needed(source)) is not None), starts
+
     def _plan(self, names: tuple[str, ...], field: str) -> tuple[Step, ...]:
         plan = self._plans.get((names, field))
         if plan is None:
@@ -217,6 +232,10 @@ class DialectReader:
             if len(self._plans) < _MANY:
                 self._plans[names, field] = plan
         return plan
+
+
+def _has_any(present: frozenset[str], keys: frozenset[str], starts: tuple[str, ...]) -> bool:
+    return not keys.isdisjoint(present) or (bool(starts) and any(key.startswith(starts) for key in present))
 
 
 def _needed(source: Source) -> str | None:

@@ -132,6 +132,7 @@ def evaluate(
                 kept.append(RowResult(item.position, _subject(item), decisions, item.error))
             else:
                 writer.add(item, decisions)
+            item.close()
     return EvaluationResult(
         run_id,
         tally.metrics,
@@ -168,7 +169,7 @@ def _start(stack: ExitStack, store: str | Path | TraceStore | None, run_name: st
 
 def _choose(selections: Sequence[Selection], item: Item) -> Sequence[Choice]:
     """Return the calls to make on an item."""
-    trace = item.trace
+    trace = item.open()
     trace_id = "" if trace is None else trace.trace_id
     if item.problem is not None:
         return [one.decide(Outcome.UNPROCESSABLE, trace_id, 1, reason=item.problem) for one in selections]
@@ -193,13 +194,13 @@ def _choose(selections: Sequence[Selection], item: Item) -> Sequence[Choice]:
 
 def _chosen(selection: Selection, item: Item) -> Iterable[Choice]:
     """Ask a scorer with a filter or span types; a row without a trace is one span to it."""
-    trace = item.trace or _as_trace(item)
+    trace = item.view or _as_trace(item)
     for choice in selection.choose(trace, trace_id="" if item.trace is None else trace.trace_id):
         if not isinstance(choice, Decision):
             span = choice.evidence.span
             given = (item.inputs, item.outputs) if span is None else (MISSING, MISSING)
             choice.evidence = ScorerEvidence(
-                item.trace, span, inputs=given[0], outputs=given[1], expectations=_expectations(item)
+                item.view, span, inputs=given[0], outputs=given[1], expectations=_expectations(item)
             )
         yield choice
 
@@ -220,13 +221,14 @@ def _expectations(item: Item) -> Any:
 
 def _subject(item: Item) -> Subject:
     """Return a row that nobody stored, as reports show it."""
-    recorded = item.recorded
-    if recorded is not None and item.trace is not None:
-        return trace_subject(item.trace, lambda: _evidence(item, recorded.load()), problem=item.error)
+    recorded, view = item.recorded, item.open()
+    if recorded is not None and view is not None:
+        item.trace = None  # read again when somebody asks
+        return trace_subject(view, lambda: _evidence(item, recorded.load()), problem=item.error)
     evidence = partial(_evidence, item, item.trace)
-    if item.trace is None:
+    if view is None:
         return row_subject(item.position, evidence, problem=item.error)
-    return trace_subject(item.trace, evidence, problem=item.error)
+    return trace_subject(view, evidence, problem=item.error)
 
 
 def _evidence(item: Item, trace: Trace | None) -> Evidence:

@@ -14,6 +14,7 @@ from otel_scorer.errors import ConfigError
 from otel_scorer.evaluation.recordings import RecordedTrace, read_recording
 from otel_scorer.model.mlflow_trace import is_mlflow_trace
 from otel_scorer.model.trace import MISSING, Trace
+from otel_scorer.model.trace_bytes import view_anew
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,12 +44,15 @@ class Item:
         expectations: What the right answer is.
         tags: What the row is tagged with.
         trace: The trace that it has, or that was made of it.
+        view: What scorers look into: the trace, or another view of one that is the caller's and must not grow.
         recorded: Where the trace can be had again.
         problem: Why nothing can be done with it.
         error: Why there are no outputs, where making them failed.
     """
 
-    __slots__ = ("error", "expectations", "inputs", "outputs", "position", "problem", "recorded", "tags", "trace")
+    __slots__ = (
+        "error", "expectations", "inputs", "outputs", "position", "problem", "recorded", "tags", "trace", "view",
+    )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - the columns in their order; one is made for every row
         self,
@@ -65,6 +69,7 @@ class Item:
         self.expectations = expectations
         self.tags: Mapping[str, Any] = {}
         self.trace: Trace | None = None
+        self.view: Trace | None = None
         self.recorded: RecordedTrace | None = None
         self.error: str | None = None
         self.problem: str | None = None
@@ -80,6 +85,18 @@ class Item:
             self._take(trace)
         elif inputs is MISSING and outputs is MISSING:
             self.problem = "it has none of `inputs`, `outputs` and `trace`"
+
+    def open(self) -> Trace | None:
+        """Return what scorers look into; made when it is first asked for."""
+        if self.view is None and self.trace is not None:
+            self.view = self.trace if self.recorded is not None else view_anew(self.trace) or self.trace
+        return self.view
+
+    def close(self) -> None:
+        """Have freed what was decoded for scorers, now that all is said about the item."""
+        if self.view is not None and (self.view is not self.trace or self.recorded is not None):
+            self.view.let_go()
+        self.view = None
 
     def _take(self, trace: object) -> None:
         try:

@@ -79,6 +79,8 @@ def score_recording(
                 item.recorded = recorded
                 writer.add(item, scored.decisions)
             yield trace_subject(scored.trace, partial(_evidence, recorded)), scored.decisions
+            # All that was decoded goes at once, not when the garbage collector comes by.
+            scored.trace.let_go()
 
 
 def _evidence(recorded: RecordedTrace) -> Evidence:

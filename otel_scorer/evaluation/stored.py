@@ -85,13 +85,14 @@ class StoreWriter:
         Raises:
             StoreError: The store cannot be written.
         """
-        if item.trace is None:
+        trace = item.open()
+        if trace is None:
             # No two rows begin at the same time: that keeps them in order.
             self._last_ns = max(time.time_ns(), self._last_ns + 1)
             record, given = row_record(item, self._last_ns), None
         else:
             logs = None if item.recorded is None else item.recorded.logs
-            record, given = TraceRecord.of(item.trace, logs=logs, tags=item.tags), _given(item)
+            record, given = TraceRecord.of(trace, logs=logs, tags=item.tags), _given(item, trace)
         expectations: Mapping[str, Any] = {} if item.expectations is MISSING else item.expectations
         self._batch.append(
             Entry(
@@ -101,7 +102,7 @@ class StoreWriter:
                 given,
                 item.error,
                 [Expectation(str(name), _kept(value)) for name, value in expectations.items() if value is not None],
-                () if item.trace is None else cast("Any", item.trace.search_assessments(type="expectation")),
+                () if trace is None else cast("Any", trace.search_assessments(type="expectation")),
             )
         )
         if len(self._batch) >= _BATCH:
@@ -139,14 +140,10 @@ def _kept(value: Any) -> Any:
         return str(value)
 
 
-def _given(item: Item) -> dict[str, Any] | None:
+def _given(item: Item, trace: Trace) -> dict[str, Any] | None:
     """Return what a row says beside its trace, where that is something else than the trace says."""
-    if item.trace is None:
-        return None
     given: dict[str, Any] = {
-        name: value
-        for name in _GIVEN
-        if (value := getattr(item, name)) is not MISSING and value != item.trace.read(name)
+        name: value for name in _GIVEN if (value := getattr(item, name)) is not MISSING and value != trace.read(name)
     }
     return given or None
 

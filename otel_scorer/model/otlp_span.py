@@ -62,6 +62,14 @@ class OtlpSpan(Span):
         self.raw = raw
         """The slice that the view was made from, if it was."""
 
+    def anew(self) -> OtlpSpan | None:
+        """Return another view of the same slice, with nothing decoded yet; None if it was not made from one."""
+        if self.raw is None:
+            return None
+        view = OtlpSpan(self._origin, raw=self.raw)
+        view.logs = self.logs
+        return view
+
     @property
     def fields(self) -> SpanFields:
         """The message with its attributes as a map: what the view reads."""

@@ -49,6 +49,7 @@ __all__ = [
 ]  # fmt: skip
 
 _UNREAD: Final = object()
+_NO_KEYS: Final[frozenset[str]] = frozenset()
 _NAMING: Final = (str, re.Pattern)
 
 
@@ -88,6 +89,16 @@ class Trace:
             # A span belongs to the trace that is built from it.
             span._trace = self  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
             (self.own_spans if span.scope.name == OWN_SCOPE else self._unordered).append(span)
+
+    @property
+    def arrived(self) -> list[Span]:
+        """All spans in the order in which they came, evaluation spans of otel_scorer last."""
+        return [*self._unordered, *self.own_spans]
+
+    def of_views(self, views: Iterable[Span]) -> Trace:
+        """Return the same trace made of other views of its spans."""
+        rest: dict[str, Any] = {"close_reason": self.close_reason, "is_complete": self._is_complete, "tags": self._tags}
+        return Trace(views, self.reader, revision=self.revision, assessments=self._assessments, **rest)
 
     def let_go(self) -> None:
         """
@@ -207,13 +218,19 @@ class Trace:
     @property
     def root_count(self) -> int:
         """Number of spans without a parent id."""
-        return sum(span.parent_id is None for span in self._unordered)
+        return self.tree.root_count
 
     @property
     def missing_parent_count(self) -> int:
         """Number of different parent ids that are named but not here."""
-        here = {span.span_id for span in self._unordered}
-        return len({span.parent_id for span in self._unordered if span.parent_id is not None} - here)
+        return self.tree.missing_parent_count
+
+    @property
+    def attribute_keys(self) -> frozenset[str]:
+        """The keys of all attributes of all spans."""
+        if "attribute_keys" not in self._cache:
+            self._cache["attribute_keys"] = _NO_KEYS.union(*[span.attribute_keys for span in self._unordered])
+        return cast("frozenset[str]", self._cache["attribute_keys"])
 
     @property
     def span_types(self) -> frozenset[str]:

@@ -57,6 +57,17 @@ class Tree:
         """Return every span with its depth, in pre-order."""
         return self._walked
 
+    @property
+    def root_count(self) -> int:
+        """Number of spans without a parent id."""
+        return sum([not parent_id for (_, _, parent_id), _ in self._rows])
+
+    @property
+    def missing_parent_count(self) -> int:
+        """Number of different parent ids that are named but not here."""
+        here = {span_id for (_, span_id, _), _ in self._rows}
+        return len({parent_id for (_, _, parent_id), _ in self._rows if parent_id} - here)
+
     def by_start(self) -> list[Span]:
         """Return all spans, the root first, then by start time; a parent before a child that started with it."""
         rows = self._rows

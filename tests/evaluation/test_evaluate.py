@@ -25,6 +25,7 @@ from otel_scorer import (
     search_traces,
 )
 from otel_scorer.model.decision import Outcome
+from otel_scorer.model.otlp_span import OtlpSpan
 
 CAPTURES = Path(__file__).resolve().parent.parent / "captures"
 CAPTURE = CAPTURES / "openinference_openai.json"
@@ -455,6 +456,26 @@ def test_expectations_that_come_with_a_trace_are_stored_with_it_and_change_nothi
     evaluate([carried], [exact])
     [corrected] = search_traces()
     assert evaluate([corrected], [exact]).metrics == {"exact/mean": 1.0}
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_traces_that_were_evaluated_are_as_small_as_before(store: Any) -> None:
+    traces = load_traces(CAPTURE)
+    before = [span.to_dict() for trace in load_traces(CAPTURE) for span in trace.spans]
+    kept: list[Trace] = []
+
+    def keeping(trace: Trace) -> bool:
+        kept.append(trace)
+        return bool(trace.tool_calls or trace.inputs)
+
+    result = evaluate(traces, [keeping], store=store)
+
+    decoded = [getattr(span, "_fields") for trace in traces for span in trace.arrived if isinstance(span, OtlpSpan)]  # noqa: B009
+    assert decoded == [None] * len(before)
+    # Whoever held on to what a scorer saw still has all of it.
+    assert [span.to_dict() for trace in kept for span in trace.spans] == before
+    assert all(span.parent in trace.spans for trace in kept for span in trace.spans if span is not trace.root)
+    assert [row.trace_id for row in result.results] == [trace.trace_id for trace in traces]
 
 
 def test_tags_of_rows_are_searched() -> None:
