@@ -214,7 +214,8 @@ BAD_INPUT: dict[str, tuple[list[str], str]] = {
     "an export that is none": (["serve", "--export", "ftp://x"], "exporters.otlp.endpoint"),
     "a spool": (["serve", "--spool", "."], "--spool is not available in this version yet"),
     "a store that is none": (["serve", "--store", __file__], "it is not a database"),
-    "a preset": (["serve", "--preset", "phoenix"], "--preset is not available in this version yet"),
+    "a preset that is none": (["serve", "--preset", "phenix"], "preset: must be 'phoenix', 'mlflow'"),
+    "a preset without a place": (["serve", "--preset", "mlflow", "--export", "console"], "say where it is"),
     "sending": (["score", CAPTURE, "--scorers", "latency", "--send", "http://h"], "--send is not available"),
 }
 

@@ -153,7 +153,6 @@ def test_a_setting_that_cannot_be_meant_is_named(load: Any, text: str, message: 
     [
         "spool: {directory: /var/spool}",
         "spool: {max_size: 1GiB}",
-        "preset: phoenix",
     ],
 )
 def test_a_setting_that_nothing_reads_yet_is_refused(load: Any, text: str) -> None:

@@ -31,6 +31,7 @@ _SETTINGS = {
     "hold_deadline": "hold_deadline",
     "workers": "scoring.workers",
     "store": "store",
+    "preset": "preset",
     "log_level": "telemetry.log_level",
     "log_format": "telemetry.log_format",
 }
@@ -62,7 +63,7 @@ _SETTINGS = {
     help="What is logged.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people, or one JSON object a line.")
-@unavailable("--preset", metavar="NAME")
+@click.option("--preset", metavar="NAME", help="Settings that suit a backend: phoenix, mlflow, langfuse, tempo, ...")
 @unavailable("--spool", metavar="DIR")
 @click.option("--store", metavar="FILE", help="Keep traces and verdicts there, and run what is registered in it.")
 @click.pass_context
@@ -148,6 +149,7 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
     lines = [f"receives    {', '.join(_about_receiver(name, settings) for name, settings in receivers)}"]
     lines += _about_dialects(config)
     lines += [f"scores      {_about(scorer)}" for scorer in scorers]
+    lines += _about_preset(config)
     lines.append(f"emits       {', '.join(config.emit)} (explanations: {config.explanations})")
     lines.append(f"forwards    {config.forwarding}")
     lines += [f"exports to  {name}: {_about_exporter(exporter)}" for name, exporter in config.exporters.items()]
@@ -203,6 +205,15 @@ def _about(scorer: Scorer) -> str:
     if isinstance(scorer.pass_if, str):
         facts.append(f"passes if {scorer.pass_if}")
     return f"{scorer.name} ({', '.join(facts)})"
+
+
+def _about_preset(config: Config) -> list[str]:
+    from otel_scorer.config import PRESETS
+
+    if config.preset is None:
+        return []
+    tried = PRESETS[config.preset].tried
+    return [f"preset      {config.preset} ({f'tried with {tried}' if tried else 'not tried with the real thing'})"]
 
 
 def _about_exporter(exporter: Exporter) -> str:

@@ -14,6 +14,7 @@ from otel_scorer.config.exporters import (
 from otel_scorer.config.in_app import AppSettings, app_settings, otlp_exporter
 from otel_scorer.config.model import AssemblySettings, Config, Emit, Forwarding, ScorerSettings, ScoringSettings
 from otel_scorer.config.native import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
+from otel_scorer.config.presets import PRESETS
 from otel_scorer.config.quantities import OFF, format_bytes, format_duration, parse_bytes, parse_duration
 from otel_scorer.config.reading import exporters_from_urls, load_config, load_teaching, taught_reader
 from otel_scorer.config.sample import generate_sample
@@ -23,6 +24,7 @@ from otel_scorer.stores.location import STORE_VARIABLE, store_path
 
 __all__ = [
     "OFF",
+    "PRESETS",
     "STORE_VARIABLE",
     "AppSettings",
     "AssemblySettings",

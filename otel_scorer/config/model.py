@@ -18,6 +18,7 @@ from otel_scorer.config.dialects import DialectSettings
 from otel_scorer.config.emission import ScoreLogs, ScoreMetrics
 from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter, takes
 from otel_scorer.config.native import NativeExporter
+from otel_scorer.config.presets import PresetName  # noqa: TC001 - pydantic evaluates the annotations
 from otel_scorer.config.quantities import OFF, ByteSize, Duration
 from otel_scorer.config.receivers import Receivers
 from otel_scorer.config.section import Empty, NotYet, Section
@@ -251,8 +252,10 @@ class Config(Section):
     store_max_size: ByteSize = Field(
         default=10 << 30, description="What the store may take: then the oldest traces that were scored live go."
     )
-    preset: Annotated[str | None, NotYet] = Field(
-        default=None, description="Settings that suit a backend. Not available yet."
+    preset: PresetName | None = Field(
+        default=None,
+        description="Fills in what suits a backend and is not set here: phoenix, mlflow, langfuse, tempo, jaeger, "
+        "datadog, clickhouse, azure, generic.",
     )
     telemetry: TelemetrySettings = Field(
         default_factory=TelemetrySettings, description="What otel_scorer says about itself."

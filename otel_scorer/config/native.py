@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field, SecretStr, field_validator
 
 from otel_scorer.config.quantities import Duration  # noqa: TC001 - pydantic evaluates the annotations
 from otel_scorer.config.section import Section
-from otel_scorer.config.sending import ClientTlsSettings, Header, QueueSettings, RetrySettings, Url
+from otel_scorer.config.sending import ClientTlsSettings, Header, QueueSettings, RetrySettings, Url, basic_auth
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +86,7 @@ class MlflowExporter(NativeExporter):
         if self.token is not None:
             yield "Authorization", f"Bearer {self.token.get_secret_value()}"
         elif self.username is not None:
-            yield "Authorization", _basic(self.username, self.password)
+            yield "Authorization", basic_auth(self.username, _clear(self.password))
 
 
 class LangfuseExporter(NativeExporter):
@@ -99,9 +98,8 @@ class LangfuseExporter(NativeExporter):
 
     def _authorisation(self) -> Iterator[tuple[str, str]]:
         if self.public_key is not None:
-            yield "Authorization", _basic(self.public_key, self.secret_key)
+            yield "Authorization", basic_auth(self.public_key, _clear(self.secret_key))
 
 
-def _basic(user: str, password: SecretStr | None) -> str:
-    secret = "" if password is None else password.get_secret_value()
-    return f"Basic {base64.b64encode(f'{user}:{secret}'.encode()).decode()}"
+def _clear(secret: SecretStr | None) -> str:
+    return "" if secret is None else secret.get_secret_value()

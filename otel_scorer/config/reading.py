@@ -17,6 +17,7 @@ from otel_scorer.config.environment import exporter_from_environment, with_schem
 from otel_scorer.config.expansion import expand
 from otel_scorer.config.exporters import KINDS
 from otel_scorer.config.model import Config, ScorerSettings
+from otel_scorer.config.presets import apply_preset
 from otel_scorer.config.receivers import literal_secrets
 from otel_scorer.config.section import NOT_YET, Section, children, nearest
 from otel_scorer.config.yaml_text import YamlText
@@ -66,6 +67,7 @@ def load_config(
         settings.pop("exporters", None)
         if found := exporter_from_environment(environ):
             settings["exporters"] = {"otlp": with_scheme(found)}
+    apply_preset(settings, environ)
     try:
         config = Config.model_validate(settings)
     except ValidationError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from pathlib import Path
 from typing import Annotated, Final, Self, cast
 from urllib.parse import urlsplit
@@ -16,7 +17,16 @@ from otel_scorer.transport.endpoints import SAME, choose_protocol
 from otel_scorer.transport.exchange import RELOAD_INTERVAL, TlsFiles
 from otel_scorer.transport.retry import RetryPolicy
 
-__all__ = ["ClientTlsSettings", "Header", "QueueSettings", "RetrySettings", "SignalUrl", "Url", "without_password"]
+__all__ = [
+    "ClientTlsSettings",
+    "Header",
+    "QueueSettings",
+    "RetrySettings",
+    "SignalUrl",
+    "Url",
+    "basic_auth",
+    "without_password",
+]
 
 
 def _check_url(value: object) -> str:
@@ -35,6 +45,11 @@ def without_password(url: str) -> str:
     if "@" not in parts.netloc:
         return url
     return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
+
+
+def basic_auth(user: str, password: str) -> str:
+    """Return the value of an Authorization header."""
+    return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def _signal_endpoint(value: object) -> str:
