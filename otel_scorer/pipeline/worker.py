@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from otel_scorer.pipeline.selection import Choice
-    from otel_scorer.scorers.base import Scorer
 
 __all__ = ["main"]
 
@@ -59,8 +58,7 @@ class Worker:
         self._heartbeat = Heartbeat(page, 0)
         self._send_lock = threading.Lock()  # guards the pipe: three threads answer
         self._reader = make_reader(Teaching.from_dict(setup["dialects"]) if "dialects" in setup else None)
-        scorers, self.left_out = _load(setup["scorers"])
-        self._selections = [Selection(scorer, default_timeout=setup["timeout"]) for scorer in scorers]
+        self._selections, self.left_out = _load(setup["scorers"], setup["timeout"])
         self._loop: WorkerLoop | None = None
         if any(selection.prepared.is_async for selection in self._selections):
             self._loop = WorkerLoop(Heartbeat(page, 1), self._answer_one, setup["concurrency"])
@@ -204,22 +202,25 @@ class Worker:
         os._exit(1)
 
 
-def _load(given: Sequence[Mapping[str, Any]]) -> tuple[list[Scorer], list[str]]:
+def _load(given: Sequence[Mapping[str, Any]], timeout: float) -> tuple[list[Selection], list[str]]:
     """
     Return the scorers, and why optional ones are left out.
 
     Raises:
-        ConfigError: One that is not optional cannot be loaded.
+        ConfigError: One that is not optional cannot be loaded, or its filter cannot be used.
     """
     scorers = load_scorers([_spec(spec) for spec in given if not spec.get("optional")])
     left_out: list[str] = []
     for spec in given:
         if spec.get("optional"):
             try:
-                scorers += load_scorers([_spec(spec)])
+                found = load_scorers([_spec(spec)])
+                for scorer in found:
+                    Selection(scorer)  # its filter may be one that cannot be used here
+                scorers += found
             except OtelScorerError as error:
                 left_out.append(str(error))
-    return as_scorers(scorers), left_out
+    return [Selection(scorer, default_timeout=timeout) for scorer in as_scorers(scorers)], left_out
 
 
 def _spec(given: Mapping[str, Any]) -> ScorerSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections import Counter
 from collections.abc import Callable
@@ -47,6 +48,14 @@ class Settings:
 @pytest.fixture
 def settings(tmp_path: Path, own_sink: Sink) -> Settings:
     return Settings(tmp_path, own_sink)
+
+
+def without_filters(folder: Path) -> dict[str, str]:
+    """Return the environment of a program for which the extra `filters` is not installed."""
+    absent = folder / "absent"
+    absent.mkdir()
+    (absent / "cel.py").write_text("raise ImportError('not installed')\n", encoding="utf-8")
+    return {"PYTHONPATH": os.pathsep.join([str(absent), os.environ["PYTHONPATH"]])}
 
 
 def reload(sidecar: Sidecar, outcome: str = TAKEN) -> None:
@@ -262,3 +271,29 @@ def test_registered_scorers_come_and_go_while_it_runs(
         (1, "mine", "one"),
         (3, "mine", "again"),
     ])  # fmt: skip
+
+
+def test_a_registered_filter_that_cannot_be_used_here_leaves_out_its_scorer_only(
+    settings: Settings, own_sink: Sink, start: Callable[..., Sidecar]
+) -> None:
+    settings.configure("tool_errors")
+    store = settings.folder / "store.db"
+    with open_database(store) as database:
+        registrations = Registrations(database)
+        for name, wanted in (("filtered", "status = 'OK'"), ("plain", None)):
+            registrations.put(name, Definition(str(settings.scorer)))
+            registrations.schedule(name, lambda _, wanted=wanted: (1.0, wanted))  # type: ignore[misc] # a default
+        environment = without_filters(settings.folder)
+        sidecar = start("-c", str(settings.config), "--store", str(store), environment=environment)
+        sidecar.send(small_trace(1))
+        own_sink.wait_for_scores(2, id_of(1))
+
+        registrations.schedule("filtered", lambda _: (1.0, None))
+        sidecar.wait_for_log_times(TAKEN, 1)
+        sidecar.send(small_trace(2))
+        own_sink.wait_for_scores(3, id_of(2))
+
+    assert sidecar.stop() == 0
+    assert "A registered scorer is left out: Scorer 'filtered' has a filter, which needs the extra" in sidecar.log
+    assert "pip install 'otel-scorer[filters]'" in sidecar.log
+    assert {name for _, name, _ in values(own_sink, 1)} == {"tool_errors", "plain"}
