@@ -80,7 +80,6 @@ def test_an_endpoint_that_is_away_costs_a_warning(configure: Callable[..., str],
 def test_prometheus_finds_everything_at_metrics(
     own_sink: Sink, configure: Callable[..., str], start: Callable[..., Sidecar]
 ) -> None:
-    pytest.importorskip("prometheus_client", reason="an environment that was made before it was needed")
     sidecar = start("-c", configure(), "--scorers", "latency")
     sidecar.send(small_trace(1))
     own_sink.wait_for_scores(1, id_of(1))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
+from prometheus_client.parser import text_string_to_metric_families as plain
 
 from otel_scorer.service.own_metrics import OwnMetrics
+from otel_scorer.service.prometheus_text import prometheus_text
 from otel_scorer.telemetry import Measured, count, record
-
-pytest.importorskip("prometheus_client", reason="an environment that was made before it was needed")
 
 OPEN_METRICS = "application/openmetrics-text; version=1.0.0"
 WAITING = Measured("forwarder.queue_size", 42, (("destination", 'a "host"\\\n'), ("lane", "spans")))
@@ -15,11 +16,6 @@ WAITING = Measured("forwarder.queue_size", 42, (("destination", 'a "host"\\\n'),
 
 @pytest.mark.parametrize("accept", ["", "text/plain;version=0.0.4", OPEN_METRICS])
 def test_every_kind_is_read_back_as_it_was(accept: str) -> None:
-    from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
-    from prometheus_client.parser import text_string_to_metric_families as plain
-
-    from otel_scorer.service.prometheus_text import prometheus_text
-
     count("assembler.closed", 3, reason=f"accepted {accept}")
     record("scoring.duration", [0.2, 0.3, 1_000.0], scorer=f"for {accept}", outcome="scored")
 
