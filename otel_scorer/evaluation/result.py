@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_scorer.errors import OtelScorerError
 from otel_scorer.evaluation.frames import result_frame
 from otel_scorer.model.trace import MISSING
+from otel_scorer.reporting.plain_text import printable
 from otel_scorer.reporting.report import Report, Row, build_report
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ class EvaluationResult:
     @property
     def reason(self) -> str:
         """Why it did not pass; empty if it did."""
-        failures = self._failures
+        failures = [printable(failure) for failure in self._failures]
         if len(failures) <= 1:
             return "".join(failures)
         shown = [f"  - {failure}" for failure in failures[:_REASONS_SHOWN]]

@@ -80,7 +80,8 @@ def assert_scores(
     if required and given:
         complaints += filter(None, (_silence(each.name, report, fail_under or {}) for each in loaded))
     if complaints:
-        raise AssertionError(_message(complaints, report, given))
+        # Of no character may a terminal, or pytest-xdist, make something else.
+        raise AssertionError(printable(_message(complaints, report, given)))
     return report
 
 

@@ -122,6 +122,17 @@ def test_every_trace_is_scored_whatever_the_sample_rate() -> None:
     assert report.summaries[0].passed == 19
 
 
+def test_a_message_is_text_that_any_process_can_be_sent() -> None:
+    def odd(trace: Trace) -> Feedback:
+        return Feedback("n\ud800", False, rationale="\ud800\x00", error=None)
+
+    with pytest.raises(AssertionError) as raised:
+        assert_scores(a_trace(), odd)
+
+    str(raised.value).encode()
+    assert "n\ufffd: False on agent" in str(raised.value)
+
+
 def test_long_messages_are_cut() -> None:
     wide = make_trace(make_span("root", status="ERROR"), *(make_span(f"s{n}", span=n, parent=1) for n in range(2, 200)))
 
