@@ -192,16 +192,37 @@ def test_spans_of_unknown_type_come_with_the_reason() -> None:
     odd = made("odd", {"gen_ai.operation.name": "frobnicate", "my.data": 1})
     plain = made("plain", scope="my.scope")
     request = made("GET /", {"http.request.method": "GET"})
+    # Only says which spans stand for another one, and never what they do.
+    mark = made("mark", {"logfire.span_type": "span"}, scope="logfire")
+    spans = {"odd": odd, "plain": plain, "request": request, "mark": mark}
 
-    by_name = {
-        name: finding("unknown_type", span) for name, span in (("odd", odd), ("plain", plain), ("request", request))
-    }
+    by_name = {name: finding("unknown_type", span) for name, span in spans.items()}
 
     assert "gen_ai.operation.name is 'frobnicate', which is no type" in by_name["odd"].text
     assert 'teach it: dialects: {span_types: [{scope: "my.app", name:' in by_name["odd"].hint
     assert "no attribute, name or scope 'my.scope' that says what it does" in by_name["plain"].text
     assert (by_name["plain"].is_problem, by_name["request"].is_problem) == (False, False)
     assert "server or database" in by_name["request"].text
+    assert "no attribute, name or scope 'logfire' that says what it does" in by_name["mark"].text
+    assert not by_name["mark"].is_problem
+
+
+def test_a_verdict_that_is_an_error_is_shown_as_one() -> None:
+    [trace, *_] = traces_of("eval_pydantic_evals_online")
+
+    assert any("evaluation Broken  RuntimeError" in line for line in text(trace, width=200))
+
+
+def test_tags_of_mlflow_are_read() -> None:
+    span = made("agent", {"mlflow.spanType": '"AGENT"', "mlflow.traceTag.team": "red"})
+
+    assert trace_of(span).tags == ["team"]
+    assert not any("traceTag" in said for said in findings(span))
+
+
+def test_a_trace_that_says_nothing_as_a_whole_has_no_heading_for_it() -> None:
+    assert "The trace as a whole" not in text(trace_of(made("plain")))
+    assert "The trace as a whole" in text(trace_of(made("call", {**CHAT, "session.id": "s"})))
 
 
 def test_missing_parents_and_several_roots_are_said() -> None:

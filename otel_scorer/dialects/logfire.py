@@ -39,5 +39,8 @@ DIALECT = Dialect(
         "cost": attributes("operation.cost"),
         "tags": attributes("logfire.tags"),
     },
-    capture="content is recorded unless scrubbing removes it",
+    capture=(
+        "content is recorded unless scrubbing removes it; what a streamed call answered, and its tokens, are on a span "
+        "of their own, 'streaming response from ...', which may be a trace of its own"
+    ),
 )

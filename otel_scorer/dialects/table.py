@@ -199,6 +199,11 @@ class SpanTypeKey:
     by_name: bool = False
     open_ended: bool = False
 
+    @property
+    def tells(self) -> bool:
+        """Whether a value of it can mean a type; else it only marks spans that stand for another."""
+        return bool(self.types or self.present or self.by_name or self.open_ended)
+
     def resolve(self, value: object) -> tuple[str | None, str | None]:
         """Return the type that the value means, or None, and the type to fall back to, or None."""
         if self.present is not None:

@@ -93,15 +93,18 @@ def _explanation(trace: Trace, reader: ExplainingReader, duplicates: int, width:
         name = " ".join(filter(None, (printable(each["scope"]) or "no scope", printable(each["version"]))))
         speaks = ", ".join(each["dialects"]) or "no known dialect"
         yield _indented(Text.assemble(name, (f"  {each['spans']} spans, {speaks}", "dim")))
-    yield Text("\nThe trace as a whole", style="bold")
     said = [source for source in sources(trace, reader) if source.origin is not None]
     room = width - _MARGIN
-    for field in _WHOLE:
-        for source in said:
-            if source.derivation.field == field:
-                yield _indented(value_row(field.removesuffix("_id"), source.derivation.value, _place(source), room))
-    yield from (_indented(row) for row in _tokens(trace, said, room))
-    yield from (_indented(row) for row in _parts(trace, said, room))
+    rows = [
+        value_row(field.removesuffix("_id"), source.derivation.value, _place(source), room)
+        for field in _WHOLE
+        for source in said
+        if source.derivation.field == field
+    ]
+    rows += [*_tokens(trace, said, room), *_parts(trace, said, room)]
+    if rows:
+        yield Text("\nThe trace as a whole", style="bold")
+        yield from map(_indented, rows)
     problems = find_problems(trace, reader, duplicates=duplicates)
     if problems:
         yield Text("\nFindings", style="bold")
@@ -148,7 +151,9 @@ def _parts(trace: Trace, said: Sequence[Source], width: int) -> Iterator[Text]:
             yield value_row("documents", source.derivation.value, _place(source), width)
         elif kind == "evaluations":
             verdict = trace.evaluations[int(number)]
-            value = verdict.label if verdict.value is None else verdict.value
+            value = next(
+                (said for said in (verdict.value, verdict.label, verdict.error_type) if said is not None), None
+            )
             yield value_row(f"evaluation {printable(verdict.name)}", value, _place(source), width)
 
 
