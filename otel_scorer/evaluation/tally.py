@@ -71,10 +71,17 @@ class Tally:
         return metrics
 
     def _aggregations(self, name: str) -> list[Any]:
-        """Return how a feedback is summed up: as everybody wants who said it, each way once."""
+        """
+        Return how a feedback is summed up: as everybody wants who said it, each way once.
+
+        What has another name than its scorer always has its mean: there MLflow asks nobody.
+        """
         wanted: list[Any] = []
         for scorer in self._said_by[name]:
-            wanted += [each for each in self._wanted.get(scorer, ["mean"]) if each not in wanted]
+            is_its_own = scorer in {name, name.partition("/")[2]}
+            for each in (*([] if is_its_own else ["mean"]), *self._wanted.get(scorer, ["mean"])):
+                if each not in wanted:
+                    wanted.append(each)
         return wanted
 
 

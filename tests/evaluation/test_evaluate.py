@@ -512,6 +512,22 @@ def test_aggregations_have_mlflows_names_and_values() -> None:
     }
 
 
+def test_feedback_of_another_name_has_its_mean_beside_what_its_scorer_asks_for() -> None:
+    @scorer(aggregations=["max"])
+    def several(outputs: int) -> list[Feedback]:
+        return [Feedback("part", outputs), Feedback("group/several", outputs), Feedback(value=outputs)]
+
+    @scorer(aggregations=[])
+    def silent(outputs: int) -> list[Feedback]:
+        return [Feedback("other", outputs), Feedback(value=outputs)]
+
+    result = evaluate([{"outputs": 1}, {"outputs": 4}], [several, silent])
+
+    assert result.metrics == {
+        "part/mean": 2.5, "part/max": 4.0, "group/several/max": 4.0, "several/max": 4.0, "other/mean": 2.5,
+    }  # fmt: skip
+
+
 def test_an_aggregation_that_fails_costs_nothing_else() -> None:
     def breaks(numbers: Any) -> float:
         raise LookupError("no")
