@@ -80,6 +80,8 @@ lock: $(STAMPS)/dev ## Write requirements/*.txt again
 	$(call resolve,dev,--all-extras)
 	$(call resolve,integrations,--all-extras)
 	$(call resolve,in-app,--all-extras --no-binary cuid)
+	@# pip goes by the last word on a package, and uv writes this one first.
+	@sed -i -e '/^--no-binary cuid$$/d' -e 's/^--only-binary :all:$$/&\n--no-binary cuid/' requirements/in-app.txt
 
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) $(VENV)-integrations $(VENV)-in-app build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
