@@ -43,7 +43,7 @@ def headers(exporter: OtlpExporter) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", get_args(PresetName))
-def test_every_preset_is_a_configuration_that_works(name: str) -> None:
+def test_every_preset_is_a_configuration_that_works(name: PresetName) -> None:
     config = serve(name, "http://backend.example:4317")
 
     assert config.preset == name

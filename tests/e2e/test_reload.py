@@ -282,7 +282,11 @@ def test_a_registered_filter_that_cannot_be_used_here_leaves_out_its_scorer_only
         registrations = Registrations(database)
         for name, wanted in (("filtered", "status = 'OK'"), ("plain", None)):
             registrations.put(name, Definition(str(settings.scorer)))
-            registrations.schedule(name, lambda _, wanted=wanted: (1.0, wanted))  # type: ignore[misc] # a default
+
+            def always(_: object, wanted: str | None = wanted) -> tuple[float, str | None]:
+                return 1.0, wanted
+
+            registrations.schedule(name, always)
         environment = without_filters(settings.folder)
         sidecar = start("-c", str(settings.config), "--store", str(store), environment=environment)
         sidecar.send(small_trace(1))
