@@ -82,14 +82,18 @@ lock: $(STAMPS)/dev ## Write requirements/*.txt again
 	$(call resolve,in-app,--all-extras --no-binary cuid)
 	@# pip goes by the last word on a package, and uv writes this one first.
 	@sed -i -e '/^--no-binary cuid$$/d' -e 's/^--only-binary :all:$$/&\n--no-binary cuid/' requirements/in-app.txt
+	$(call resolve-alone,server-phoenix)
+	$(call resolve-alone,server-mlflow)
 
 clean: ## Remove the environment and all caches
 	rm -rf $(VENV) $(VENV)-integrations $(VENV)-in-app build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis .benchmarks
 	find otel_scorer tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-resolve = UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
-	--generate-hashes --only-binary :all: --emit-build-options --no-emit-index-url --no-emit-find-links $(LOCK_ARGS) \
-	$(2) --output-file requirements/$(1).txt pyproject.toml requirements/$(1).in
+compile = UV_CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --only-binary :all: --emit-build-options --no-emit-index-url --no-emit-find-links $(LOCK_ARGS)
+resolve = $(compile) $(2) --output-file requirements/$(1).txt pyproject.toml requirements/$(1).in
+# Without the package: for servers that it only talks to.
+resolve-alone = $(compile) --output-file requirements/$(1).txt requirements/$(1).in
 
 # The package itself goes in when its files differ from those that went in last: a checksum notices files that were
 # deleted or checked out again, which time stamps do not.
