@@ -28,7 +28,8 @@ from otel_scorer.model.wire import Signal
 from otel_scorer.transport.endpoints import Compression, Lane, connect
 from otel_scorer.transport.exchange import PartialSuccess, Sender
 from otel_scorer.transport.file_sender import ConsoleSender, FileSender
-from otel_scorer.transport.http_sender import HttpSender, parse_retry_after
+from otel_scorer.transport.http_client import parse_retry_after
+from otel_scorer.transport.http_sender import HttpSender
 
 WAIT = 10.0
 
