@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.transport.addresses import listen, split_address, with_port
 from otel_scorer.transport.admission import Admission
 from otel_scorer.transport.exchange import MAX_REQUEST_SIZE, OnRequest
 from otel_scorer.transport.http_app import HttpLimits, OtlpApp
@@ -67,8 +65,9 @@ class HttpReceiver:
             contexts = FromFiles(
                 "http certificates", tls.paths, partial(server_context, tls), interval=tls.reload_interval
             )
-        self._server = AppServer(self._app, header_timeout, contexts)
-        self._thread: threading.Thread | None = None
+        self._server = AppServer(
+            self._app, "otel-scorer-http-receiver", header_timeout=header_timeout, contexts=contexts
+        )
 
     def start(self) -> str:
         """
@@ -77,15 +76,7 @@ class HttpReceiver:
         Raises:
             ConfigError: The address cannot be had; `AddressInUseError` if somebody else has it.
         """
-        host, _ = split_address(self._address)
-        listener = listen(self._address)
-        bound = with_port(host, listener.getsockname()[1])
-        self._thread = threading.Thread(
-            target=self._server.run_on, args=(listener,), name="otel-scorer-http-receiver", daemon=True
-        )
-        self._thread.start()
-        self._server.ready.wait()
-        return bound
+        return self._server.start(self._address)
 
     def stop_accepting(self) -> None:
         """Refuse what comes from now on; requests on the way are still answered."""
@@ -100,10 +91,6 @@ class HttpReceiver:
             Whether all of them were answered.
         """
         self._app.accepting = False
-        self._server.stop(timeout)
-        if self._thread is not None:
-            # uvicorn looks at its stop flag ten times a second, and rounds the grace up to seconds.
-            self._thread.join(timeout + 2.0)
+        answered = self._server.stop(timeout)
         self._pool.shutdown(wait=False, cancel_futures=True)
-        answered = self._thread is None or not self._thread.is_alive()
         return self._admission.close(timeout=0.0) and answered

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
+from otel_scorer.transport.addresses import listen, split_address, with_port
 from otel_scorer.transport.http_protocol import PatientProtocol
 from otel_scorer.transport.tls_listener import TlsListener
 
@@ -23,14 +24,25 @@ __all__ = ["AppServer"]
 # Longer than the minute for which exporters keep a connection between two exports.
 _KEEP_ALIVE: Final = 75
 _MAX_HEADER_BYTES: Final = 16 << 10
+_LAST_WORDS: Final = 2.0
 
 
 class AppServer(uvicorn.Server):
-    """uvicorn without what belongs to a process of its own: logging set-up, signals, lifespan."""
+    """
+    uvicorn without what belongs to a process of its own: logging set-up, signals, lifespan.
+
+    Args:
+        app: The ASGI application.
+        name: Of the thread.
+        header_timeout: Seconds for a client to send the headers of a request.
+        contexts: Certificates. None: plain text.
+    """
 
     def __init__(
         self,
         app: Any,
+        name: str,
+        *,
         header_timeout: float = PatientProtocol.header_timeout,
         contexts: FromFiles[ssl.SSLContext] | None = None,
     ) -> None:
@@ -48,17 +60,34 @@ class AppServer(uvicorn.Server):
             h11_max_incomplete_event_size=_MAX_HEADER_BYTES,
         )
         super().__init__(config)
-        self.ready = threading.Event()
+        self._name = name
+        self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._contexts = contexts
         self._tls: TlsListener | None = None
 
-    def run_on(self, listener: socket.socket) -> None:
-        """Serve until stopped; the body of the server's thread."""
+    def start(self, address: str) -> str:
+        """
+        Listen on `host:port` (port 0 takes a free one), and return the bound one once connections are accepted.
+
+        Raises:
+            ConfigError: The address cannot be had; `AddressInUseError` if somebody else has it.
+        """
+        host, _ = split_address(address)
+        listener = listen(address)
+        bound = with_port(host, listener.getsockname()[1])
+        self._thread = threading.Thread(target=self._run_on, args=(listener,), name=self._name, daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        return bound
+
+    def _run_on(self, listener: socket.socket) -> None:
+        """Serve until stopped; the body of the thread."""
         try:
             asyncio.run(self.serve(sockets=[listener]))
         finally:
-            self.ready.set()
+            self._ready.set()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Note the loop, and tell who waits that connections are accepted."""
@@ -69,7 +98,7 @@ class AppServer(uvicorn.Server):
             await super().startup([])
             self._tls = TlsListener(sockets, self._make_protocol, self._contexts)
             self._tls.start()
-        self.ready.set()
+        self._ready.set()
 
     def close_listeners(self) -> None:
         """Refuse new connections."""
@@ -92,7 +121,17 @@ class AppServer(uvicorn.Server):
         made: asyncio.Protocol = self._protocol(self.config, self.server_state, app_state={}, _loop=self._loop)
         return made
 
-    def stop(self, timeout: float) -> None:
-        """Stop within `timeout` seconds."""
+    def stop(self, timeout: float) -> bool:
+        """
+        Stop, giving requests on the way `timeout` seconds. Safe to call twice, and without `start`.
+
+        Returns:
+            Whether all of them were answered.
+        """
         self.config.timeout_graceful_shutdown = math.ceil(timeout)
         self.should_exit = True
+        if self._thread is None:
+            return True
+        # uvicorn looks at its stop flag ten times a second, and rounds the grace up to seconds.
+        self._thread.join(timeout + _LAST_WORDS)
+        return not self._thread.is_alive()

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from otel_scorer.transport.addresses import is_loopback, listen, split_address, with_port
+from otel_scorer.transport.addresses import is_loopback
 from otel_scorer.transport.http_server import AppServer
 
 if TYPE_CHECKING:
@@ -65,8 +64,7 @@ class StatusServer:
 
     def __init__(self, address: str, on_question: OnQuestion) -> None:
         self._address = address
-        self._server = AppServer(_App(on_question))
-        self._thread: threading.Thread | None = None
+        self._server = AppServer(_App(on_question), "otel-scorer-status")
 
     def start(self) -> str:
         """
@@ -75,20 +73,11 @@ class StatusServer:
         Raises:
             ConfigError: The address cannot be had; `AddressInUseError` if somebody else has it.
         """
-        host, _ = split_address(self._address)
-        listener = listen(self._address)
-        bound = with_port(host, listener.getsockname()[1])
-        self._thread = threading.Thread(
-            target=self._server.run_on, args=(listener,), name="otel-scorer-status", daemon=True
-        )
-        self._thread.start()
-        return bound
+        return self._server.start(self._address)
 
     def shutdown(self, timeout: float) -> None:
         """Stop answering, within `timeout` seconds."""
         self._server.stop(timeout)
-        if self._thread is not None:
-            self._thread.join(timeout)
 
 
 class _App:
