@@ -106,6 +106,7 @@ COUNTERS: Final[dict[str, Counter]] = {
         "{record}", "Log records about spans that scorers will not see; they were forwarded all the same", ("reason",)
     ),
     "assembler.closed": Counter("{trace}", "Traces closed, by close reason", ("reason",)),
+    "memory.exceeded": Counter("{time}", "Times that a limit of the memory was exceeded", ("level",)),
     "dialects.failures": Counter("{failure}", "Values that a dialect of a plugin failed to read", ("dialect",)),
     "scoring.decisions": Counter("{decision}", "Decisions, by scorer and outcome", ("scorer", "outcome")),
     "scoring.reloads": Counter("{reload}", "Times that other scorers were to be taken, by outcome", ("outcome",)),
@@ -151,6 +152,11 @@ COUNTERS: Final[dict[str, Counter]] = {
 GAUGES: Final[dict[str, Gauge]] = {
     "assembler.open_traces": Gauge("{trace}", "Traces that wait for more spans"),
     "assembler.open_size": Gauge("By", "Memory that their spans and log records are worth"),
+    "assembler.kept_size": Gauge("By", "Memory of scored traces that late spans may have scored again"),
+    "memory.used": Gauge("By", "Memory that the process and its scorer workers have"),
+    "memory.limit": Gauge(
+        "By", "Memory over which requests are refused (soft) and traces are scored early", ("level",)
+    ),
     "scoring.open_traces": Gauge("{trace}", "Closed traces that are not decided completely"),
     "scoring.queue_traces": Gauge("{trace}", "Of these, traces that no scorer worker has been given yet"),
     "scoring.queue_size": Gauge("By", "Spans that scorer workers have not decided about"),

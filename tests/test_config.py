@@ -199,6 +199,33 @@ def test_credentials_of_score_apis_are_sent_and_never_shown(load: Any) -> None:
     assert "secret" not in str(config).replace("secret_key", "")
 
 
+def test_limits_of_memory_are_shares_or_sizes(load: Any) -> None:
+    assert load("").memory.limits(1000) == (750, 900)
+    assert load("memory: {soft: 12.5%, hard: 2KiB}").memory.limits(1000) == (125, 2048)
+    assert load("memory: {soft: off, hard: 50%}").memory.limits(1000) == (None, 500)
+    assert load("memory: {soft: 512, hard: off}").memory.limits(1000) == (512, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("{soft: 0%}", "more than 0%"),
+        ("{soft: 101%}", "at most 100%"),
+        ("{hard: much}", "75% or 400MiB"),
+        ("{soft: 90%, hard: 90%}", r"memory.soft \(90%\) must be less than memory.hard"),
+        ("{soft: 2MiB, hard: 1MiB}", "must be less"),
+    ],
+)
+def test_limits_of_memory_that_cannot_be_meant_are_refused(load: Any, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        load(f"memory: {text}")
+
+
+def test_a_share_and_a_size_that_contradict_each_other_are_found_where_memory_is_known(load: Any) -> None:
+    with pytest.raises(ConfigError, match=r"memory.soft \(1GiB\) must be less than memory.hard \(90%\)"):
+        load("memory: {soft: 1GiB}").memory.limits(1000)
+
+
 @pytest.mark.parametrize("kind", ["logs", "metrics"])
 def test_verdicts_that_no_destination_takes_are_refused(load: Any, kind: str) -> None:
     off = f"otlp: {{{kind}_endpoint: off}}"

@@ -17,6 +17,7 @@ from pydantic_core import PydanticCustomError
 from otel_scorer.config.dialects import DialectSettings
 from otel_scorer.config.emission import ScoreLogs, ScoreMetrics
 from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter, takes
+from otel_scorer.config.memory import MemorySettings
 from otel_scorer.config.native import NativeExporter
 from otel_scorer.config.presets import PresetName  # noqa: TC001 - pydantic evaluates the annotations
 from otel_scorer.config.quantities import OFF, ByteSize, Duration
@@ -257,6 +258,7 @@ class Config(Section):
         description="Fills in what suits a backend and is not set here: phoenix, mlflow, langfuse, tempo, jaeger, "
         "datadog, clickhouse, azure, generic.",
     )
+    memory: MemorySettings = Field(default_factory=MemorySettings, description="What the process may use.")
     telemetry: TelemetrySettings = Field(
         default_factory=TelemetrySettings, description="What otel_scorer says about itself."
     )

@@ -9,11 +9,10 @@ without waiting. One owner per assembler; it is not thread-safe.
 from __future__ import annotations
 
 from collections import Counter
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.model.wire import SPAN_OVERHEAD
-from otel_scorer.pipeline.closed_traces import ClosedTraces
+from otel_scorer.pipeline.closed_traces import ClosedTraces, age_group
 from otel_scorer.pipeline.closing import (
     CUT_SHORT,
     Added,
@@ -23,6 +22,7 @@ from otel_scorer.pipeline.closing import (
     LatePolicy,
     Trigger,
 )
+from otel_scorer.pipeline.evicting import heaviest_of_the_oldest, worth_closing
 from otel_scorer.pipeline.open_trace import (
     LOCAL_ROOT,
     ClosingRules,
@@ -56,10 +56,7 @@ __all__ = [
     "has_gaps",
 ]
 
-# When a trace must go to make room, the heaviest among this many oldest ones goes.
-_EVICTION_CANDIDATES: Final = 16
 _TRACE_ID: Final = 16  # bytes; with units, what follows in a key is a number
-_AGES: Final = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0, "1h": 3600.0}
 
 
 class TraceAssembler:
@@ -216,7 +213,7 @@ class TraceAssembler:
 
     def _add_late(self, key: bytes, spans: Sequence[RawSpan], now: float, added: Added, late: _Late) -> None:
         """Hand back the late spans of a closed trace, and have it scored again if that was asked for."""
-        age = _age_group(now - self._closed.recall(key))
+        age = age_group(now - self._closed.recall(key))
         for span in spans:
             fate = LateSpan.IGNORED if self._kept is None else self._kept.add(key, span, now)
             if fate is LateSpan.DUPLICATE:
@@ -305,6 +302,22 @@ class TraceAssembler:
         count("assembler.log_records_dropped", self._waiting.clear(), reason=Fate.NO_TRACE.value)
         return closed
 
+    def relieve(self, size: int, now: float, *, older_than: float) -> list[ClosedTrace[RawSpan]]:
+        """
+        Give up memory: what is kept to be scored again, then open traces, as `worth_closing` picks them.
+
+        Args:
+            size: How many bytes of spans.
+            now: Monotonic seconds.
+            older_than: Seconds that a trace must have been open.
+        """
+        if self._kept is not None:
+            size -= self._kept.relieve()
+        heavy = worth_closing(self._open.values(), size, now, older_than=older_than, old=self._limits.idle_timeout)
+        closed = [self._close(trace, CloseReason.MEMORY_PRESSURE, now) for trace in heavy]
+        _count_closed(closed)
+        return closed
+
     def _about(self, record: RawLog) -> tuple[OpenTrace | None, bytes | None]:
         """Return the open trace or unit that a log record belongs to, or else the key of the closed one."""
         if self._units is None:
@@ -316,8 +329,7 @@ class TraceAssembler:
     def _begin(self, key: bytes, waiting: bytes | None, now: float, added: Added) -> OpenTrace:
         """Open a trace, or a unit, with the records that wait for it; another one may have to go."""
         if len(self._open) >= self._limits.max_traces:
-            oldest = islice(self._open.values(), _EVICTION_CANDIDATES)
-            heaviest = max(oldest, key=lambda candidate: candidate.size)
+            heaviest = heaviest_of_the_oldest(self._open.values())
             added.closed.append(self._close(heaviest, CloseReason.EVICTED, now))
         trace = self._open[key] = OpenTrace(key, now)
         records = None if waiting is None else self._waiting.take(waiting)
@@ -381,10 +393,6 @@ class TraceAssembler:
         spans = unit.spans.values()
         heads = [span.span_id for span in spans if self._rules.is_head(span)]
         return min(heads) if heads else unit.missing or min(span.span_id for span in spans)
-
-
-def _age_group(seconds: float) -> str:
-    return next((name for name, limit in _AGES.items() if seconds < limit), "ever")
 
 
 def _count_closed(closed: Iterable[ClosedTrace[RawSpan]]) -> None:

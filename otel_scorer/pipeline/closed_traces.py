@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from otel_scorer.pipeline.closing import AssemblyLimits
     from otel_scorer.pipeline.open_trace import OpenTrace
 
-__all__ = ["ClosedTraces"]
+__all__ = ["ClosedTraces", "age_group"]
 
 _REMEMBERED_PER_OPEN_TRACE: Final = 10
+_AGES: Final = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0, "1h": 3600.0}
 _NOTHING: Final[dict[bytes, bytes]] = {}
 
 
@@ -108,3 +109,8 @@ class ClosedTraces:
             del known[span_id]
         if not known:
             self._units.pop(trace_id, None)
+
+
+def age_group(seconds: float) -> str:
+    """Return under which label spans are counted that came so long after their trace was closed."""
+    return next((name for name, limit in _AGES.items() if seconds < limit), "ever")

@@ -77,6 +77,7 @@ class Engine:
             matches: Which span closes a trace, with `Trigger.MATCH`.
             clock: Monotonic seconds.
         """
+        self._limits = options.limits
         self._scorers = ScorerSet(scorers)
         self._on_spans = on_spans
         self._on_scored = on_scored
@@ -105,6 +106,7 @@ class Engine:
             return [
                 Measured("assembler.open_traces", len(self._assembler)),
                 Measured("assembler.open_size", self._assembler.size),
+                Measured("assembler.kept_size", self._assembler.kept_size),
                 Measured("scoring.open_traces", len(self._waiting)),
             ]
 
@@ -224,6 +226,20 @@ class Engine:
             with self._lock:
                 self._delivering -= 1
                 self._idle.notify_all()
+
+    def relieve(self, size: int, urgent: bool) -> None:  # noqa: FBT001 - as the memory guard calls it
+        """
+        Score traces early that are worth so many bytes, unless as much is being scored already and will leave then.
+
+        Args:
+            size: Bytes to give up.
+            urgent: Also traces that have not been open for longer than `root_cap`.
+        """
+        with self._lock:
+            size -= sum(waiting.trace.size for waiting in self._waiting.values())
+            older_than = 0.0 if urgent else self._limits.root_cap
+            closed = self._assembler.relieve(size, self._clock(), older_than=older_than)
+        self._closed(closed)
 
     def drain(self, timeout: float) -> bool:
         """

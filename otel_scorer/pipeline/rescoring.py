@@ -131,16 +131,17 @@ class KeptTraces:
         """Yield those that are open again, and forget all others."""
         for trace in list(self._open.values()):
             yield self._close(trace, reason)
-        self.clear()
+        self._forget_closed()
 
     def next_deadline(self) -> float | None:
         """Return when `due` may next have something to say."""
         return self._deadlines.next()
 
-    def clear(self) -> None:
-        """Forget all that are not open again."""
-        while self._forget_first():
-            pass
+    def relieve(self) -> int:
+        """Forget all that are not open again, for want of memory, and return how many bytes they were worth."""
+        before = self.size
+        count("assembler.rescoring_given_up", self._forget_closed())
+        return before - self.size
 
     def _close(self, trace: OpenTrace, reason: CloseReason) -> tuple[OpenTrace, bytes, CloseReason, int]:
         del self._open[trace.key]
@@ -168,6 +169,12 @@ class KeptTraces:
 
     def _forget(self, key: bytes) -> None:
         self.size -= self._kept.pop(key).trace.size
+
+    def _forget_closed(self) -> int:
+        before = len(self._kept)
+        while self._forget_first():
+            pass
+        return before - len(self._kept)
 
     def _forget_first(self, besides: bytes = b"") -> bool:
         """Forget the trace that was closed the longest ago and is not open again; return whether there was one."""

@@ -93,6 +93,12 @@ class ScorerPools:
             Measured("scoring.queue_size", sum(size for _, size in depths)),
         ]
 
+    def pids(self) -> list[int]:
+        """Return the process ids of all workers."""
+        with self._changed:
+            pools = list(self._pools)
+        return [pid for pool in pools for pid in pool.pids()]
+
     def hurry(self, timeout: float) -> None:
         """Give every call of a scorer at most so many seconds from now on."""
         with self._changed:

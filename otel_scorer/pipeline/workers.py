@@ -133,6 +133,11 @@ class WorkerPool:
         with self._changed:
             return len(self._queue), self._queued_bytes
 
+    def pids(self) -> list[int]:
+        """Return the process ids of the workers."""
+        with self._changed:
+            return [worker.process.process.pid for worker in self._workers]
+
     def retire(self, patience: float) -> None:
         """
         Finish what was submitted: nothing more will be.

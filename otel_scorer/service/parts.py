@@ -13,6 +13,8 @@ from otel_scorer.errors import ConfigError
 from otel_scorer.model.decode import spans_from_raw
 from otel_scorer.pipeline.emission import Emission, Emit
 from otel_scorer.pipeline.engine import EngineOptions, Forwarding
+from otel_scorer.pipeline.memory_guard import MemoryGuard
+from otel_scorer.pipeline.memory_use import available_memory, give_back, resident_bytes
 from otel_scorer.pipeline.verdict_sinks import LogSink
 from otel_scorer.transport.authentication import Authenticator
 from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
@@ -40,6 +42,7 @@ __all__ = [
     "check_files",
     "engine_options",
     "make_keeper",
+    "make_memory_guard",
     "make_receivers",
     "metrics_push",
     "open_store",
@@ -134,6 +137,24 @@ def make_keeper(config: Config, database: Database) -> TraceKeeper:
 
     reader = make_reader(config.dialects.teaching)
     return TraceKeeper(TraceStore(database, reader), reader, max_bytes=config.store_max_size)
+
+
+def make_memory_guard(
+    config: Config, relieve: Callable[[int, bool], None], workers: Callable[[], list[int]]
+) -> MemoryGuard:
+    """
+    Return what keeps the process within its memory.
+
+    Args:
+        config: How much it may have.
+        relieve: See `MemoryGuard`.
+        workers: Returns the ids of the processes that count, too.
+
+    Raises:
+        ConfigError: The limits contradict each other.
+    """
+    soft, hard = config.memory.limits(available_memory())
+    return MemoryGuard(soft, hard, measure=lambda: resident_bytes(workers()), relieve=relieve, give_back=give_back)
 
 
 def _registered(spec: ScorerSpec) -> dict[str, object]:

@@ -27,6 +27,7 @@ from otel_scorer.service.own_metrics import OwnMetrics
 from otel_scorer.service.parts import (
     engine_options,
     make_keeper,
+    make_memory_guard,
     make_receivers,
     metrics_push,
     open_store,
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import ClosedTrace
     from otel_scorer.pipeline.keeping import TraceKeeper
+    from otel_scorer.pipeline.memory_guard import MemoryGuard
     from otel_scorer.pipeline.verdict_sinks import VerdictSink
     from otel_scorer.service.metrics_push import MetricsPush
     from otel_scorer.service.native_scores import NativeScores
@@ -65,6 +67,7 @@ logger = logging.getLogger(__name__)
 
 _LANES: Final = {Signal.LOGS: Lane.LOGS, Signal.METRICS: Lane.METRICS}
 _QUEUE_RETRY: Final = 1.0
+_MEMORY_RETRY: Final = 1.0
 
 
 class Service:
@@ -89,6 +92,7 @@ class Service:
         self._forwarder: Forwarder | None = None
         self._natives: NativeScores | None = None
         self._engine: Engine | None = None
+        self._guard: MemoryGuard | None = None
         self._receivers: list[GrpcReceiver | HttpReceiver] = []
         self._metrics = OwnMetrics(self._gauges)
         self._status = Status(self._metrics, config)
@@ -134,8 +138,7 @@ class Service:
         for receiver in self._receivers:
             clean &= receiver.shutdown(min(timeout, 5.0))
         self._pools.hurry(timeout / 3)
-        if self._reloader is not None:
-            self._reloader.shutdown(min(timeout, 2.0))
+        self._stop_watching(min(timeout, 2.0))
         if self._engine is not None and not self._engine.drain(timeout):
             clean = False
             logger.warning("Not every open trace was scored within %g s", timeout)
@@ -156,9 +159,17 @@ class Service:
         if self._database is not None:
             self._database.close()
         self._receivers = []
-        self._engine = self._forwarder = self._reloader = self._database = None
+        self._engine = self._forwarder = self._database = None
         self._keeper = self._natives = self._push = self._status_server = None
         return clean
+
+    def _stop_watching(self, timeout: float) -> None:
+        """Stop what reacts to memory and to files: whatever they would have done, all of it is closed soon."""
+        if self._guard is not None:
+            self._guard.shutdown(timeout)
+        if self._reloader is not None:
+            self._reloader.shutdown(timeout)
+        self._guard = self._reloader = None
 
     def _start(self) -> dict[str, str]:
         config = self._config
@@ -179,6 +190,7 @@ class Service:
             on_scored=self._on_scored(),
             matches=span_matcher(config),
         )
+        self._guard = make_memory_guard(config, engine.relieve, self._pools.pids)
         forwarder.start()
         if self._natives is not None:
             self._natives.start()
@@ -191,6 +203,7 @@ class Service:
             partial(self._reload, engine, registrations), None if registrations is None else registrations.revision
         )
         self._reloader.start(revision)
+        self._guard.start()
         bound: dict[str, str] = {}
         for name, receiver in make_receivers(config, self._take).items():
             self._receivers.append(receiver)
@@ -230,7 +243,7 @@ class Service:
                 logger.warning("No status page, health checks or /metrics: %s", error)
 
     def _gauges(self) -> list[Measured]:
-        parts = (self._engine, self._pools, self._forwarder)
+        parts = (self._engine, self._pools, self._forwarder, self._guard)
         return [measured for part in parts if part is not None for measured in part.gauges()]
 
     def _open_natives(self) -> tuple[VerdictSink, ...]:
@@ -267,6 +280,8 @@ class Service:
         forwarder, engine = self._forwarder, self._engine
         if forwarder is None or engine is None:
             raise OverloadedError("Shutting down")
+        if self._guard is not None and self._guard.is_over:
+            raise OverloadedError("Memory is over its soft limit", retry_after=_MEMORY_RETRY)
         if signal_ is not Signal.TRACES:
             self._pass_on(forwarder, engine, signal_, data)
             return None

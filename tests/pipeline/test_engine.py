@@ -859,4 +859,9 @@ def test_what_is_open_and_what_is_being_scored_can_be_read() -> None:
 
     assert (opened["assembler.open_traces"], opened["scoring.open_traces"]) == (1, 0)
     assert opened["assembler.open_size"] > 0
-    assert closed == {"assembler.open_traces": 0, "assembler.open_size": 0, "scoring.open_traces": 1}
+    assert closed == {
+        "assembler.open_traces": 0,
+        "assembler.open_size": 0,
+        "assembler.kept_size": 0,
+        "scoring.open_traces": 1,
+    }

@@ -1,0 +1,83 @@
+"""How much memory there is for us, how much we use, and how to give back what is free: what Linux tells about it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+__all__ = ["available_memory", "give_back", "resident_bytes"]
+
+_PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+_V2: Final = "memory.max"
+_V1: Final = "memory.limit_in_bytes"
+
+
+def available_memory(root: Path = Path("/")) -> int:
+    """
+    Return how many bytes this process may use: the limit of its control group or of one around it, else all there are.
+
+    Args:
+        root: Where `proc` and `sys` are.
+    """
+    physical = os.sysconf("SC_PHYS_PAGES") * _PAGE
+    return min([physical, *_group_limits(root)])
+
+
+def resident_bytes(workers: Iterable[int] = (), root: Path = Path("/")) -> int:
+    """
+    Return the memory that this process has, and its workers have beside what they share with others; 0 if nobody tells.
+
+    Args:
+        workers: Their process ids.
+        root: Where `proc` is.
+    """
+    total, _ = _resident(root / "proc/self/statm")
+    for pid in workers:
+        resident, shared = _resident(root / f"proc/{pid}/statm")
+        total += resident - shared
+    return total
+
+
+def give_back() -> None:
+    """Have the C library return what it keeps for later to the system; without it, memory that is free stays ours."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def _resident(statm: Path) -> tuple[int, int]:
+    """Return bytes in memory, and those of them that others have too (proc(5): the second and the third number)."""
+    try:
+        fields = statm.read_text(encoding="ascii").split()
+        return int(fields[1]) * _PAGE, int(fields[2]) * _PAGE
+    except (OSError, ValueError, IndexError):
+        return 0, 0
+
+
+def _group_limits(root: Path) -> Iterator[int]:
+    """Yield the limits of the control groups (cgroups(7), version 2 and 1) that we are in, from the inside outwards."""
+    try:
+        lines = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if not controllers:
+            yield from _limits(root / "sys/fs/cgroup", path, _V2)
+        elif "memory" in controllers.split(","):
+            yield from _limits(root / "sys/fs/cgroup/memory", path, _V1)
+
+
+def _limits(mount: Path, path: str, name: str) -> Iterator[int]:
+    # In a container the path may be that of the host, and only the group of the container itself is mounted.
+    group = mount / path.strip("/")
+    for folder in (group, *group.parents):
+        with contextlib.suppress(OSError, ValueError):  # there is none here, or it says "max"
+            yield int((folder / name).read_text(encoding="ascii"))
+        if folder == mount:
+            return
