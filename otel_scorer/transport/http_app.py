@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -62,6 +63,9 @@ class HttpLimits:
         header_bytes: And how large they may be together.
         body_timeout: Seconds to send a body, and one more for every `body_rate` bytes that came.
         body_rate: Bytes.
+        drained: Bytes of a refused body that are read and thrown away: many clients look for an answer only when they
+            have sent everything, and see nothing but a reset connection if that fails.
+        drain_timeout: Seconds for that.
     """
 
     request_size: int
@@ -70,6 +74,8 @@ class HttpLimits:
     header_bytes: int = 16 << 10
     body_timeout: float = 20.0
     body_rate: int = 50_000
+    drained: int = 256 << 20
+    drain_timeout: float = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +94,13 @@ class _Format:
 class _Body:
     """A body on its way in; `size` stays when the parts are gone."""
 
-    __slots__ = ("parts", "size")
+    __slots__ = ("is_complete", "parts", "receive", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, receive: ASGIReceiveCallable) -> None:
+        self.receive = receive
         self.parts: list[bytes] = []
         self.size = 0
+        self.is_complete = False
 
 
 class _DisconnectedError(Exception):
@@ -143,15 +151,20 @@ class OtlpApp:
             await _send(send, _NO_CONTENT, self._cors.preflight(headers))
             return
         fields = () if self._cors is None else self._cors.answer(headers)
+        body = _Body(receive)
         try:
-            answer = _NO_PATH if signal is None else await self._answer(signal, scope, headers, written, receive)
+            answer = _NO_PATH if signal is None else await self._answer(signal, scope, headers, written, body)
         except _DisconnectedError:
             return
         if isinstance(answer, Refusal):
             await _send_refusal(send, answer, written.content_type, fields)
+            # Who asked whether to send the body has got the answer to that.
+            if not body.is_complete and answer is not _SLOW_BODY and "expect" not in headers:
+                await self._drain(body)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
         elif signal is not None:
-            body = success_json(signal, answer) if written.content_type == _JSON else encode_success(answer)
-            await _send(send, 200, (("content-type", written.content_type), *fields), body)
+            data = success_json(signal, answer) if written.content_type == _JSON else encode_success(answer)
+            await _send(send, 200, (("content-type", written.content_type), *fields), data)
 
     async def _answer(
         self,
@@ -159,13 +172,10 @@ class OtlpApp:
         scope: HTTPScope,
         headers: Mapping[str, str],
         written: _Format,
-        receive: ASGIReceiveCallable,
+        body: _Body,
     ) -> PartialSuccess | Refusal | None:
-        body = _Body()
         try:
-            refused = (
-                self._stranger(headers) or self._refusal_of(scope, headers, written) or await self._read(receive, body)
-            )
+            refused = self._stranger(headers) or self._refusal_of(scope, headers, written) or await self._read(body)
             if refused is not None:
                 self._admission.count(signal, refused)
                 return refused
@@ -196,13 +206,13 @@ class OtlpApp:
         length = headers.get("content-length", "")
         return self._too_large() if length.isdecimal() and int(length) > self._limits.request_size else None
 
-    async def _read(self, receive: ASGIReceiveCallable, body: _Body) -> Refusal | None:
+    async def _read(self, body: _Body) -> Refusal | None:
         """Read the body, or return why not."""
         started = asyncio.get_running_loop().time()
         try:
             async with asyncio.timeout(self._limits.body_timeout) as patience:
                 while True:
-                    message = await receive()
+                    message = await body.receive()
                     if message["type"] != "http.request":
                         raise _DisconnectedError
                     part = message["body"]
@@ -214,10 +224,22 @@ class OtlpApp:
                     body.size += len(part)
                     self._buffered += len(part)
                     if not message["more_body"]:
+                        body.is_complete = True
                         return None
                     patience.reschedule(started + self._limits.body_timeout + body.size / self._limits.body_rate)
         except TimeoutError:
             return _SLOW_BODY
+
+    async def _drain(self, body: _Body) -> None:
+        """Throw away the rest of a refused body, up to a limit."""
+        size = 0
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.drain_timeout):
+                while size <= self._limits.drained and self.accepting:
+                    message = await body.receive()
+                    if message["type"] != "http.request" or not message["more_body"]:
+                        return
+                    size += len(message["body"])
 
     def _handle(self, signal: Signal, parts: list[bytes], written: _Format) -> PartialSuccess | None:
         """Decode the body and pass it on; on a thread of the pool."""
@@ -238,15 +260,21 @@ class OtlpApp:
 async def _send_refusal(
     send: ASGISendCallable, answer: Refusal, content_type: str, fields: tuple[tuple[str, str], ...]
 ) -> None:
-    """Send a google.rpc.Status in the encoding of the request; JSON, which people can read, if that had none."""
+    """
+    Send a google.rpc.Status in the encoding of the request; JSON, which people can read, if that had none.
+
+    The message has to be ended.
+    """
     encoding, body = (_PROTOBUF, answer.status()) if content_type == _PROTOBUF else (_JSON, answer.status_json())
     fields = (("content-type", encoding), *answer.headers, *fields)
     if (seconds := answer.retry_after_header()) is not None:
         fields = (*fields, ("retry-after", seconds))
-    await _send(send, answer.http_status, fields, body)
+    await _send(send, answer.http_status, fields, body, more=True)
 
 
-async def _send(send: ASGISendCallable, status: int, fields: tuple[tuple[str, str], ...], body: bytes = b"") -> None:
+async def _send(
+    send: ASGISendCallable, status: int, fields: tuple[tuple[str, str], ...], body: bytes = b"", *, more: bool = False
+) -> None:
     if status != _NO_CONTENT:
         fields = (("content-length", str(len(body))), *fields)
     await send({
@@ -255,4 +283,4 @@ async def _send(send: ASGISendCallable, status: int, fields: tuple[tuple[str, st
         "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in fields],
         "trailers": False,
     })  # fmt: skip
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await send({"type": "http.response.body", "body": body, "more_body": more})

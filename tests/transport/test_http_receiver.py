@@ -4,13 +4,18 @@ from __future__ import annotations
 import gzip
 import http.client
 import json
+import shutil
 import socket
+import subprocess
 import threading
+import urllib.error
+import urllib.request
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import requests
 import urllib3
 from google.rpc.error_details_pb2 import BadRequest, RetryInfo  # type: ignore[import-untyped]  # no stubs exist
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]  # no stubs exist
@@ -267,6 +272,79 @@ def test_a_chunked_body_over_the_limit_is_refused_as_soon_as_it_is_over(client: 
 
     assert response.status == 413
     assert pipeline.requests == []
+
+
+def by_urllib(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    request = urllib.request.Request(url, body, headers)  # noqa: S310 - our own loopback server
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(request, timeout=WAIT)  # noqa: S310
+    with raised.value as answer:
+        return answer.code, answer.read()
+
+
+def by_requests(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    answer = requests.post(url, body, headers=headers, timeout=WAIT)
+    return answer.status_code, answer.content
+
+
+def by_requests_in_chunks(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    chunks = (body[at : at + 0x10000] for at in range(0, len(body), 0x10000))
+    answer = requests.post(url, chunks, headers=headers, timeout=WAIT)
+    return answer.status_code, answer.content
+
+
+def by_curl(url: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    curl = shutil.which("curl")
+    if curl is None:
+        pytest.skip("needs curl")
+    fields = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+    command = [curl, "-sS", "-w", "%{stderr}%{http_code}", *fields, "--data-binary", "@-", url]
+    done = subprocess.run(command, input=body, capture_output=True, check=True, timeout=WAIT)
+    return int(done.stderr), done.stdout
+
+
+@pytest.mark.parametrize("send", [by_urllib, by_requests, by_requests_in_chunks, by_curl])
+@pytest.mark.parametrize("path", ["traces", "logs"])
+def test_clients_that_send_everything_before_they_look_can_read_that_it_was_too_large(
+    receiver: HttpReceiver, pipeline: Any, send: Callable[[str, bytes, dict[str, str]], tuple[int, bytes]], path: str
+) -> None:
+    url = f"http://{receiver.start()}/v1/{path}"
+
+    status, body = send(url, bytes(16 * LIMIT), {"Content-Type": JSON})
+
+    assert status == 413
+    assert json.loads(body)["message"] == f"The request is larger than {LIMIT} bytes"
+    assert pipeline.requests == []
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/v1/profiles", {"Content-Type": PROTOBUF}, 404),
+        ("/v1/traces", {"Content-Type": "text/plain"}, 415),
+        ("/v1/traces", {"Content-Type": PROTOBUF, "Content-Encoding": "br"}, 400),
+    ],
+)
+def test_every_other_refusal_can_be_read_by_them_too(
+    receiver: HttpReceiver, path: str, headers: dict[str, str], status: int
+) -> None:
+    answer = by_urllib(f"http://{receiver.start()}{path}", bytes(16 * LIMIT), headers)
+
+    assert answer[0] == status
+
+
+@pytest.mark.parametrize("limit", [{"drained": LIMIT}, {"drain_timeout": 0.1}])
+def test_a_refused_body_that_does_not_end_is_not_read_for_ever(pipeline: Any, limit: dict[str, Any]) -> None:
+    receiver = HttpReceiver("127.0.0.1:0", pipeline, limits=HttpLimits(request_size=10, buffered=100, **limit))
+    client = Client(receiver.start())
+    head = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\nConnection: close\r\n"
+    with client.connect() as connection:
+        connection.sendall(f"{head}Content-Length: {1 << 40}\r\n\r\n".encode())
+        with pytest.raises(ConnectionError):  # noqa: PT012 - it fails some time later
+            while True:
+                connection.sendall(bytes(0x10000))
+
+    assert receiver.shutdown(WAIT)
 
 
 def test_a_bomb_is_refused(client: Client, pipeline: Any) -> None:
