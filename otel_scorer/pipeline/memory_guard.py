@@ -7,6 +7,7 @@ One thread looks ten times a second, which costs one small read a process; recei
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Final
@@ -21,8 +22,10 @@ __all__ = ["MemoryGuard"]
 logger = logging.getLogger(__name__)
 
 _INTERVAL: Final = 0.1
-# Giving back takes milliseconds, during which nobody else can allocate.
+# Giving back takes milliseconds or, with much to remember, tenths of a second, during which others wait: a tenth of the
+# time at most.
 _GIVE_BACK_INTERVAL: Final = 1.0
+_GIVE_BACK_SHARE: Final = 0.1
 _MEGABYTE: Final = 1 << 20
 
 
@@ -59,7 +62,7 @@ class MemoryGuard:
         self._relieve = relieve
         self._give_back = give_back
         self._clock = clock
-        self._gave_back_at: float | None = None
+        self._may_give_back_at = -math.inf
         self._used = 0
         self._level = ""
         self._stopping = threading.Event()
@@ -103,11 +106,12 @@ class MemoryGuard:
 
     def _give_back_some(self) -> bool:
         """Give back what is free before anybody is refused for it, unless that was just done."""
-        now = self._clock()
-        if self._gave_back_at is not None and now - self._gave_back_at < _GIVE_BACK_INTERVAL:
+        begun = self._clock()
+        if begun < self._may_give_back_at:
             return False
-        self._gave_back_at = now
         self._give_back()
+        took = self._clock() - begun
+        self._may_give_back_at = begun + max(_GIVE_BACK_INTERVAL, took / _GIVE_BACK_SHARE)
         return True
 
     def _tell(self, used: int, *, is_over_hard: bool) -> None:

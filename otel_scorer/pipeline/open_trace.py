@@ -130,6 +130,12 @@ class ClosingRules:
         """Tell whether a span is where a unit begins."""
         return span.parent_id is None or span.flags & LOCAL_ROOT == LOCAL_ROOT
 
+    def name(self, unit: OpenTrace) -> bytes:
+        """Return what tells a unit from the others of its trace, whatever the order in which its spans came."""
+        spans = unit.spans.values()
+        heads = [span.span_id for span in spans if self.is_head(span)]
+        return min(heads) if heads else unit.missing or min(span.span_id for span in spans)
+
     def note(self, trace: OpenTrace, span: RawSpan, now: float) -> None:
         """Note a span that may start the countdown."""
         if self.matches is not None:

@@ -12,7 +12,7 @@ from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.decode import spans_from_raw
 from otel_scorer.pipeline.emission import Emission, Emit
-from otel_scorer.pipeline.engine import EngineOptions, Forwarding
+from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
 from otel_scorer.pipeline.memory_guard import MemoryGuard
 from otel_scorer.pipeline.memory_use import available_memory, give_back, resident_bytes
 from otel_scorer.pipeline.verdict_sinks import LogSink
@@ -139,22 +139,25 @@ def make_keeper(config: Config, database: Database) -> TraceKeeper:
     return TraceKeeper(TraceStore(database, reader), reader, max_bytes=config.store_max_size)
 
 
-def make_memory_guard(
-    config: Config, relieve: Callable[[int, bool], None], workers: Callable[[], list[int]]
-) -> MemoryGuard:
+def make_memory_guard(config: Config, engine: Engine, workers: Callable[[], list[int]]) -> MemoryGuard:
     """
     Return what keeps the process within its memory.
 
     Args:
         config: How much it may have.
-        relieve: See `MemoryGuard`.
+        engine: What gives up memory.
         workers: Returns the ids of the processes that count, too.
 
     Raises:
         ConfigError: The limits contradict each other.
     """
+
+    def free() -> None:
+        engine.compact()
+        give_back()
+
     soft, hard = config.memory.limits(available_memory())
-    return MemoryGuard(soft, hard, measure=lambda: resident_bytes(workers()), relieve=relieve, give_back=give_back)
+    return MemoryGuard(soft, hard, measure=lambda: resident_bytes(workers()), relieve=engine.relieve, give_back=free)
 
 
 def _registered(spec: ScorerSpec) -> dict[str, object]:

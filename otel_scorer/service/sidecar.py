@@ -190,7 +190,7 @@ class Service:
             on_scored=self._on_scored(),
             matches=span_matcher(config),
         )
-        self._guard = make_memory_guard(config, engine.relieve, self._pools.pids)
+        self._guard = make_memory_guard(config, engine, self._pools.pids)
         forwarder.start()
         if self._natives is not None:
             self._natives.start()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,7 @@ class Memory:
         self.kept = 0
         self.asked: list[tuple[int, bool]] = []
         self.given_back = 0
+        self.takes = 0.0
         self.clock = ManualClock()
         self.guard = MemoryGuard(
             soft,
@@ -46,6 +49,7 @@ class Memory:
     def _give_back(self) -> None:
         self.kept = 0
         self.given_back += 1
+        self.clock.advance(self.takes)
 
 
 def test_b1_over_the_soft_limit_requests_are_refused_until_memory_is_below_it_again() -> None:
@@ -87,6 +91,16 @@ def test_what_is_free_is_given_back_before_anybody_is_refused_for_it_once_a_seco
     assert memory.look(50)
     memory.clock.advance(1.0)
     assert not memory.look(50)
+    assert memory.given_back == 2
+
+
+def test_giving_back_takes_a_tenth_of_the_time_at_most() -> None:
+    memory = Memory()
+    memory.takes = 0.5
+    for _ in range(51):
+        memory.look(80)
+        memory.clock.advance(0.1)
+
     assert memory.given_back == 2
 
 
@@ -157,6 +171,43 @@ def test_a_trace_that_had_to_go_for_its_memory_is_not_kept_for_another_score() -
 
     assert len(assembler.relieve(1, 1.0, older_than=0.0)) == 1
     assert assembler.kept_size == 0
+
+
+FILL_AND_RELIEVE = """
+import sys
+
+from otel_scorer.model.wire import read_traces
+from otel_scorer.pipeline.assembler import AssemblyLimits, TraceAssembler, Trigger
+from otel_scorer.pipeline.memory_use import give_back, resident_bytes
+from otel_scorer.testing import make_request, make_span
+
+assembler = TraceAssembler(AssemblyLimits(trigger=Trigger(sys.argv[1])))
+text = {"text": "x" * 200}
+pattern = make_request(*(make_span("small", trace=1, span=span, parent=9, attributes=text) for span in range(1, 9)))
+used = [resident_bytes()]
+for number in range(1, 20_001):
+    # Parsed anew each time, as what is received: every span has bytes of its own.
+    spans = read_traces(pattern.replace((1).to_bytes(16, "big"), number.to_bytes(16, "big"))).spans
+    assembler.add(spans, 0.0)
+del spans
+used.append(resident_bytes())
+assembler.relieve(1 << 40, 1.0, older_than=0.0)
+assembler.compact()
+give_back()
+used.append(resident_bytes())
+print(*used, assembler.remembered)
+"""
+
+
+@pytest.mark.parametrize("trigger", ["auto", "local_root"])
+def test_b1_memory_of_small_spans_comes_back_although_their_traces_are_remembered(trigger: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", FILL_AND_RELIEVE, trigger], capture_output=True, text=True, check=True, timeout=50
+    )
+
+    before, full, after, remembered = map(int, ran.stdout.split())
+    assert remembered == 20_000
+    assert after - before < (full - before) / 2
 
 
 def test_traces_that_are_being_scored_already_count_as_given_up() -> None:
