@@ -6,6 +6,7 @@ import math
 import time
 import traceback
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -153,7 +154,7 @@ def as_text(value: object) -> str:
         return f"(its message cannot be shown: {type(broken).__name__})"
 
 
-class Assessment:
+class Assessment(ABC):
     """What `Feedback` and `Expectation` have in common."""
 
     if not TYPE_CHECKING:
@@ -193,8 +194,9 @@ class Assessment:
             result["metadata"] = {str(key): str(value) for key, value in self.metadata.items()}
         return result
 
+    @abstractmethod
     def _body(self) -> dict[str, Any]:
-        raise NotImplementedError
+        """Return what only this kind has: `feedback` or `expectation`, and what goes beside it."""
 
     def _complete(self, default_source: AssessmentSource) -> None:
         """Check the fields that both kinds have, and fill in what was left out."""

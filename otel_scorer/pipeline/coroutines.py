@@ -8,6 +8,7 @@ up as a whole, and a new one takes over.
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from otel_scorer.model.decision import Outcome
 from otel_scorer.pipeline.suppression import suppressed
 from otel_scorer.scorers.turn import Turn
+from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +24,9 @@ if TYPE_CHECKING:
     from otel_scorer.model.decision import Decision
     from otel_scorer.pipeline.runner import Invocation, PreparedScorer
 
-__all__ = ["CoroutineLane"]
+__all__ = ["CoroutineLane", "CoroutineLanes"]
+
+logger = logging.getLogger(__name__)
 
 # How much longer than its timeout a call may keep the loop busy: cancelling takes the loop a moment.
 _GRACE: Final = 0.25
@@ -185,3 +189,57 @@ _CLOSED: Final = _Closed()
 
 def _nothing() -> None:
     pass
+
+
+class CoroutineLanes:
+    """
+    The lane that coroutine scorers run on: made when it is first asked for, and another one once it is blocked.
+
+    Args:
+        concurrency: How many calls of `concurrent` scorers run at the same time on a lane.
+        hung: Scorers that block a given-up lane are in here until it is free again.
+    """
+
+    def __init__(self, concurrency: int, hung: set[PreparedScorer]) -> None:
+        self._concurrency = concurrency
+        self._hung = hung
+        self._lock = threading.Lock()
+        self._lane: CoroutineLane | None = None
+
+    def current(self) -> CoroutineLane:
+        """
+        Return the lane for the next call.
+
+        Raises:
+            RuntimeError: The interpreter exits and allows no new threads.
+        """
+        with self._lock:
+            if self._lane is None:
+                lane = CoroutineLane(self._concurrency)
+                lane.start()
+                self._lane = lane
+            return self._lane
+
+    def leave_blocked(self, now: float) -> None:
+        """
+        Give the lane up if it is blocked. Must be called again and again, as `CoroutineLane.blocked_by`.
+
+        Args:
+            now: Monotonic seconds.
+        """
+        lane = self._lane
+        culprits = None if lane is None else lane.blocked_by(now)
+        if lane is None or culprits is None:
+            return
+        with self._lock:
+            self._hung |= culprits
+            self._lane = None
+        count("scoring.worker_restarts", reason=Outcome.TIMED_OUT.value)
+        names = ", ".join(sorted(repr(prepared.name) for prepared in culprits))
+        logger.warning("Coroutine scorer %s blocks its event loop; another loop goes on without it", names)
+        lane.give_up(culprits, on_back=lambda: self._hung.difference_update(culprits))
+
+    def shutdown(self, timeout: float) -> None:
+        """Cancel what still runs. Waits up to `timeout` seconds."""
+        if self._lane is not None:
+            self._lane.shutdown(timeout)

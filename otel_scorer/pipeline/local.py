@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.model.decision import Decision, Outcome
-from otel_scorer.pipeline.coroutines import CoroutineLane
+from otel_scorer.pipeline.coroutines import CoroutineLanes
 from otel_scorer.pipeline.suppression import suppressed
+from otel_scorer.pipeline.threads import HUNG, called
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ _TICK: Final = 0.05
 _NAP: Final = 0.02
 _NAPS_BEFORE_SLEEP: Final = 50
 _MUCH: Final = 64
-_HUNG: Final = "an earlier call of this scorer has not come back yet"
 
 
 @dataclass(slots=True, eq=False)
@@ -81,7 +81,6 @@ class LocalScoring:
         self, *, queue_size: int = 2048, concurrency: int = 64, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._limit = queue_size
-        self._concurrency = concurrency
         self._clock = clock
         self._queue: deque[tuple[Callable[[], Sequence[Choice]], OnDecision]] = deque()
         self._bell = threading.Event()
@@ -92,7 +91,7 @@ class LocalScoring:
         self._jobs = 0
         self._hung: set[PreparedScorer] = set()
         self._seat = _Seat()
-        self._lane: CoroutineLane | None = None
+        self._lanes = CoroutineLanes(concurrency, self._hung)
         self._is_running = False
         # Wakes the watcher when there is something to watch again, and at the end.
         self._alarm = threading.Event()
@@ -192,8 +191,7 @@ class LocalScoring:
             self._shed(_Job(*self._queue.popleft()))
         if current is not None:
             self._shed(current)
-        if self._lane is not None:
-            self._lane.shutdown(_TICK)
+        self._lanes.shutdown(_TICK)
         return in_time
 
     # The scoring thread.
@@ -239,7 +237,7 @@ class LocalScoring:
             if isinstance(choice, Decision):
                 self._settle(job, index, choice)
             elif choice.prepared in self._hung:
-                self._settle(job, index, choice.timed_out(_HUNG))
+                self._settle(job, index, choice.timed_out(HUNG))
             elif choice.prepared.is_async and self._hand_over(job, index, choice):
                 pass
             elif not self._call(seat, job, index, choice):
@@ -263,10 +261,7 @@ class LocalScoring:
     def _call(self, seat: _Seat, job: _Job, index: int, call: Invocation) -> bool:
         with self._lock:
             seat.index, seat.since, seat.call = index, self._clock(), call
-        try:
-            decision = call.run()
-        except BaseException as error:  # noqa: BLE001 - a KeyboardInterrupt that a scorer raises is not the user's
-            decision = call.decide(Outcome.FAILED, f"{type(error).__name__}: {error}")
+        decision = called(call)
         with self._lock:
             seat.call = None
             if seat.is_abandoned:
@@ -277,15 +272,10 @@ class LocalScoring:
 
     def _hand_over(self, job: _Job, index: int, call: Invocation) -> bool:
         """Have a coroutine scorer called on the event loop; False if there is none: then this thread has to do it."""
-        with self._lock:
-            lane = self._lane
-            if lane is None:
-                lane = CoroutineLane(self._concurrency)
-                try:
-                    lane.start()
-                except RuntimeError:  # no new threads once the interpreter exits
-                    return False
-                self._lane = lane
+        try:
+            lane = self._lanes.current()
+        except RuntimeError:  # no new threads once the interpreter exits
+            return False
         lane.submit(call, lambda decision: self._settle(job, index, decision))
         return True
 
@@ -327,7 +317,7 @@ class LocalScoring:
                     self._freed.wait_for(lambda: not self._is_running, _TICK)
                 now = self._clock()
                 self._check_seat(now)
-                self._check_lane(now)
+                self._lanes.leave_blocked(now)
 
     def _check_seat(self, now: float) -> None:
         with self._lock:
@@ -352,16 +342,3 @@ class LocalScoring:
         except RuntimeError:  # no new threads once the interpreter exits
             return False
         return True
-
-    def _check_lane(self, now: float) -> None:
-        lane = self._lane
-        culprits = None if lane is None else lane.blocked_by(now)
-        if lane is None or culprits is None:
-            return
-        with self._lock:
-            self._hung |= culprits
-            self._lane = None
-        count("scoring.worker_restarts", reason=Outcome.TIMED_OUT.value)
-        names = ", ".join(sorted(repr(prepared.name) for prepared in culprits))
-        logger.warning("Coroutine scorer %s blocks its event loop; another loop goes on without it", names)
-        lane.give_up(culprits, on_back=lambda: self._hung.difference_update(culprits))

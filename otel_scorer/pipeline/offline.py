@@ -17,7 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 from otel_scorer.model.decision import Decision, Outcome
-from otel_scorer.pipeline.coroutines import CoroutineLane
+from otel_scorer.pipeline.coroutines import CoroutineLanes
 from otel_scorer.pipeline.suppression import suppressed
 from otel_scorer.pipeline.threads import HUNG, ThreadLane, called
 from otel_scorer.telemetry import count
@@ -96,7 +96,6 @@ class OfflineScoring(Generic[T]):
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._choose = choose
-        self._concurrency = concurrency
         self._on_decided = on_decided
         self._clock = clock
         self._queue: queue.SimpleQueue[_Batch[T] | None] = queue.SimpleQueue()
@@ -104,7 +103,7 @@ class OfflineScoring(Generic[T]):
         self._lock = threading.Lock()
         self._seat: _Seat[T] = _Seat()
         self._hung: set[PreparedScorer] = set()
-        self._lane: CoroutineLane | None = None
+        self._lanes = CoroutineLanes(concurrency, self._hung)
         self._threads = ThreadLane(clock)
         self._is_over = False
         self._problem: BaseException | None = None
@@ -135,8 +134,7 @@ class OfflineScoring(Generic[T]):
         finally:
             self._is_over = True
             self._queue.put(None)
-            if self._lane is not None:
-                self._lane.shutdown(_TICK)
+            self._lanes.shutdown(_TICK)
             self._threads.shutdown()
 
     def _collect(self, source: Iterator[T]) -> tuple[list[_Slip[T]], BaseException | None]:
@@ -156,7 +154,7 @@ class OfflineScoring(Generic[T]):
         while not batch.done.wait(_TICK):
             now = self._clock()
             self._check_seat(now)
-            self._check_lane(now)
+            self._lanes.leave_blocked(now)
             self._check_threads(now)
         if self._problem is not None:
             raise self._problem
@@ -234,7 +232,7 @@ class OfflineScoring(Generic[T]):
         return True
 
     def _hand_over(self, batch: _Batch[T], slip: _Slip[T], index: int, call: Invocation) -> None:
-        lane = self._coroutine_lane() if call.prepared.is_async else self._threads
+        lane = self._lanes.current() if call.prepared.is_async else self._threads
         with self._lock:
             batch.open += 1
 
@@ -243,14 +241,6 @@ class OfflineScoring(Generic[T]):
             self._close(batch)
 
         lane.submit(call, settle)
-
-    def _coroutine_lane(self) -> CoroutineLane:
-        with self._lock:
-            if self._lane is None:
-                lane = CoroutineLane(self._concurrency)
-                lane.start()
-                self._lane = lane
-            return self._lane
 
     def _close(self, batch: _Batch[T]) -> None:
         with self._lock:
@@ -279,16 +269,3 @@ class OfflineScoring(Generic[T]):
         for prepared in self._threads.leave_late(now, _TICK):
             count("scoring.worker_restarts", reason=Outcome.TIMED_OUT.value)
             logger.warning("Scorer %r hangs in its thread; another thread goes on without it", prepared.name)
-
-    def _check_lane(self, now: float) -> None:
-        lane = self._lane
-        culprits = None if lane is None else lane.blocked_by(now)
-        if lane is None or culprits is None:
-            return
-        with self._lock:
-            self._hung |= culprits
-            self._lane = None
-        count("scoring.worker_restarts", reason=Outcome.TIMED_OUT.value)
-        names = ", ".join(sorted(repr(prepared.name) for prepared in culprits))
-        logger.warning("Coroutine scorer %s blocks its event loop; another loop goes on without it", names)
-        lane.give_up(culprits, on_back=lambda: self._hung.difference_update(culprits))
