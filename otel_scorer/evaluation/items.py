@@ -14,7 +14,6 @@ from otel_scorer.errors import ConfigError
 from otel_scorer.evaluation.recordings import RecordedTrace, read_recording
 from otel_scorer.model.mlflow_trace import is_mlflow_trace
 from otel_scorer.model.trace import MISSING, Trace
-from otel_scorer.model.trace_bytes import view_anew
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,7 +43,7 @@ class Item:
         expectations: What the right answer is.
         tags: What the row is tagged with.
         trace: The trace that it has, or that was made of it.
-        view: What scorers look into: the trace, or another view of one that is the caller's and must not grow.
+        view: What scorers look into, once they did.
         recorded: Where the trace can be had again.
         problem: Why nothing can be done with it.
         error: Why there are no outputs, where making them failed.
@@ -87,14 +86,19 @@ class Item:
             self.problem = "it has none of `inputs`, `outputs` and `trace`"
 
     def open(self) -> Trace | None:
-        """Return what scorers look into; made when it is first asked for."""
-        if self.view is None and self.trace is not None:
-            self.view = self.trace if self.recorded is not None else view_anew(self.trace) or self.trace
+        """Return what scorers look into."""
+        if self.view is None:
+            self.view = self.trace
         return self.view
 
     def close(self) -> None:
         """Have freed what was decoded for scorers, now that all is said about the item."""
-        if self.view is not None and (self.view is not self.trace or self.recorded is not None):
+        if self.view is None:
+            return
+        if self.recorded is None:
+            # It is the caller's, and must not grow.
+            self.view.forget()
+        else:
             self.view.let_go()
         self.view = None
 

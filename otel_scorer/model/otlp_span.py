@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from otel_scorer.model.facts import Scope, SpanEvent, SpanKind, SpanLink, SpanStatusCode
 from otel_scorer.model.otlp_attributes import Attributes, decode_value
@@ -40,8 +41,18 @@ class Origin:
 
     @classmethod
     def of(cls, ref: ScopeRef) -> Origin:
-        """Decode what a span slice refers to."""
-        return cls(parse_resource_spans(ref.resource).resource, parse_scope_spans(ref.scope).scope)
+        """Return what a span slice refers to, decoded once for all traces that have spans of it."""
+        origin = _origins.get(ref)
+        if origin is None or len(origin.notes) > _READERS:
+            made = cls(parse_resource_spans(ref.resource).resource, parse_scope_spans(ref.scope).scope)
+            origin = _origins[ref] = made
+        return origin
+
+
+# They go with the last span that refers to them.
+_origins: Final[WeakKeyDictionary[ScopeRef, Origin]] = WeakKeyDictionary()
+# A program has one or two readers; who makes a new one for every file must not have them all kept.
+_READERS: Final = 8
 
 
 class OtlpSpan(Span):
@@ -62,13 +73,10 @@ class OtlpSpan(Span):
         self.raw = raw
         """The slice that the view was made from, if it was."""
 
-    def anew(self) -> OtlpSpan | None:
-        """Return another view of the same slice, with nothing decoded yet; None if it was not made from one."""
-        if self.raw is None:
-            return None
-        view = OtlpSpan(self._origin, raw=self.raw)
-        view.logs = self.logs
-        return view
+    def forget(self) -> None:
+        self._cache = {}
+        if self.raw is not None:
+            self._fields = self._attributes = self._events = None
 
     @property
     def fields(self) -> SpanFields:

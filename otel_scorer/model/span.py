@@ -116,6 +116,10 @@ class Span(ABC):
     def _raw_status(self) -> tuple[SpanStatusCode, str]:
         """Return the status as it was sent: code and message."""
 
+    def forget(self) -> None:
+        """Drop what was decoded and can be decoded again; nobody who looks at the span notices."""
+        self._cache = {}
+
     @property
     def has_events(self) -> bool:
         """Whether there are span events; cheaper than reading them."""

@@ -49,7 +49,6 @@ __all__ = [
 ]  # fmt: skip
 
 _UNREAD: Final = object()
-_NO_KEYS: Final[frozenset[str]] = frozenset()
 _NAMING: Final = (str, re.Pattern)
 
 
@@ -95,10 +94,11 @@ class Trace:
         """All spans in the order in which they came, evaluation spans of otel_scorer last."""
         return [*self._unordered, *self.own_spans]
 
-    def of_views(self, views: Iterable[Span]) -> Trace:
-        """Return the same trace made of other views of its spans."""
-        rest: dict[str, Any] = {"close_reason": self.close_reason, "is_complete": self._is_complete, "tags": self._tags}
-        return Trace(views, self.reader, revision=self.revision, assessments=self._assessments, **rest)
+    def forget(self) -> None:
+        """Drop what was decoded, to be as small as before; it is decoded again for whoever is looking, or will."""
+        self._cache = {}
+        for span in (*self._unordered, *self.own_spans):
+            span.forget()
 
     def let_go(self) -> None:
         """
@@ -122,9 +122,10 @@ class Trace:
     @property
     def spans(self) -> list[Span]:
         """All spans, the root first, then by start time; a parent comes before a child that started with it."""
-        if "spans" not in self._cache:
-            self._cache["spans"] = self.tree.by_start()
-        return list(self._cache["spans"])
+        spans: list[Span] | None = self._cache.get("spans")
+        if spans is None:
+            spans = self._cache["spans"] = self.tree.by_start()
+        return list(spans)
 
     @property
     def root(self) -> Span | None:
@@ -135,7 +136,8 @@ class Trace:
     @property
     def trace_id(self) -> str:
         """32 lower-case hex digits."""
-        return next((span.trace_id for span in self._unordered or self.own_spans), "")
+        spans = self._unordered or self.own_spans
+        return spans[0].trace_id if spans else ""
 
     @property
     def info(self) -> TraceInfo:
@@ -175,6 +177,8 @@ class Trace:
         found = self.spans
         if span_type is not None:
             found = [span for span in found if span.span_type == span_type]
+            if name is None and span_id is None:
+                return found
         return [
             span
             for span in found
@@ -228,9 +232,11 @@ class Trace:
     @property
     def attribute_keys(self) -> frozenset[str]:
         """The keys of all attributes of all spans."""
-        if "attribute_keys" not in self._cache:
-            self._cache["attribute_keys"] = _NO_KEYS.union(*[span.attribute_keys for span in self._unordered])
-        return cast("frozenset[str]", self._cache["attribute_keys"])
+        keys: frozenset[str] | None = self._cache.get("attribute_keys")
+        if keys is None:
+            keys = frozenset[str]().union(*[span.attribute_keys for span in self._unordered])
+            self._cache["attribute_keys"] = keys
+        return keys
 
     @property
     def span_types(self) -> frozenset[str]:
@@ -369,9 +375,8 @@ class Trace:
         root = self.root
         tags = dict.fromkeys(self.tags, "true")
         if root is not None:
-            for key in root.attributes:
-                if key.startswith("mlflow.traceTag."):
-                    tags[key.removeprefix("mlflow.traceTag.")] = str(root.attributes[key])
+            keys = [key for key in root.attribute_keys if key.startswith("mlflow.traceTag.")]
+            tags |= {key.removeprefix("mlflow.traceTag."): str(root.attributes[key]) for key in sorted(keys)}
         tags |= self._tags
         if root is None:
             return TraceInfo(self.trace_id, 0, 0, "IN_PROGRESS", tags, self._assessments, self)

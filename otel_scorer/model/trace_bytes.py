@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.reader import Reader
     from otel_scorer.model.trace import Span
 
-__all__ = ["logs_as_bytes", "spans_as_bytes", "trace_from_bytes", "view_anew"]
+__all__ = ["logs_as_bytes", "spans_as_bytes", "trace_from_bytes"]
 
 _KINDS: Final = {kind: SpanMessage.SpanKind.Value(f"SPAN_KIND_{kind}") for kind in SpanKind}
 _STATUS_CODES: Final = {code: StatusMessage.StatusCode.Value(f"STATUS_CODE_{code}") for code in SpanStatusCode}
@@ -101,21 +101,6 @@ def trace_from_bytes(
         assessments=assessments,
         tags=tags,
     )
-
-
-def view_anew(trace: Trace) -> Trace | None:
-    """
-    Return another view of a trace, with nothing decoded yet; None if not all of its spans are OTLP bytes.
-
-    Whoever looks into it and lets go of it leaves the given one as small as it was.
-    """
-    views: list[Span] = []
-    for span in trace.arrived:
-        view = span.anew() if isinstance(span, OtlpSpan) else None
-        if view is None:
-            return None
-        views.append(view)
-    return trace.of_views(views)
 
 
 def _raw(span: Span) -> list[RawSpan]:

@@ -33,17 +33,20 @@ class Tree:
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self._rows: list[_Row] = sorted([(span.position, span) for span in spans], key=_BY_POSITION)
-        self._parents = _find_parents(self._rows)
         self.heads: tuple[Span, ...] = ()
         """Spans without a parent here, the trace's root first: real roots, then local roots, then orphans."""
+        self._parents: dict[Span, Span] = {}
         self._children: dict[Span, list[Span]] = {}
-        self._link()
-        self._walked = self._walk()
-        if len(self._walked) < len(spans):
-            # What cannot be reached from a head is in a cycle of parents, or below one.
-            _cut_cycles((span for _, span in self._rows), self._parents)
+        self._walked: list[tuple[Span, int]] | None = None
+        if not self._link_in_order():
+            self._parents = _find_parents(self._rows)
             self._link()
             self._walked = self._walk()
+            if len(self._walked) < len(spans):
+                # What cannot be reached from a head is in a cycle of parents, or below one.
+                _cut_cycles((span for _, span in self._rows), self._parents)
+                self._link()
+                self._walked = self._walk()
 
     def parent_of(self, span: Span) -> Span | None:
         """Return the parent, if it is in the trace."""
@@ -55,7 +58,10 @@ class Tree:
 
     def walk(self) -> Sequence[tuple[Span, int]]:
         """Return every span with its depth, in pre-order."""
-        return self._walked
+        walked = self._walked
+        if walked is None:
+            walked = self._walked = self._walk()
+        return walked
 
     @property
     def root_count(self) -> int:
@@ -72,7 +78,7 @@ class Tree:
         """Return all spans, the root first, then by start time; a parent before a child that started with it."""
         rows = self._rows
         if len({start for (start, _, _), _ in rows}) < len(rows):
-            depths: Mapping[Span, int] = dict(self._walked)
+            depths: Mapping[Span, int] = dict(self.walk())
             ranked = [((start, depths[span], span_id), span) for (start, span_id, _), span in rows]
             ranked.sort(key=_BY_POSITION)
             spans = [span for _, span in ranked]
@@ -82,6 +88,35 @@ class Tree:
             spans.remove(self.heads[0])
             spans.insert(0, self.heads[0])
         return spans
+
+    def _link_in_order(self) -> bool:
+        """
+        Find parents, heads and children in one go, as nearly every trace allows; False: it takes more than that.
+
+        Where every parent begins before its children, and no two spans share an id, there can be no cycle.
+        """
+        by_id: dict[bytes, Span] = {}
+        parents = self._parents
+        children: dict[Span, list[Span]] = {}
+        heads: list[Span] = []
+        missing: list[bytes] = []
+        for (_, span_id, parent_id), span in self._rows:
+            parent = by_id.get(parent_id) if parent_id else None
+            if parent is None:
+                heads.append(span)
+                if parent_id:
+                    missing.append(parent_id)
+            else:
+                parents[span] = parent
+                if parent in children:
+                    children[parent].append(span)
+                else:
+                    children[parent] = [span]
+            by_id[span_id] = span
+        if len(by_id) < len(self._rows) or not by_id.keys().isdisjoint(missing):
+            return False
+        self._put(heads, children)
+        return True
 
     def _link(self) -> None:
         """Find heads and children, in order."""
@@ -96,6 +131,9 @@ class Tree:
                 children[parent].append(span)
             else:
                 children[parent] = [span]
+        self._put(heads, children)
+
+    def _put(self, heads: list[Span], children: dict[Span, list[Span]]) -> None:
         if len(heads) > 1:
             heads.sort(key=lambda span: (span.parent_id is not None, not span.is_local_root))
         self._children, self.heads = children, tuple(heads)

@@ -479,6 +479,18 @@ def test_traces_that_were_evaluated_are_as_small_as_before(store: Any) -> None:
     assert [row.trace_id for row in result.results] == [trace.trace_id for trace in traces]
 
 
+def test_one_trace_in_many_rows_is_forgotten_by_one_while_others_look_at_it() -> None:
+    [trace, *_] = load_traces(CAPTURE)
+    expected = [(span.name, span.span_type, span.inputs) for span in trace.spans]
+
+    def unharmed(trace: Trace) -> bool:
+        return [(span.name, span.span_type, span.inputs) for span in trace.spans] == expected
+
+    result = evaluate([{"trace": trace}] * 500, [unharmed], store=False)
+
+    assert result.metrics == {"unharmed/mean": 1.0}
+
+
 def test_tags_of_rows_are_searched() -> None:
     evaluate([{"inputs": {}, "tags": {"team": "a"}}, {"inputs": {}, "tags": {"team": 2}}], [])
 

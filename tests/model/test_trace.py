@@ -9,7 +9,7 @@ import re
 import weakref
 from itertools import permutations
 from time import perf_counter
-from typing import Any
+from typing import Any, Final, Literal
 
 import pytest
 from google.protobuf.message import DecodeError
@@ -31,8 +31,11 @@ from otel_scorer.model.trace import (
     SpanType,
     Trace,
 )
+from otel_scorer.model.tree import Tree
 from otel_scorer.model.wire import RawSpan, ScopeRef
 from otel_scorer.testing import EPOCH_NS, make_raw, make_request, make_span, make_trace
+
+KINDS: Final[tuple[Literal["CLIENT", "SERVER"], ...]] = ("CLIENT", "SERVER")
 
 
 def a_trace(*spans: SpanMessage, **options: Any) -> Trace:
@@ -529,3 +532,65 @@ def test_a_trace_that_was_let_go_works_as_long_as_somebody_holds_it_and_is_freed
     assert child.span_type == "UNKNOWN"
     with pytest.raises(RuntimeError, match="hold on to the trace"):
         _ = child.parent
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 6), st.integers(0, 7), st.integers(0, 3), st.sampled_from(KINDS)),
+        max_size=8,
+    )
+)
+def test_what_is_linked_in_one_go_is_linked_as_any_other_tree(
+    drawn: list[tuple[int, int, int, Literal["CLIENT", "SERVER"]]],
+) -> None:
+    spans = [
+        make_span(f"{number}", span=span, parent=parent or None, start=start, kind=kind)
+        for number, (span, parent, start, kind) in enumerate(drawn)
+    ]
+    trace = a_trace(*spans)
+
+    def seen() -> tuple[object, ...]:
+        parents = [(span.name, None if span.parent is None else span.parent.name) for span in trace.spans]
+        return parents, outline(trace), names(trace.tree.heads), [names(span.children) for span in trace.spans]
+
+    found = seen()
+    trace.forget()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Tree, "_link_in_order", lambda tree: False)
+        assert seen() == found
+
+
+def test_a_trace_that_forgot_what_was_decoded_reads_the_same_to_who_is_looking_at_it() -> None:
+    trace = a_trace(
+        make_span("root", attributes={"kind": "AGENT"}), make_span("child", attributes={"a": 1}, span=2, parent=1)
+    )
+    before, spans, child = trace.to_dict(), trace.spans, trace.spans[1]
+    attributes = child.attributes
+
+    trace.forget()
+
+    assert attributes["a"] == 1
+    assert child.parent is spans[0]
+    assert trace.spans == spans
+    assert (trace.to_dict(), trace.attribute_keys) == (before, frozenset({"a", "kind"}))
+
+
+def test_spans_that_are_no_bytes_forget_only_what_was_made_of_them() -> None:
+    trace = Trace.from_dict(a_trace(make_span("root", attributes={"a": 1})).to_dict(), PlainReader())
+    before = trace.to_dict()
+
+    trace.forget()
+
+    assert trace.to_dict() == before
+
+
+def test_spans_of_one_scope_share_what_is_decoded_of_it_across_traces_and_few_readers() -> None:
+    [first], [second] = (spans_from_raw(make_raw(make_span(trace=number))) for number in (1, 2))
+    assert first.resource is second.resource
+
+    for number in range(20):
+        first.shared[number] = "what a reader noted"
+    [third] = spans_from_raw(make_raw(make_span(trace=3)))
+
+    assert third.shared == {}
+    assert third.resource == first.resource
