@@ -140,7 +140,9 @@ COUNTERS: Final[dict[str, Counter]] = {
     "native.left_out": Counter(
         "{score}", "Errors and empty verdicts that a backend has no place for", ("destination",)
     ),
-    "native.dead_letters_lost": Counter("{score}", "Scores given up that are not in the file either", ("reason",)),
+    "dead_letters.lost": Counter(
+        "{item}", "Items given up that are not in the file of dead letters either", ("reason",)
+    ),
     "processor.exported": Counter("{span}", "Spans and verdicts that the in-app processor's exporter took"),
     "processor.dropped": Counter("{span}", "Spans that the in-app processor did not export", ("reason",)),
     "processor.errors": Counter(

@@ -239,6 +239,8 @@ def _about_exporter(exporter: Exporter) -> str:
         for name, endpoint in (("logs", exporter.logs_endpoint), ("metrics", exporter.metrics_endpoint))
         if endpoint != "same"
     ]
+    if exporter.dead_letters is not None:
+        facts.append(f"what is given up goes to {exporter.dead_letters}")
     return ", ".join(facts)
 
 

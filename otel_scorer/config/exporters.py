@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_v
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from otel_scorer.config.native import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
-from otel_scorer.config.quantities import OFF, Duration
+from otel_scorer.config.quantities import OFF, ByteSize, Duration
 from otel_scorer.config.section import Section
 from otel_scorer.config.sending import ClientTlsSettings, Header, QueueSettings, RetrySettings, SignalUrl, Url
 from otel_scorer.transport.endpoints import SAME
@@ -60,6 +60,16 @@ class OtlpExporter(Section):
         default_factory=RetrySettings, description="What happens when the backend is away or asks to wait."
     )
     sending_queue: QueueSettings = Field(default_factory=QueueSettings, description="What waits for the backend.")
+    max_send_size: ByteSize = Field(
+        default=4 << 20,
+        ge=1024,
+        description="Bytes of a request, before compression: what waits is joined up to it, what is larger is cut.",
+    )
+    dead_letters: str | None = Field(
+        default=None,
+        min_length=1,
+        description="File for what is given up, OTLP/JSON lines with the reason beside; null: it is only counted.",
+    )
     logs_endpoint: SignalUrl = Field(default=SAME, description="Where OTLP logs go: same (as endpoint), off, or a URL.")
     metrics_endpoint: SignalUrl = Field(
         default=SAME, description="Where OTLP metrics go: same (as endpoint), off, or a URL."

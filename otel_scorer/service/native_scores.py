@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from otel_scorer.config import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
 from otel_scorer.encoders.native import langfuse_score, mlflow_assessment, phoenix_annotation
 from otel_scorer.pipeline.native_sink import NativeSink
-from otel_scorer.transport.dead_letters import DeadLetters
 from otel_scorer.transport.native_apis import LangfuseApi, MlflowApi, PhoenixApi
 from otel_scorer.transport.native_client import JsonClient
 from otel_scorer.transport.native_delivery import ScoreDelivery
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.config import Config
     from otel_scorer.encoders.verdict import Verdict
+    from otel_scorer.transport.dead_letters import DeadLetterFiles
     from otel_scorer.transport.native_score import ScoreApi
 
 __all__ = ["NativeScores"]
@@ -34,6 +34,10 @@ class NativeScores:
     """
     Everything between verdicts and score APIs.
 
+    Args:
+        config: Names the APIs.
+        letters: Where scores go that are given up; stays open.
+
     Attributes:
         sinks: What takes verdicts, one for each API.
 
@@ -41,8 +45,8 @@ class NativeScores:
         ConfigError: A certificate or a file for dead letters cannot be used.
     """
 
-    def __init__(self, config: Config) -> None:
-        self._letters: dict[str, DeadLetters] = {}
+    def __init__(self, config: Config, letters: DeadLetterFiles) -> None:
+        self._letters = letters
         self._deliveries: list[ScoreDelivery] = []
         sinks: list[NativeSink] = []
         for name, exporter in config.exporters.items():
@@ -64,8 +68,6 @@ class NativeScores:
         clean = True
         for delivery in self._deliveries:
             clean &= delivery.shutdown(max(0.0, deadline - time.monotonic()))
-        for letters in self._letters.values():
-            letters.close()
         return clean
 
     def _delivery(
@@ -85,13 +87,5 @@ class NativeScores:
             queue_size=exporter.sending_queue.queue_size,
             timeout=exporter.timeout,
             threads=exporter.connections,
-            dead_letters=self._open(exporter.dead_letters),
+            dead_letters=self._letters.open(exporter.dead_letters),
         )
-
-    def _open(self, path: str | None) -> DeadLetters | None:
-        """Open a file once, also where several share it."""
-        if path is None:
-            return None
-        if path not in self._letters:
-            self._letters[path] = DeadLetters(path)
-        return self._letters[path]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from otel_scorer.service.own_metrics import OwnMetrics
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
+    from otel_scorer.transport.dead_letters import DeadLetterFiles
     from otel_scorer.transport.exchange import OnRequest
     from otel_scorer.transport.forwarder import Forwarder
 
@@ -53,18 +54,24 @@ __all__ = [
 ]
 
 
-def span_destinations(config: Config) -> list[Destination]:
+def span_destinations(config: Config, letters: DeadLetterFiles) -> list[Destination]:
     """
     Return everywhere that spans go.
 
+    Args:
+        config: Names them.
+        letters: Opens the files for what is given up.
+
     Raises:
-        ConfigError: An endpoint cannot be used.
+        ConfigError: An endpoint or such a file cannot be used.
     """
-    return [
-        destination(name, each)
-        for name, each in config.exporters.items()
-        if isinstance(each, OtlpExporter | ConsoleExporter | FileExporter)
-    ]
+    made: list[Destination] = []
+    for name, each in config.exporters.items():
+        if isinstance(each, OtlpExporter):
+            made.append(replace(destination(name, each), dead_letters=letters.open(each.dead_letters)))
+        elif isinstance(each, ConsoleExporter | FileExporter):
+            made.append(destination(name, each))
+    return made
 
 
 def verdict_sinks(config: Config, forwarder: Forwarder) -> tuple[VerdictSink, ...]:
@@ -248,6 +255,7 @@ def _otlp_destination(exporter: OtlpExporter) -> Destination:
         made,
         timeout=exporter.timeout,
         queue_size=exporter.sending_queue.queue_size,
+        request_size=exporter.max_send_size,
         retry=exporter.retry_on_failure.policy,
     )
 

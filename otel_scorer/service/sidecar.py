@@ -38,6 +38,7 @@ from otel_scorer.service.parts import (
 )
 from otel_scorer.service.status import Phase, Status
 from otel_scorer.telemetry import count
+from otel_scorer.transport.dead_letters import DeadLetterFiles
 from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.exchange import PartialSuccess
 from otel_scorer.transport.forwarder import Forwarder
@@ -89,6 +90,7 @@ class Service:
         self._keeper: TraceKeeper | None = None
         self._reloader: Reloader | None = None
         self._pools = ScorerPools()
+        self._letters = DeadLetterFiles()
         self._forwarder: Forwarder | None = None
         self._natives: NativeScores | None = None
         self._engine: Engine | None = None
@@ -158,6 +160,7 @@ class Service:
             self._status_server.shutdown(1.0)
         if self._database is not None:
             self._database.close()
+        self._letters.close()
         self._receivers = []
         self._engine = self._forwarder = self._database = None
         self._keeper = self._natives = self._push = self._status_server = None
@@ -180,7 +183,7 @@ class Service:
             # Asked before they are read: what changes meanwhile is seen soon after.
             revision = registrations.revision()
         pool, profiles = self._pools.open(worker_setup(config, registrations), config.scoring.workers)
-        forwarder = self._forwarder = Forwarder(span_destinations(config))
+        forwarder = self._forwarder = Forwarder(span_destinations(config, self._letters))
         natives = self._open_natives()
         engine = self._engine = Engine(
             engine_options(config, (*verdict_sinks(config, forwarder), *natives)),
@@ -252,7 +255,7 @@ class Service:
             return ()
         from otel_scorer.service.native_scores import NativeScores
 
-        self._natives = NativeScores(self._config)
+        self._natives = NativeScores(self._config, self._letters)
         return self._natives.sinks
 
     def _reload(self, engine: Engine, registrations: Registrations | None, requested: bool) -> None:  # noqa: FBT001 - as called

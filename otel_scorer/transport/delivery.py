@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.errors import PermanentError, RetryableError, TooLargeError
 from otel_scorer.model.wire import count_items, split_request
@@ -14,6 +14,7 @@ from otel_scorer.transport.log_limit import LogLimit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from otel_scorer.transport.dead_letters import DeadLetters
     from otel_scorer.transport.endpoints import Lane
     from otel_scorer.transport.exchange import PartialSuccess, Sender
     from otel_scorer.transport.retry import RetryPolicy
@@ -22,6 +23,14 @@ __all__ = ["Delivery", "Stopping"]
 
 _logger = logging.getLogger(__name__)
 
+_Part: TypeAlias = tuple[bytes, int]
+"""An encoded request, and how many items it holds."""
+
+# What backends answer to a request in which one item is bad.
+_BAD_REQUEST: Final = frozenset({"HTTP 400", "HTTP 422", "INVALID_ARGUMENT"})
+# So many refusals of one batch are cut to find the bad items, enough for some five among thousands; and so many in a
+# row, before the backend is taken to refuse everything until it takes something.
+_MAX_SEARCHES: Final = 64
 # Seconds between attempts while stopping, whatever the back-off or the backend says.
 _HURRY: Final = 1.0
 
@@ -65,6 +74,7 @@ class Delivery:
         retry: When to try again.
         timeout: Seconds for one attempt.
         request_size: Bytes over which a request is cut before it is sent.
+        dead_letters: Where goes what is given up.
         stopping: Shared with the owner, who ends the retries at shutdown.
         clock: Monotonic seconds.
         sleep: Instead of waiting in real time.
@@ -79,6 +89,7 @@ class Delivery:
         retry: RetryPolicy,
         timeout: float,
         request_size: int,
+        dead_letters: DeadLetters | None = None,
         stopping: Stopping,
         clock: Callable[[], float],
         sleep: Callable[[float], None] | None = None,
@@ -89,16 +100,20 @@ class Delivery:
         self._retry = retry
         self._timeout = timeout
         self._request_size = request_size
+        self._dead_letters = dead_letters
         self._stopping = stopping
         self._clock = clock
         self._sleep = sleep or stopping.sleep
         self._log_limit = LogLimit()
         self.gave_up = False
         """Whether anything was dropped because time ran out at shutdown."""
-        self._outstanding = 0
-        self._is_taken = False
+        self._lock = threading.Lock()  # guards the three that follow
+        self._part: _Part | None = None
+        self._pending: list[_Part] = []
         self._abandoned = False
-        self._lock = threading.Lock()  # guards _outstanding and _abandoned
+        self._is_taken = False
+        self._searches = 0
+        self._fruitless = 0
 
     def deliver(self, data: bytes, items: int) -> bool:
         """
@@ -108,52 +123,80 @@ class Delivery:
             Whether the backend took any of it.
         """
         with self._lock:
-            self._outstanding = items
+            is_late = self._abandoned
+            if not is_late:
+                self._pending.append((data, items))
+        if is_late:
+            self.drop(data, items, "shutdown")
+            return False
         self._is_taken = False
-        try:
-            self._deliver_parts(data, items)
-        except Exception as error:  # noqa: BLE001 - a sender that breaks its promise must not end the thread
-            self._drop(self._outstanding, "internal", error)
+        self._searches = 0
+        while (part := self._next()) is not None:
+            try:
+                self._deliver(*part)
+            except Exception as error:  # noqa: BLE001 - a sender that breaks its promise must not end the thread
+                self._give_up("internal", error)
         return self._is_taken
 
-    def abandon(self) -> int:
-        """Return how many items are neither taken nor dropped, and leave them to the caller to account for."""
+    def abandon(self) -> list[_Part]:
+        """Return what is neither taken nor dropped, and leave it to the caller to account for."""
         with self._lock:
             self._abandoned = True
-            return self._outstanding
+            left = [*self._pending, self._part]
+            self._pending.clear()
+            self._part = None
+            return [part for part in left if part is not None]
 
-    def drop(self, items: int, reason: str) -> None:
-        """Count items that never got as far as being sent."""
-        count("forwarder.dropped", items, lane=self.lane, destination=self.destination, reason=reason)
-        if items and self._log_limit.allows(reason):
+    def drop(self, data: bytes, items: int, reason: str) -> None:
+        """Account for a request that never got as far as being sent."""
+        if self._count_dropped(data, items, reason, "it was not sent"):
             _logger.warning("Dropped %d %s for %s: %s", items, self.lane, self.destination, reason)
 
-    def _deliver_parts(self, data: bytes, items: int) -> None:
-        pending = [(data, items)]
-        while pending:
-            part, items = pending.pop()
-            if len(part) > self._request_size and self._cut(part, pending):
-                continue
-            try:
-                partial = self._attempts(part)
-            except TooLargeError as error:
-                if not self._cut(part, pending):
-                    self._drop(items, "too_large", error)
-            except PermanentError as error:
-                self._drop(items, error.code, error)
-            except RetryableError as error:
-                expired = self._stopping.expired.is_set()
-                self.gave_up |= expired
-                self._drop(items, "shutdown" if expired else "retry_expired", error)
-            else:
-                self._took(items, partial)
+    def _next(self) -> _Part | None:
+        with self._lock:
+            self._part = self._pending.pop() if self._pending else None
+            return self._part
 
-    def _cut(self, part: bytes, pending: list[tuple[bytes, int]]) -> bool:
+    def _deliver(self, data: bytes, items: int) -> None:
+        if len(data) > self._request_size and self._cut(data):
+            return
+        try:
+            partial = self._attempts(data)
+        except PermanentError as error:
+            if not (self._is_worth_cutting(error) and self._cut(data)):
+                self._give_up("too_large" if isinstance(error, TooLargeError) else error.code, error)
+        except RetryableError as error:
+            expired = self._stopping.expired.is_set()
+            self.gave_up |= expired
+            self._give_up("shutdown" if expired else "retry_expired", error)
+        else:
+            self._took(items, partial)
+
+    def _is_worth_cutting(self, error: PermanentError) -> bool:
+        """
+        Return whether a part of what was refused may be taken.
+
+        One bad item has a backend refuse all that share its request, and they may come from many senders: so it is
+        looked for, unless the backend seems to refuse everything, and not for ever.
+        """
+        if isinstance(error, TooLargeError):
+            return True
+        if error.code not in _BAD_REQUEST:
+            return False
+        self._searches += 1
+        self._fruitless += 1
+        return max(self._searches, self._fruitless) <= _MAX_SEARCHES
+
+    def _cut(self, data: bytes) -> bool:
         """Put both halves of a request in its place, unless it is down to one item."""
-        halves = split_request(self.lane.signal, part)
+        halves = split_request(self.lane.signal, data)
         if halves is None:
             return False
-        pending += ((half, count_items(self.lane.signal, half)) for half in reversed(halves))
+        parts = [(half, count_items(self.lane.signal, half)) for half in reversed(halves)]
+        with self._lock:
+            if not self._abandoned:
+                self._pending += parts
+                self._part = None
         return True
 
     def _attempts(self, part: bytes) -> PartialSuccess | None:
@@ -171,10 +214,11 @@ class Delivery:
             _logger.warning("Will send %s again: %s", self.lane, error)
 
     def _took(self, items: int, partial: PartialSuccess | None) -> None:
-        if not self._settle(items):
+        if self._settle() is None:
             return
         rejected = min(partial.rejected, items) if partial is not None else 0
         self._is_taken |= items > rejected
+        self._fruitless = 0
         count("forwarder.sent", items - rejected, lane=self.lane, destination=self.destination)
         if partial is None:
             return
@@ -184,16 +228,24 @@ class Delivery:
                 "%s rejected %d of %d %s: %s", self.destination, rejected, items, self.lane, partial.message[:300]
             )
 
-    def _drop(self, items: int, reason: str, error: Exception) -> None:
-        if not self._settle(items):
-            return
-        count("forwarder.dropped", items, lane=self.lane, destination=self.destination, reason=reason)
-        if self._log_limit.allows(reason):
+    def _give_up(self, reason: str, error: Exception) -> None:
+        """Drop what is being sent."""
+        part = self._settle()
+        if part is not None and self._count_dropped(*part, reason, str(error)):
             trace = error if reason == "internal" else None
-            _logger.warning("Dropped %d %s for %s: %s", items, self.lane, self.destination, error, exc_info=trace)
+            _logger.warning("Dropped %d %s for %s: %s", part[1], self.lane, self.destination, error, exc_info=trace)
 
-    def _settle(self, items: int) -> bool:
-        """Take items off the account; False if somebody else has accounted for them."""
+    def _count_dropped(self, data: bytes, items: int, reason: str, message: str) -> bool:
+        """Count what is lost and keep it in the file, if there is one. Return whether to log it."""
+        count("forwarder.dropped", items, lane=self.lane, destination=self.destination, reason=reason)
+        if self._dead_letters is not None:
+            self._dead_letters.write_request(
+                self.destination, reason, message, lane=self.lane, signal=self.lane.signal, data=data, items=items
+            )
+        return items > 0 and self._log_limit.allows(reason)
+
+    def _settle(self) -> _Part | None:
+        """Take what is being sent off the account; None if somebody else has accounted for it."""
         with self._lock:
-            self._outstanding -= items
-            return not self._abandoned
+            part, self._part = self._part, None
+            return None if self._abandoned else part

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from urllib.parse import SplitResult
 
+    from otel_scorer.transport.dead_letters import DeadLetters
     from otel_scorer.transport.retry import RetryPolicy
 
 __all__ = [
@@ -89,6 +90,8 @@ class Destination:
         retry: What to do about failures that may pass. None: as the forwarder's other destinations.
         queue_size: Bytes that may wait for each lane, likewise.
         timeout: Seconds for one attempt, likewise.
+        request_size: Bytes of a request, before compression; larger ones are cut. Likewise.
+        dead_letters: Where goes what is given up. None: it is only counted.
     """
 
     name: str
@@ -96,6 +99,8 @@ class Destination:
     retry: RetryPolicy | None = None
     queue_size: int | None = None
     timeout: float | None = None
+    request_size: int | None = None
+    dead_letters: DeadLetters | None = None
 
 
 def choose_protocol(url: str, protocol: str | None = None) -> Protocol:

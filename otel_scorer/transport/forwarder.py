@@ -79,7 +79,8 @@ class Forwarder:
                     destination.name,
                     retry=destination.retry or retry or RetryPolicy(),
                     timeout=destination.timeout or timeout,
-                    request_size=request_size,
+                    request_size=destination.request_size or request_size,
+                    dead_letters=destination.dead_letters,
                     stopping=self._stopping,
                     clock=clock,
                     sleep=sleep,
@@ -89,7 +90,7 @@ class Forwarder:
                     name,
                     delivery,
                     limit=destination.queue_size or queue_size,
-                    request_size=request_size,
+                    request_size=destination.request_size or request_size,
                     stopping=self._stopping,
                     lock=self._lock,
                     room=self._room,
@@ -153,7 +154,7 @@ class Forwarder:
                 if queue not in left_out:
                     queue.put(data, items, since)
         for queue in left_out:
-            queue.delivery.drop(items, "shutdown" if over else "queue_full")
+            queue.delivery.drop(data, items, "shutdown" if over else "queue_full")
 
     def gauges(self) -> list[Measured]:
         """Return what waits for each destination, by kind of data."""
@@ -256,11 +257,12 @@ class _Queue:
         """Drop what is still here, and return whether anything was dropped for want of time."""
         self.join(timeout)
         with self.ready:
-            left = sum(items for _, items, _ in self._waiting)
+            waiting = [(data, items) for data, items, _ in self._waiting]
             self._waiting.clear()
-        left += self.delivery.abandon()
-        self.delivery.drop(left, "shutdown")
-        return left > 0 or self.delivery.gave_up
+        left = [*self.delivery.abandon(), *waiting]
+        for data, items in left:
+            self.delivery.drop(data, items, "shutdown")
+        return bool(left) or self.delivery.gave_up
 
     def _run(self) -> None:
         # A process that traces its own gRPC and HTTP calls must not trace those that carry traces.

@@ -249,4 +249,4 @@ class ScoreDelivery:
         if self._log_limit.allows(reason):
             _logger.warning("Dropped %d scores for %s: %s (%s)", len(scores), self._name, message, reason)
         if self._dead_letters is not None:
-            self._dead_letters.write(self._name, reason, message, scores)
+            self._dead_letters.write_scores(self._name, reason, message, scores)

@@ -137,6 +137,34 @@ def test_one_backend_that_is_away_does_not_keep_the_other_waiting(
     sidecar.process.kill()
 
 
+def test_what_a_backend_never_took_is_in_a_file_and_can_be_sent_again(
+    own_sink: Sink, start: Callable[..., Sidecar], tmp_path: Path
+) -> None:
+    own_sink.tell("refuse")
+    dead = tmp_path / "dead.jsonl"
+    settings = f"dead_letters: '{dead}', retry_on_failure: {{enabled: false}}"
+    sidecar = start(*configured(tmp_path, own_sink.grpc, settings), "--scorers", "latency", "--root-grace", "0.05")
+    sidecar.send(small_trace(1))
+    sidecar.wait_for_log("Dropped 3 spans")
+    sidecar.wait_for_log("Dropped 1 scores")
+    assert sidecar.stop() == 0
+
+    own_sink.tell("take")
+    again = start("--export", own_sink.grpc)
+    lines = dead.read_bytes().splitlines()
+    for line in lines:
+        assert again.post(line, content_type="application/json").status == 200
+
+    own_sink.wait_for_spans(3, id_of(1))
+    own_sink.wait_for_scores(1, id_of(1))
+    exactly_once(own_sink, [id_of(1)], "latency")
+    letters = [json.loads(line) for line in lines]
+    assert {(letter["lane"], letter["reason"]) for letter in letters} == {
+        ("spans", "retry_expired"), ("scores", "retry_expired")
+    }  # fmt: skip
+    assert dead.stat().st_mode & 0o777 == 0o600
+
+
 def test_a_file_gets_what_a_backend_gets(start: Callable[..., Sidecar], tmp_path: Path) -> None:
     target = tmp_path / "out.jsonl"
     sidecar = start("--export", f"file:{target}", "--scorers", "latency", "--root-grace", "0.05")

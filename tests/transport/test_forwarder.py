@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
 import logging
+import queue
 import random
 import socket
 import sys
 import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,13 +22,19 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from otel_scorer.errors import PermanentError, QueueFullError, RetryableError, TooLargeError
+from otel_scorer import load_traces
+from otel_scorer.errors import ConfigError, PermanentError, QueueFullError, RetryableError, TooLargeError
+from otel_scorer.model.otlp_json import decode_request
 from otel_scorer.model.wire import Signal, count_items
 from otel_scorer.telemetry import distributions, snapshot
-from otel_scorer.testing import ManualClock
+from otel_scorer.testing import ManualClock, make_request, make_span, read_spans
+from otel_scorer.transport.dead_letters import DeadLetters
+from otel_scorer.transport.delivery import Delivery, Stopping
 from otel_scorer.transport.endpoints import Destination, Lane, connect
 from otel_scorer.transport.exchange import PartialSuccess
 from otel_scorer.transport.forwarder import Forwarder
+from otel_scorer.transport.grpc_receiver import GrpcReceiver
+from otel_scorer.transport.http_receiver import HttpReceiver
 from otel_scorer.transport.retry import RetryPolicy
 
 WAIT = 10.0
@@ -255,7 +266,8 @@ def test_there_is_room_again_once_requests_are_done(
         try:
             forwarder.offer(Lane.SPANS, b"\x0a\x00" * 20, 20)
         except QueueFullError:
-            assert sender.arrived.acquire(timeout=WAIT)
+            # What was on the way may be done by now, and nothing more to come.
+            sender.arrived.acquire(timeout=0.01)
     assert forwarder.shutdown(WAIT)
 
     assert sum(len(data) // 2 for _, data in sender.sent) == counted("sent") > 100
@@ -310,6 +322,230 @@ def test_only_the_item_that_is_too_large_is_lost(
     assert sorted(http_backend.span_ids) == [number for number in range(1, 501) if number != 250]
     assert counted("sent") == 499
     assert counted("dropped", reason="too_large") == 1
+
+
+def bad_spans(reply: Any, *bad: int) -> Callable[[bytes], Any]:
+    """Refuse, as a backend over HTTP and over gRPC does, requests that hold one of these spans."""
+    refusal = reply(status=400, code=grpc.StatusCode.INVALID_ARGUMENT, details="bad span")
+    return lambda data: refusal if any(number.to_bytes(8) in data for number in bad) else reply()
+
+
+@pytest.mark.parametrize("kind", ["grpc_backend", "http_backend"])
+def test_bad_items_are_found_and_cost_the_others_of_their_request_nothing(
+    *,
+    request: pytest.FixtureRequest,
+    start: Callable[..., Forwarder],
+    a_request: Callable[..., bytes],
+    name: str,
+    counted: Callable[..., int],
+    kind: str,
+) -> None:
+    backend = request.getfixturevalue(kind)
+    protocol, code = ("grpc", "INVALID_ARGUMENT") if kind == "grpc_backend" else ("http/protobuf", "HTTP 400")
+    backend.decide = bad_spans(sys.modules[type(backend).__module__].Reply, 7, 250, 251)
+    forwarder = start(named(connect(f"http://{backend.address}", protocol=protocol), name))
+
+    forwarder.offer(Lane.SPANS, a_request(*range(1, 501)), 500)
+    assert forwarder.shutdown(WAIT)
+
+    assert sorted(backend.span_ids) == [number for number in range(1, 501) if number not in {7, 250, 251}]
+    assert counted("sent") == 497
+    assert counted("dropped", reason=code) == 3
+
+
+def test_a_backend_that_refuses_everything_as_bad_is_not_asked_for_every_item(
+    a_request: Callable[..., bytes], name: str, counted: Callable[..., int]
+) -> None:
+    attempts: list[bytes] = []
+
+    def refuse(data: bytes) -> None:
+        attempts.append(data)
+        raise PermanentError("bad", code="HTTP 400")
+
+    sender = Fake(refuse)
+    delivery = Delivery(
+        *(sender, Lane.SPANS, name),
+        retry=QUICK,
+        timeout=WAIT,
+        request_size=4 << 20,
+        stopping=Stopping(time.monotonic),
+        clock=time.monotonic,
+    )
+    batch = a_request(*range(1, 1001))
+
+    assert not delivery.deliver(batch, 1000)
+    first = len(attempts)
+    assert not delivery.deliver(batch, 1000)
+    second = len(attempts) - first
+    sender.answer = lambda data: None
+    assert delivery.deliver(a_request(1), 1)
+    sender.answer = lambda data: refuse(data) if (7).to_bytes(8) in data else None
+    assert delivery.deliver(batch, 1000)
+
+    assert 64 < first < 100
+    assert second == 1
+    assert counted("dropped", reason="HTTP 400") == 2001
+    assert counted("sent") == 1000
+
+
+@pytest.mark.parametrize("lane", [Lane.SPANS, Lane.SCORES])
+def test_what_is_given_up_is_kept_as_otlp_json_that_can_be_read_and_sent_again(
+    *, start: Callable[..., Forwarder], http_backend: Any, tmp_path: Path, name: str, lane: Lane
+) -> None:
+    http_backend.decide = bad_spans(sys.modules[type(http_backend).__module__].Reply, 2)
+    path = tmp_path / "dead.jsonl"
+    letters = DeadLetters(path, now=lambda: 0.0)
+    senders = connect(f"http://{http_backend.address}", protocol="http/protobuf").senders
+    forwarder = start(Destination(name, senders, dead_letters=letters))
+    spans = [make_span(f"\N{SNOWMAN} {number}", trace=5, span=number) for number in (1, 2, 3)]
+
+    forwarder.offer(lane, make_request(*spans), 3)
+    assert forwarder.shutdown(WAIT)
+    letters.close()
+
+    [line] = path.read_text(encoding="utf-8").splitlines()
+    letter = json.loads(line)
+    assert (letter["destination"], letter["lane"], letter["reason"], letter["items"]) == (name, lane, "HTTP 400", 1)
+    assert letter["time"] == "1970-01-01T00:00:00.000+00:00"
+    assert "HTTP 400" in letter["message"]
+    [trace] = load_traces(path)
+    assert [span.name for span in trace.spans] == ["\N{SNOWMAN} 2"]
+    again = decode_request(Signal.TRACES, line.encode())
+    assert read_spans(again.data) == spans[1:2]
+
+
+def test_what_no_time_is_left_for_is_kept_too(
+    *,
+    start: Callable[..., Forwarder],
+    a_request: Callable[..., bytes],
+    tmp_path: Path,
+    name: str,
+    counted: Callable[..., int],
+) -> None:
+    path = tmp_path / "dead.jsonl"
+    sender = Fake()
+    sender.gate.clear()
+    file = DeadLetters(path)
+    forwarder = start(Destination(name, dict.fromkeys(Lane, sender), queue_size=200, dead_letters=file))
+
+    forwarder.offer(Lane.SPANS, a_request(1), 1)
+    assert sender.arrived.acquire(timeout=WAIT)
+    forwarder.offer(Lane.SPANS, a_request(2, 3), 2)
+    for number in range(4, 14):
+        forwarder.offer(Lane.SCORES, a_request(number), 1)
+    assert not forwarder.shutdown(0.05)
+    sender.gate.set()
+    file.close()
+
+    letters = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    kept = Counter[tuple[str, str]]()
+    for letter in letters:
+        kept[letter["lane"], letter["reason"]] += letter["items"]
+    assert kept["spans", "shutdown"] == 3
+    assert kept["scores", "queue_full"] > 0
+    assert kept["scores", "queue_full"] + kept["scores", "shutdown"] == 10
+    assert counted("dropped", reason="shutdown") == 3
+
+
+def test_each_destination_has_requests_of_its_own_size(
+    start: Callable[..., Forwarder], a_request: Callable[..., bytes], name: str
+) -> None:
+    small, large = Fake(), Fake()
+    forwarder = start(Destination(name, {Lane.SPANS: small}, request_size=2_000), to(large, name))
+
+    forwarder.offer(Lane.SPANS, a_request(*range(1, 31), size=100), 30)
+    assert forwarder.shutdown(WAIT)
+
+    assert max(len(data) for _, data in small.sent) <= 2_000
+    assert len(small.sent) > 1
+    assert len(large.sent) == 1
+
+
+def test_a_backend_that_accepts_and_never_answers_costs_no_threads_and_delays_nobody(
+    start: Callable[..., Forwarder], grpc_backend: Any, a_request: Callable[..., bytes]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        hanging = [connect(address, protocol=protocol) for protocol in ("grpc", "http/protobuf")]
+        forwarder = start(*hanging, connect(grpc_backend.address), timeout=0.05)
+        threads = {thread.name for thread in threading.enumerate() if thread.name.startswith("otel-scorer-forward")}
+
+        for number in range(1, 51):
+            forwarder.offer(Lane.SPANS, a_request(number), 1)
+        grpc_backend.wait_for(lambda: len(grpc_backend.span_ids) == 50)
+
+        names = [thread.name for thread in threading.enumerate() if thread.name.startswith("otel-scorer-forward")]
+        assert set(names) == threads
+        assert not forwarder.shutdown(0.1)
+
+
+def test_scores_that_a_backend_refuses_keep_no_span_from_it(
+    *,
+    start: Callable[..., Forwarder],
+    http_backend: Any,
+    a_request: Callable[..., bytes],
+    name: str,
+    counted: Callable[..., int],
+) -> None:
+    reply = sys.modules[type(http_backend).__module__].Reply
+    refusing = threading.Event()
+    refusing.set()
+    scores = range(1000, 1010)
+    http_backend.decide = lambda data: reply(status=503 if refusing.is_set() and is_score(data) else 200)
+
+    def is_score(data: bytes) -> bool:
+        return any(number.to_bytes(8) in data for number in scores)
+
+    forwarder = start(named(connect(f"http://{http_backend.address}", protocol="http/protobuf"), name))
+    for number in scores:
+        forwarder.offer(Lane.SCORES, a_request(number), 1)
+    for number in range(1, 11):
+        forwarder.offer(Lane.SPANS, a_request(number), 1)
+    http_backend.wait_for(lambda: len(http_backend.span_ids) == 10)
+    assert sorted(http_backend.span_ids) == list(range(1, 11))
+
+    refusing.clear()
+    assert forwarder.shutdown(WAIT)
+
+    assert sorted(http_backend.span_ids) == [*range(1, 11), *scores]
+    assert counted("sent", lane="scores") == 10
+
+
+@pytest.mark.parametrize(
+    ("receiver", "protocol", "second"), [(GrpcReceiver, "grpc", "[::1]"), (HttpReceiver, "http/protobuf", "127.0.0.2")]
+)
+def test_a_backend_that_comes_back_at_another_address_of_its_name_is_found(
+    *,
+    start: Callable[..., Forwarder],
+    a_request: Callable[..., bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    receiver: type[GrpcReceiver | HttpReceiver],
+    protocol: str,
+    second: str,
+) -> None:
+    took: queue.SimpleQueue[int] = queue.SimpleQueue()
+    first = receiver("127.0.0.1:0", lambda signal, data: took.put(count_items(signal, data)))
+    port = first.start().rpartition(":")[2]
+    # gRPC has a resolver of its own, for which localhost has two addresses.
+    forwarder = start(connect(f"http://localhost:{port}", protocol=protocol))
+    forwarder.offer(Lane.SPANS, a_request(1), 1)
+    assert took.get(timeout=WAIT) == 1
+    first.shutdown(WAIT)
+
+    other = receiver(f"{second}:{port}", lambda signal, data: took.put(count_items(signal, data)))
+    try:
+        other.start()
+    except ConfigError as error:
+        pytest.skip(f"needs a second loopback address: {error}")
+    resolve = socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest: resolve(second if host == "localhost" else host, *rest)
+    )
+    try:
+        forwarder.offer(Lane.SPANS, a_request(1, 2), 2)
+        assert took.get(timeout=3 * WAIT) == 2
+    finally:
+        other.shutdown(0.0)
 
 
 def test_a_partial_success_is_counted_and_not_retried(

@@ -301,14 +301,14 @@ def test_dead_letters_are_for_their_owner_alone_and_no_larger_than_told(tmp_path
     counted = Counted()
     letters = DeadLetters(path, max_size=400)
 
-    letters.write("phoenix", "HTTP 401", "no", [a_score(number) for number in range(3)])
+    letters.write_scores("phoenix", "HTTP 401", "no", [a_score(number) for number in range(3)])
     letters.close()
-    letters.write("phoenix", "HTTP 401", "no", [a_score(4)])
+    letters.write_scores("phoenix", "HTTP 401", "no", [a_score(4)])
 
     assert path.stat().st_mode & 0o777 == 0o600
     assert [letter["body"]["id"] for letter in dead(path)] == ["0"]
-    assert counted("native.dead_letters_lost{reason=full}") == 2
-    assert counted("native.dead_letters_lost{reason=io}") == 1
+    assert counted("dead_letters.lost{reason=full}") == 2
+    assert counted("dead_letters.lost{reason=io}") == 1
 
 
 def test_a_file_for_dead_letters_that_cannot_be_written_is_said_at_once(tmp_path: Path) -> None:
