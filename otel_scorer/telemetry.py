@@ -155,7 +155,7 @@ GAUGES: Final[dict[str, Gauge]] = {
     "assembler.open_traces": Gauge("{trace}", "Traces that wait for more spans"),
     "assembler.open_size": Gauge("By", "Memory that their spans and log records are worth"),
     "assembler.kept_size": Gauge("By", "Memory of scored traces that late spans may have scored again"),
-    "memory.used": Gauge("By", "Memory that the process and its scorer workers have"),
+    "memory.used": Gauge("By", "Memory that the process and its scorer workers have, in use or not"),
     "memory.limit": Gauge(
         "By", "Memory over which requests are refused (soft) and traces are scored early", ("level",)
     ),

@@ -318,10 +318,6 @@ class TraceAssembler:
         _count_closed(closed)
         return closed
 
-    def compact(self) -> None:
-        """Let memory go that closed traces keep from being returned; takes a microsecond for each of them."""
-        self._closed.compact()
-
     def _about(self, record: RawLog) -> tuple[OpenTrace | None, bytes | None]:
         """Return the open trace or unit that a log record belongs to, or else the key of the closed one."""
         if self._units is None:

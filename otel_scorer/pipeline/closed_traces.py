@@ -7,13 +7,11 @@ the first one of another unit by its parent.
 
 from __future__ import annotations
 
-from array import array
 from collections import OrderedDict
-from itertools import islice, repeat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import AssemblyLimits
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
 __all__ = ["ClosedTraces", "age_group"]
 
 _REMEMBERED_PER_OPEN_TRACE: Final = 10
-_TRACE_ID: Final = 16  # bytes, which the key of a unit begins with
 _AGES: Final = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0, "1h": 3600.0}
 _NOTHING: Final[dict[bytes, bytes]] = {}
 
@@ -73,34 +70,6 @@ class ClosedTraces:
         self._closed_at.move_to_end(key)
         return self._closed_at[key]
 
-    def compact(self) -> None:
-        """
-        Write everything down anew, in one place.
-
-        These are small objects that were made between the spans of their traces and outlive them. Each keeps a piece of
-        memory from being returned that is a thousand times as large.
-        """
-        ids = [self._spans_of[key][1] for key in self._closed_at] if self._spans_of else []
-        width = len(next(iter(self._closed_at), b""))
-        keys, times = b"".join(self._closed_at), array("d", self._closed_at.values())
-        counts = array("L", map(len, ids))
-        lengths = array("B", (len(span_id) for of_unit in ids for span_id in of_unit))
-        span_ids = b"".join(span_id for of_unit in ids for span_id in of_unit)
-        # All of it has to be gone before the first new one is made.
-        del ids
-        self._closed_at.clear()
-        self._units.clear()
-        self._spans_of.clear()
-        self._closed_at.update(zip(_cut(keys, repeat(width, len(times))), times, strict=True))
-        if not counts:
-            return
-        of_units = _cut(span_ids, lengths)
-        for key, number in zip(self._closed_at, counts, strict=True):
-            known = self._units.setdefault(key[:_TRACE_ID], {})
-            new = list(islice(of_units, number))
-            known.update(dict.fromkeys(new, key))
-            self._spans_of[key] = (key[:_TRACE_ID], new)
-
     def unit_of(self, trace_id: bytes, span_id: bytes) -> bytes | None:
         """Return the key of the closed unit that has a span, or waited for it."""
         return self._units.get(trace_id, _NOTHING).get(span_id)
@@ -140,13 +109,6 @@ class ClosedTraces:
             del known[span_id]
         if not known:
             self._units.pop(trace_id, None)
-
-
-def _cut(data: bytes, lengths: Iterable[int]) -> Iterator[bytes]:
-    start = 0
-    for length in lengths:
-        yield data[start : start + length]
-        start += length
 
 
 def age_group(seconds: float) -> str:

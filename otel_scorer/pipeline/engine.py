@@ -241,11 +241,6 @@ class Engine:
             closed = self._assembler.relieve(size, self._clock(), older_than=older_than)
         self._closed(closed)
 
-    def compact(self) -> None:
-        """Let memory go that is kept for what remembers closed traces; requests wait meanwhile."""
-        with self._lock:
-            self._assembler.compact()
-
     def drain(self, timeout: float) -> bool:
         """
         Close every open trace, wait for the verdicts, and hand everything on.

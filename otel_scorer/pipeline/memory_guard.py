@@ -22,10 +22,10 @@ __all__ = ["MemoryGuard"]
 logger = logging.getLogger(__name__)
 
 _INTERVAL: Final = 0.1
-# Giving back takes milliseconds or, with much to remember, tenths of a second, during which others wait: a tenth of the
-# time at most.
+# Giving back takes milliseconds, during which nobody else can allocate.
 _GIVE_BACK_INTERVAL: Final = 1.0
-_GIVE_BACK_SHARE: Final = 0.1
+# So much of the soft limit is freed beyond what is needed: otherwise the next requests would exceed it again.
+_SPARE: Final = 0.05
 _MEGABYTE: Final = 1 << 20
 
 
@@ -34,9 +34,10 @@ class MemoryGuard:
     Watches one process. `start` before the first request.
 
     Args:
-        soft: Bytes over which new requests are refused and old traces are scored early; None: no limit.
-        hard: Bytes over which any trace is; None: no limit.
-        measure: Returns the bytes in use.
+        soft: Bytes in use over which new requests are refused and old traces are scored early; None: no limit.
+        hard: Bytes over which any trace is, whether they are in use or not; None: no limit.
+        measure: Returns the bytes that the process has.
+        reusable: Returns how many of them can be used without asking for more.
         relieve: Scores traces early that are worth so many bytes, young ones too if the flag says so.
         give_back: Returns what is free to the system.
         clock: Monotonic seconds.
@@ -51,6 +52,7 @@ class MemoryGuard:
         hard: int | None,
         *,
         measure: Callable[[], int],
+        reusable: Callable[[], int],
         relieve: Callable[[int, bool], None],
         give_back: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
@@ -59,11 +61,12 @@ class MemoryGuard:
         self._soft = soft
         self._hard = hard
         self._measure = measure
+        self._reusable = reusable
         self._relieve = relieve
         self._give_back = give_back
         self._clock = clock
         self._may_give_back_at = -math.inf
-        self._used = 0
+        self._resident = 0
         self._level = ""
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="otel-scorer-memory", daemon=True)
@@ -86,56 +89,57 @@ class MemoryGuard:
         found = [
             Measured("memory.limit", size, (("level", level),)) for level, size in limits.items() if size is not None
         ]
-        return [*found, Measured("memory.used", self._used)] if found else []
+        return [*found, Measured("memory.used", self._resident)] if found else []
 
     def look(self) -> None:
         """Look once, and do what is to be done about it."""
-        used = self._measure()
-        gave_back = (self._exceeds(self._soft, used) or self._exceeds(self._hard, used)) and self._give_back_some()
-        if gave_back:
-            used = self._measure()
-        self._used = used
-        self.is_over = self._exceeds(self._soft, used)
-        is_over_hard = self._exceeds(self._hard, used)
-        self._tell(used, is_over_hard=is_over_hard)
-        target = self._hard if self._soft is None else self._soft
+        resident = self._measure()
+        gave_back = False
+        in_use = resident
+        if _excess(resident, self._soft) > 0 or _excess(resident, self._hard) > 0:
+            gave_back = self._give_back_some()
+            resident = self._measure()
+            in_use = resident - self._reusable()
+        self._resident = resident
+        over_soft, over_hard = _excess(in_use, self._soft), _excess(resident, self._hard)
+        # What is free inside the process cannot be used for everything, so the hard limit counts it.
+        self.is_over = self._soft is not None and (over_soft > 0 or over_hard > 0)
+        self._tell(in_use, over_hard=over_hard)
         # What the last traces took is seen to be free only once it was given back: until then, only an emergency asks
         # for more of them.
-        if target is not None and (is_over_hard or (self.is_over and gave_back)):
-            self._relieve(used - target, is_over_hard)
+        if over_hard > 0 or (over_soft > 0 and gave_back):
+            spare = 0 if self._soft is None else int(self._soft * _SPARE)
+            self._relieve(max(over_soft, over_hard) + spare, over_hard > 0)
 
     def _give_back_some(self) -> bool:
         """Give back what is free before anybody is refused for it, unless that was just done."""
-        begun = self._clock()
-        if begun < self._may_give_back_at:
+        now = self._clock()
+        if now < self._may_give_back_at:
             return False
+        self._may_give_back_at = now + _GIVE_BACK_INTERVAL
         self._give_back()
-        took = self._clock() - begun
-        self._may_give_back_at = begun + max(_GIVE_BACK_INTERVAL, took / _GIVE_BACK_SHARE)
         return True
 
-    def _tell(self, used: int, *, is_over_hard: bool) -> None:
+    def _tell(self, in_use: int, *, over_hard: int) -> None:
         soft = "soft" if self.is_over else ""
-        level = "hard" if is_over_hard else soft
+        level = "hard" if over_hard > 0 else soft
         if level == self._level:
             return
         self._level = level
         if not level:
-            logger.info("Memory is within its limits again: %d MiB", used // _MEGABYTE)
+            logger.info("Memory is within its limits again: %d MiB in use", in_use // _MEGABYTE)
             return
         count("memory.exceeded", level=level)
-        limit = self._hard if is_over_hard else self._soft
+        limit = self._hard if over_hard > 0 else self._soft
         logger.warning(
-            "Memory is over the %s limit: %d of %d MiB; %s",
+            "Memory is over the %s limit of %d MiB: %d MiB in use of %d MiB; %s%s",
             level,
-            used // _MEGABYTE,
             (limit or 0) // _MEGABYTE,
-            "traces are scored early" if is_over_hard else "requests are refused and old traces scored early",
+            in_use // _MEGABYTE,
+            self._resident // _MEGABYTE,
+            "requests are refused and " if self.is_over else "",
+            "traces are scored early" if over_hard > 0 else "old traces are scored early",
         )
-
-    @staticmethod
-    def _exceeds(limit: int | None, used: int) -> bool:
-        return limit is not None and used > limit
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL):
@@ -143,3 +147,7 @@ class MemoryGuard:
                 self.look()
             except Exception:  # whatever it was, the next look is a new chance
                 logger.exception("Cannot look at the memory")
+
+
+def _excess(size: int, limit: int | None) -> int:
+    return 0 if limit is None else size - limit

@@ -14,7 +14,7 @@ from otel_scorer.model.decode import spans_from_raw
 from otel_scorer.pipeline.emission import Emission, Emit
 from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
 from otel_scorer.pipeline.memory_guard import MemoryGuard
-from otel_scorer.pipeline.memory_use import available_memory, give_back, resident_bytes
+from otel_scorer.pipeline.memory_use import available_memory, give_back, resident_bytes, reusable_bytes
 from otel_scorer.pipeline.verdict_sinks import LogSink
 from otel_scorer.transport.authentication import Authenticator
 from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
@@ -158,13 +158,15 @@ def make_memory_guard(config: Config, engine: Engine, workers: Callable[[], list
     Raises:
         ConfigError: The limits contradict each other.
     """
-
-    def free() -> None:
-        engine.compact()
-        give_back()
-
     soft, hard = config.memory.limits(available_memory())
-    return MemoryGuard(soft, hard, measure=lambda: resident_bytes(workers()), relieve=engine.relieve, give_back=free)
+    return MemoryGuard(
+        soft,
+        hard,
+        measure=lambda: resident_bytes(workers()),
+        reusable=reusable_bytes,
+        relieve=engine.relieve,
+        give_back=give_back,
+    )
 
 
 def _registered(spec: ScorerSpec) -> dict[str, object]:

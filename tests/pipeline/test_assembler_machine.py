@@ -128,10 +128,6 @@ class NoSpanIsLostAndNoTraceClosesTwice(RuleBasedStateMachine):
         self._leave(closed)
 
     @rule()
-    def what_is_remembered_is_written_down_anew(self) -> None:
-        self.assembler.compact()
-
-    @rule()
     def it_is_drained(self) -> None:
         closed = self.assembler.drain(CloseReason.SHUTDOWN, self.now)
 

@@ -166,10 +166,6 @@ class EverySpanLeavesWithItsUnit(RuleBasedStateMachine):
             self._closes(trace)
 
     @rule()
-    def what_is_remembered_is_written_down_anew(self) -> None:
-        self.assembler.compact()
-
-    @rule()
     def it_is_drained(self) -> None:
         for trace in self.assembler.drain(CloseReason.SHUTDOWN, self.now):
             self._closes(trace)
