@@ -117,8 +117,11 @@ def mlflows(kind: str, count: int) -> Callable[[], object]:
         "TQDM_DISABLE": "1",
     }
     mlflow = importlib.import_module("mlflow")
-    mlflow.set_tracking_uri(f"sqlite:///{tempfile.mkdtemp()}/mlflow.db")
-    experiment = mlflow.set_experiment("bench").experiment_id
+    folder = Path(tempfile.mkdtemp())
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/mlflow.db")
+    # Elsewhere than in the working folder, where it would leave a file for every trace.
+    experiment = mlflow.create_experiment("bench", artifact_location=folder.joinpath("artifacts").as_uri())
+    mlflow.set_experiment(experiment_id=experiment)
     scorers = [mlflow.genai.scorer(function) for function in SCORERS[kind]]
     data: Any = rows(count)
     if kind == "traces":
