@@ -138,7 +138,7 @@ def _send(config: Config) -> bool:
     for attempt in try_destinations(config):
         is_fine &= attempt.is_taken
         outcome = "ok" if attempt.is_taken else "FAILED"
-        click.echo(f"sent to     {attempt.destination}: {attempt.signal}: {outcome}: {printable(attempt.message)}")
+        click.echo(f"sent to     {attempt.destination}: {attempt.what}: {outcome}: {printable(attempt.message)}")
     click.echo("ok" if is_fine else "not everything was taken")
     return is_fine
 

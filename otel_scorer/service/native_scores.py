@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from otel_scorer.transport.dead_letters import DeadLetterFiles
     from otel_scorer.transport.native_score import ScoreApi
 
-__all__ = ["NativeScores"]
+__all__ = ["NativeScores", "encoder_of", "open_api"]
 
 _Encode: TypeAlias = "Callable[[Verdict, str, str | None], bytes | None]"
 _KINDS: Final[dict[type[NativeExporter], tuple[Callable[[JsonClient], ScoreApi], _Encode]]] = {
@@ -28,6 +28,29 @@ _KINDS: Final[dict[type[NativeExporter], tuple[Callable[[JsonClient], ScoreApi],
     MlflowExporter: (MlflowApi, mlflow_assessment),
     LangfuseExporter: (LangfuseApi, langfuse_score),
 }
+
+
+def open_api(exporter: NativeExporter) -> ScoreApi:
+    """
+    Return what sends scores to a backend; connections are opened when something is sent.
+
+    Raises:
+        ConfigError: A certificate cannot be used.
+    """
+    make_api, _ = _KINDS[type(exporter)]
+    client = JsonClient(
+        exporter.endpoint,
+        headers=exporter.all_headers(),
+        connections=exporter.connections,
+        tls=exporter.tls.files,
+    )
+    return make_api(client)
+
+
+def encoder_of(exporter: NativeExporter) -> _Encode:
+    """Return what makes the body for a verdict, the id of its trace and of its span; None: there is no place for it."""
+    _, encode = _KINDS[type(exporter)]
+    return encode
 
 
 class NativeScores:
@@ -51,10 +74,9 @@ class NativeScores:
         sinks: list[NativeSink] = []
         for name, exporter in config.exporters.items():
             if isinstance(exporter, NativeExporter):
-                make_api, encode = _KINDS[type(exporter)]
-                delivery = self._delivery(name, exporter, make_api)
+                delivery = self._delivery(name, exporter)
                 self._deliveries.append(delivery)
-                sinks.append(NativeSink(name, encode, delivery.offer))
+                sinks.append(NativeSink(name, encoder_of(exporter), delivery.offer))
         self.sinks = tuple(sinks)
 
     def start(self) -> None:
@@ -70,17 +92,9 @@ class NativeScores:
             clean &= delivery.shutdown(max(0.0, deadline - time.monotonic()))
         return clean
 
-    def _delivery(
-        self, name: str, exporter: NativeExporter, make_api: Callable[[JsonClient], ScoreApi]
-    ) -> ScoreDelivery:
-        client = JsonClient(
-            exporter.endpoint,
-            headers=exporter.all_headers(),
-            connections=exporter.connections,
-            tls=exporter.tls.files,
-        )
+    def _delivery(self, name: str, exporter: NativeExporter) -> ScoreDelivery:
         return ScoreDelivery(
-            make_api(client),
+            open_api(exporter),
             name,
             retry=exporter.retry_on_failure.policy,
             trace_timeout=exporter.trace_timeout,

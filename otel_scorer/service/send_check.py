@@ -1,4 +1,4 @@
-"""`check --send`: one span to every destination, an empty request of each other signal, and what came back."""
+"""`check --send`: a span to every destination, a score about it to every score API, and what came back."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import tenacity
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
 from otel_scorer.config import ConsoleExporter, FileExporter, NativeExporter
 from otel_scorer.encoders.evaluation_span import SCOPE_VERSION
-from otel_scorer.errors import TransportError
+from otel_scorer.encoders.native import native_id
+from otel_scorer.encoders.verdict import verdicts_of
+from otel_scorer.errors import TraceMissingError, TransportError
+from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.facts import OWN_SCOPE
+from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.wire import Signal
 from otel_scorer.service.parts import destination
+from otel_scorer.transport.native_score import NativeScore
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["Attempt", "try_destinations"]
 
 _TIMEOUT: Final = 10.0
+_PATIENCE: Final = 20.0
+_INTERVAL: Final = 0.5
 _NAME: Final = "otel_scorer.check"
 _SAMPLED: Final = 1
 
@@ -36,27 +44,37 @@ class Attempt:
     """What came of one request: which destination, what was sent, whether it was taken, and what was said."""
 
     destination: str
-    signal: Signal
+    what: str
     is_taken: bool
     message: str
 
 
-def try_destinations(config: Config) -> Iterator[Attempt]:
+def try_destinations(config: Config, *, patience: float = _PATIENCE) -> Iterator[Attempt]:
     """
     Send once to each destination, without retries, and yield what came of it.
 
     Backends get a span that says what it is, with the scope of evaluation spans, and a request without content for each
-    other signal that they would be sent.
+    other signal that they would be sent. Their score APIs get a score about the trace of that span.
+
+    Args:
+        config: Names the destinations.
+        patience: Seconds for a trace that was taken to be found by a score API: backends write it down in their time.
 
     Raises:
         ConfigError: A destination cannot be used at all.
     """
     trace_id = secrets.token_bytes(16)
+    is_there = False
     for name, exporter in config.exporters.items():
-        # A score needs a trace that its backend keeps: those APIs are not tried.
         if isinstance(exporter, NativeExporter):
             continue
-        yield from _try(name, exporter, trace_id, frozenset(Signal))
+        for attempt in _try(name, exporter, trace_id, frozenset(Signal)):
+            is_there |= attempt.is_taken and attempt.what == Signal.TRACES
+            yield attempt
+    for name, exporter in config.exporters.items():
+        if isinstance(exporter, NativeExporter):
+            is_taken, message = _send_score(exporter, trace_id.hex(), patience if is_there else 0.0)
+            yield Attempt(name, "scores", is_taken, message)
     if (metrics := config.telemetry.metrics.exporter) is not None:
         yield from _try("telemetry.metrics", metrics, trace_id, frozenset({Signal.METRICS}))
 
@@ -89,6 +107,34 @@ def _send(sender: Sender, signal: Signal, trace_id: bytes, timeout: float) -> tu
     said = f", and says: {partial.message}" if partial is not None and partial.message else ""
     what = f"span {_NAME!r} of trace {trace_id.hex()}" if signal is Signal.TRACES else "an empty request"
     return True, f"took {what} {took}{said}"
+
+
+def _send_score(exporter: NativeExporter, trace_id: str, patience: float) -> tuple[bool, str]:
+    # Only who has a score API loads what it takes.
+    from otel_scorer.service.native_scores import encoder_of, open_api
+
+    feedback = Feedback(name=_NAME, value=True, rationale="A test score, sent by `otel-scorer check --send`")
+    decision = Decision(trace_id, None, _NAME, SCOPE_VERSION, Outcome.SCORED, feedbacks=(feedback,), passed=(True,))
+    [verdict] = verdicts_of(decision)
+    body = encoder_of(exporter)(verdict, trace_id, None) or b""
+    score = NativeScore(native_id(verdict, trace_id, None), trace_id, None, body)
+    until_it_is_there = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(TraceMissingError),
+        stop=tenacity.stop_after_delay(patience),
+        wait=tenacity.wait_fixed(_INTERVAL),
+        reraise=True,
+    )
+    api = open_api(exporter)
+    started = time.monotonic()
+    try:
+        until_it_is_there(api.send, [score], exporter.timeout)
+    except TraceMissingError as error:
+        return False, f"{error}; do its spans reach this backend?"
+    except TransportError as error:
+        return False, str(error)
+    finally:
+        api.close()
+    return True, f"took score {_NAME!r} of trace {trace_id} in {(time.monotonic() - started) * 1000:.0f} ms"
 
 
 def _span(trace_id: bytes) -> bytes:

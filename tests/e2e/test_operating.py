@@ -15,6 +15,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, small_trace
 from tests.e2e.sink import WAIT, Score, Sink
+from tests.score_server import Reply, ScoreServer
+
+from otel_scorer.config import Config, MlflowExporter, OtlpExporter
+from otel_scorer.service.send_check import try_destinations
 
 GATED = SCORERS / "gated.py"
 SERVING = b"\x08\x01"
@@ -177,6 +181,59 @@ def test_check_send_sends_one_span_that_says_what_it_is(own_sink: Sink, tmp_path
     assert one.raw.trace_id.hex() in said[0]
     assert one.span.trace_id == other.span.trace_id
     assert (tmp_path / "out.jsonl").read_text(encoding="utf-8").count("\n") == 1
+
+
+def test_check_send_tries_score_apis_with_a_score_about_the_span_that_was_sent(own_sink: Sink, tmp_path: Path) -> None:
+    answers = iter([Reply(404, {"detail": "Traces do not exist."}), Reply(200, {"data": []}), Reply(401, b"no")])
+    api = ScoreServer(lambda call: next(answers))
+    try:
+        code, said, errors = check_send(
+            "emit: [evaluation_span, native]",
+            "exporters:",
+            f"  phoenix: {{endpoint: '{api.url}', api_key: s3cret}}",
+            f"  langfuse: {{endpoint: '{api.url}', public_key: a, secret_key: s3cret}}",
+            f"  otlp: {{endpoint: '{own_sink.grpc}', logs_endpoint: 'off', metrics_endpoint: 'off'}}",
+            folder=tmp_path,
+        )
+    finally:
+        api.close()
+
+    assert (code, errors) == (1, "")
+    assert [line.split(": ")[0:3] for line in said] == [
+        ["sent to     otlp", "traces", "ok"],
+        ["sent to     phoenix", "scores", "ok"],
+        ["sent to     langfuse", "scores", "FAILED"],
+    ]
+    own_sink.wait_for(lambda: len(own_sink.raw) == 1)
+    [span] = own_sink.raw
+    first, second, third = api.calls
+    assert first.body == second.body
+    [annotation] = second.body["data"]
+    assert (annotation["trace_id"], annotation["name"]) == (span.trace_id.hex(), "otel_scorer.check")
+    assert annotation["result"]["label"] == "pass"
+    assert third.body["traceId"] == span.trace_id.hex()
+    assert "401" in said[2]
+    assert "s3cret" not in "".join(said)
+
+
+@pytest.mark.parametrize("has_spans", [True, False])
+def test_check_send_says_when_spans_do_not_reach_the_backend_of_the_score_api(has_spans: bool, own_sink: Sink) -> None:
+    api = ScoreServer(lambda call: Reply(404, {"detail": "Traces do not exist."}))
+    own_sink.tell("take" if has_spans else "refuse")
+    config = Config(
+        emit=["native"],
+        exporters={
+            "otlp": OtlpExporter(endpoint=own_sink.grpc, logs_endpoint="off", metrics_endpoint="off"),
+            "mlflow": MlflowExporter(endpoint=api.url),
+        },
+    )
+    try:
+        attempts = list(try_destinations(config, patience=0.1 if has_spans else 3600.0))
+    finally:
+        api.close()
+
+    assert [(attempt.what, attempt.is_taken) for attempt in attempts] == [("traces", has_spans), ("scores", False)]
+    assert "do its spans reach this backend?" in attempts[1].message
 
 
 def test_check_send_says_what_every_destination_that_did_not_take_it_answered(own_sink: Sink, tmp_path: Path) -> None:
