@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -155,6 +156,10 @@ def test_azure_finds_verdicts_among_its_custom_events() -> None:
     }
 
 
+def test_jaeger_wants_spans_that_last() -> None:
+    assert serve("jaeger", "http://jaeger:4317").score_spans.duration == 1e-9
+
+
 def test_datadog_wants_what_came_since_the_last_time() -> None:
     assert serve("datadog", "http://agent:4317").score_metrics.temporality == "delta"
 
@@ -166,11 +171,16 @@ def test_a_score_api_must_be_somewhere(name: str) -> None:
 
 
 def test_the_page_says_which_presets_were_tried() -> None:
-    rows = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
+    page = PAGE.read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)*)", page, re.MULTILINE))
     for name, preset in PRESETS.items():
-        [row] = [line for line in rows if f"`{name}`" in line.split("|")[1] and len(line.split("|")) == 6]
-        assert preset.tried is None or preset.tried in row
-        assert (preset.tried is None) == row.rstrip("| ").endswith(("no", "any OTLP backend"))
+        [(anchor, row)] = re.findall(rf"^\| \[`{name}`\]\(#([\w-]+)\) (.+) \|$", page, re.MULTILINE)
+        [section] = [text for title, text in sections.items() if title.lower().replace(" ", "-") == anchor]
+        tried = row.rpartition("| ")[2]
+
+        assert tried == (f"with {preset.tried}" if preset.tried else "no")
+        assert ("Not tried with the real thing." in section) == (preset.tried is None)
+        assert f"--preset {name} " in section
 
 
 def test_check_says_what_a_preset_will_send(tmp_path: Path, run_check: Callable[[Path], str]) -> None:

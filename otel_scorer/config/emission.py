@@ -1,4 +1,4 @@
-"""Verdicts beside spans: settings of their log records and metrics."""
+"""Verdicts as spans of their own, log records and metrics: the settings of each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 from otel_scorer.config.quantities import Duration  # noqa: TC001 - pydantic evaluates the annotations
 from otel_scorer.config.section import Section
 
-__all__ = ["ScoreLogs", "ScoreMetrics"]
+__all__ = ["ScoreLogs", "ScoreMetrics", "ScoreSpans"]
 
 
 class ScoreLogs(Section):
@@ -28,4 +28,14 @@ class ScoreMetrics(Section):
     temporality: Literal["cumulative", "delta"] = Field(
         default="cumulative",
         description="cumulative (Prometheus and most others) or delta: what came since the report before.",
+    )
+
+
+class ScoreSpans(Section):
+    """Evaluation spans."""
+
+    duration: Duration = Field(
+        default=0.0,
+        le=1.0,
+        description="How long they last, to the end of what was scored. Jaeger calls none at all an error: 1ns.",
     )

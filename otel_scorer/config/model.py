@@ -15,7 +15,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from otel_scorer.config.dialects import DialectSettings
-from otel_scorer.config.emission import ScoreLogs, ScoreMetrics
+from otel_scorer.config.emission import ScoreLogs, ScoreMetrics, ScoreSpans
 from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter, takes
 from otel_scorer.config.memory import MemorySettings
 from otel_scorer.config.native import NativeExporter
@@ -223,6 +223,7 @@ class Config(Section):
         description="How verdicts go out, together: evaluation_span, attributes or events on the scored span "
         "(these two need a hold), logs, metrics, and native: over the score APIs among the exporters.",
     )
+    score_spans: ScoreSpans = Field(default_factory=ScoreSpans, description="With emit: evaluation_span.")
     score_logs: ScoreLogs = Field(default_factory=ScoreLogs, description="With emit: logs.")
     score_metrics: ScoreMetrics = Field(default_factory=ScoreMetrics, description="With emit: metrics.")
     explanations: Literal["full", "capped", "off"] = Field(

@@ -74,7 +74,8 @@ PRESETS: Final[dict[PresetName, Preset]] = {
         api="langfuse",
     ),
     "tempo": Preset(otlp=_TRACES_ONLY),
-    "jaeger": Preset(otlp=_TRACES_ONLY),
+    # To it a span without duration is one whose clock is wrong: it changes and marks it, and finds no repeats any more.
+    "jaeger": Preset(tried="Jaeger 2.13", otlp=_TRACES_ONLY, settings={"score_spans.duration": "1ns"}),
     "datadog": Preset(
         emit=("evaluation_span", "metrics"),
         otlp={"logs_endpoint": OFF},
@@ -85,7 +86,7 @@ PRESETS: Final[dict[PresetName, Preset]] = {
         emit=("evaluation_span", "logs"),
         settings={"score_logs.attributes": {"microsoft.custom_event.name": "gen_ai.evaluation.result"}},
     ),
-    "generic": Preset(),
+    "generic": Preset(tried="the OpenTelemetry Collector 0.152"),
 }
 
 

@@ -29,26 +29,30 @@ class Target:
         span_id: 8 bytes.
         end_time_ns: When it ended, nanoseconds since the epoch.
         flags: Its W3C trace flags.
-        encoded: The fields of an evaluation span that follow from its target: trace id, parent, start and end (both the
-            target's end, so that no trace gets longer by being scored), and the only link.
+        lasts_ns: How long an evaluation span on it lasts, nanoseconds.
+        encoded: The fields of an evaluation span that follow from its target: trace id, parent, start and end, and the
+            only link. It ends when the target did, so that no trace gets longer by being scored.
     """
 
     trace_id: bytes
     span_id: bytes
     end_time_ns: int
     flags: int = 1
+    lasts_ns: int = 0
     encoded: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         trace_id = wire.field(1, self.trace_id)
         link = trace_id + wire.field(2, self.span_id) + wire.fixed32_field(6, self.flags)
-        end = wire.fixed64_field(7, self.end_time_ns) + wire.fixed64_field(8, self.end_time_ns)
-        object.__setattr__(self, "encoded", trace_id + wire.field(4, self.span_id) + end + wire.field(13, link))
+        start = wire.fixed64_field(7, max(0, self.end_time_ns - self.lasts_ns))
+        times = start + wire.fixed64_field(8, self.end_time_ns)
+        object.__setattr__(self, "encoded", trace_id + wire.field(4, self.span_id) + times + wire.field(13, link))
 
     @classmethod
-    def of(cls, span: RawSpan) -> Target:
+    def of(cls, span: RawSpan, lasts_ns: int = 0) -> Target:
         """Read what is needed from a received span."""
-        return cls(span.trace_id, span.span_id, SpanMessage.FromString(span.data).end_time_unix_nano, span.flags & 0xFF)
+        end = SpanMessage.FromString(span.data).end_time_unix_nano
+        return cls(span.trace_id, span.span_id, end, span.flags & 0xFF, lasts_ns)
 
 
 def target_of(spans: Sequence[RawSpan]) -> RawSpan | None:

@@ -50,11 +50,20 @@ ON_SPAN: Final = frozenset({Emit.ATTRIBUTES, Emit.EVENTS})
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """Which ways are used, together; how much of a rationale is sent; and what takes verdicts beside spans."""
+    """
+    Which ways are used, together.
+
+    Attributes:
+        emit: The ways.
+        explanations: How much of a rationale is sent.
+        sinks: What takes verdicts beside spans.
+        span_lasts_ns: How long an evaluation span lasts, nanoseconds.
+    """
 
     emit: frozenset[Emit] = frozenset({Emit.EVALUATION_SPAN})
     explanations: Explanations = Explanations.FULL
     sinks: tuple[VerdictSink, ...] = ()
+    span_lasts_ns: int = 0
 
 
 class Emitter:
@@ -155,7 +164,7 @@ class Emitter:
         reason = trace.reason.value
         found: list[tuple[ScopeRef, list[bytes]]] = []
         for span, verdicts in given:
-            target = Target.of(span)
+            target = Target.of(span, self._emission.span_lasts_ns)
             encoded = [
                 encode_evaluation_span(verdict, target, close_reason=reason, complete=trace.complete)
                 for verdict in verdicts

@@ -95,7 +95,9 @@ def engine_options(config: Config, sinks: tuple[VerdictSink, ...] = ()) -> Engin
     return EngineOptions(
         limits=config.assembly.limits,
         forwarding=forwarding,
-        emission=Emission(emit, Explanations(config.explanations), sinks),
+        emission=Emission(
+            emit, Explanations(config.explanations), sinks, span_lasts_ns=round(config.score_spans.duration * 1e9)
+        ),
         hold_deadline=config.hold_deadline,
     )
 

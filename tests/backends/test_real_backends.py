@@ -1,7 +1,6 @@
 """
-An agent's traces go from its SDK through a sidecar to Phoenix and MLflow themselves, and their scores are found there.
-
-Their answers are waited for; what they show is looked at in a browser.
+An agent's traces go from its SDK through a sidecar to Phoenix, MLflow and Jaeger themselves, and their verdicts are
+found there: each once, by query, by the documented filters, and on the screen.
 """
 
 from __future__ import annotations
@@ -12,33 +11,39 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
-from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.trace import StatusCode, set_span_in_context
-from tests.backends.servers import Backend, installed, mlflow, phoenix
-from tests.chromium import CHROMIUM, chromium
-from tests.e2e.sidecar import Sidecar, id_of, small_trace
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from tests.backends.products import SERVERS, Backend, Mlflow, Phoenix, Verdict
+from tests.backends.scorers import NAMES
+from tests.chromium import CHROMIUM, Page, chromium
+from tests.e2e.sidecar import Gate, Sidecar, id_of, small_trace
 
-pytestmark = [pytest.mark.server, pytest.mark.timeout(300)]
+from otel_scorer.demo.agent import Agent, exporter_to, make_provider
+from otel_scorer.demo.rules import QUESTIONS
 
-SERVERS = {"phoenix": phoenix, "mlflow": mlflow}
-WAIT = 60.0
+pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
+
+T = TypeVar("T")
+
+HERE = Path(__file__).parent
+PAGE = Path(__file__).parents[2] / "docs" / "backends.md"
+WAIT = 120.0
 # Where screenshots go for the documentation, if anywhere.
 IMAGES = os.environ.get("OTEL_SCORER_IMAGES")
+with_score_api = pytest.mark.parametrize("backend", ["phoenix", "mlflow"], indirect=True)
+FINE = [Verdict("redundant_tool_calls", passed=True), Verdict("tool_errors", passed=True)]
+# Of the demo's questions these make its agent call a tool that fails, and one tool twice.
+FAILING, REPEATING = QUESTIONS[1], QUESTIONS[2]
 
 
 @pytest.fixture(scope="module", params=SERVERS)
 def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backend]:
     name = str(request.param)
-    if installed(name) is None:
-        pytest.skip(
-            f"needs OTEL_SCORER_SERVERS: a folder with an environment {name}, requirements/server-{name}.txt in it"
-        )
     with SERVERS[name](tmp_path_factory.mktemp(name)) as running:
         yield running
 
@@ -47,10 +52,12 @@ def backend(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 def launch(backend: Backend) -> Iterator[Callable[..., Sidecar]]:
     started: list[Sidecar] = []
 
-    def start(*flags: str) -> Sidecar:
+    def start(
+        *flags: str, scorers: tuple[str, ...] = ("tool_errors", "redundant_tool_calls"), **more: object
+    ) -> Sidecar:
         sidecar = Sidecar(
-            *("--preset", backend.name, "--export", backend.url, "--scorers", "tool_errors", "latency"),
-            *("--root-grace", "0.3", *flags),
+            *("--preset", backend.name, "--export", backend.url, "--scorers", *scorers, "--root-grace", "0.3", *flags),
+            **more,  # type: ignore[arg-type]  # passed on as they are
         )
         started.append(sidecar)
         return sidecar
@@ -60,78 +67,84 @@ def launch(backend: Backend) -> Iterator[Callable[..., Sidecar]]:
         sidecar.close()
 
 
-def ask_agent(sidecar: Sidecar, *, tool_fails: bool) -> str:
-    """Let a small agent answer one question, traced by the SDK, and return the trace id."""
-    provider = TracerProvider(resource=Resource({"service.name": "travel"}), shutdown_on_exit=False)
-    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(endpoint=sidecar.grpc, insecure=True)))
-    tracer = provider.get_tracer("agent")
-    root = tracer.start_span("travel_agent", attributes={"gen_ai.operation.name": "invoke_agent"})
-    tool = tracer.start_span(
-        "get_weather",
-        set_span_in_context(root),
-        attributes={"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "get_weather"},
-    )
-    if tool_fails:
-        tool.set_status(StatusCode.ERROR, "no such city")
-    tool.end()
-    root.end()
+def new_trace() -> tuple[int, str]:
+    trace = int.from_bytes(os.urandom(16), "big")
+    return trace, id_of(trace).hex()
+
+
+def ask_agent(sidecar: Sidecar, *questions: str) -> list[str]:
+    """Let the agent of the demo answer questions, traced by the SDK, and return the trace ids."""
+    provider = make_provider(exporter_to(sidecar.grpc))
+    seen = InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(seen))
+    agent = Agent(provider.get_tracer("travel_demo"), pace=0.1)
+    for number, question in enumerate(questions, start=1):
+        agent.ask(question, number)
     provider.shutdown()
-    context = root.get_span_context()
-    return format(context.trace_id, "032x")
+    roots = [span.get_span_context() for span in seen.get_finished_spans() if span.parent is None]
+    return [format(root.trace_id, "032x") for root in roots if root is not None]
 
 
-def wait_for(condition: Callable[[], bool], what: Callable[[], object]) -> None:
-    """Ask the backend until it says so: it has no way to tell us."""
+def wait_until(ask: Callable[[], T], enough: Callable[[T], bool]) -> T:
+    """Ask a backend until it says what is wanted: it has no way to tell us. Return what it said."""
     deadline, pause = time.monotonic() + WAIT, threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, what()
+    while not enough(found := ask()):
+        assert time.monotonic() < deadline, found
         pause.wait(0.3)
+    return found
 
 
-def wait_for_scores(backend: Backend, trace: str, number: int) -> dict[str, object]:
-    wait_for(lambda: len(backend.scores(trace)) >= number, lambda: backend.scores(trace))
-    found = backend.scores(trace)
-    assert len(found) == number, found
-    return dict(found)
+def verdicts(backend: Backend, trace: str) -> tuple[list[Verdict], list[Verdict]]:
+    return backend.scores(trace), backend.evaluations(trace)
 
 
-def test_scores_are_there_and_the_filter_finds_exactly_the_bad_traces(
-    backend: Backend, launch: Callable[..., Sidecar], tmp_path: Path
+def wait_for_verdicts(backend: Backend, trace: str, expected: list[Verdict]) -> None:
+    """Wait until a trace has its scores and its evaluation spans; that there are no more is for the caller to say."""
+    wait_until(partial(verdicts, backend, trace), lambda both: all(set(expected) <= set(found) for found in both))
+
+
+def test_every_verdict_is_there_and_the_documented_filters_find_exactly_the_bad_traces(
+    backend: Backend, launch: Callable[..., Sidecar]
 ) -> None:
     sidecar = launch()
-    good = [ask_agent(sidecar, tool_fails=False) for _ in range(3)]
-    bad = [ask_agent(sidecar, tool_fails=True) for _ in range(2)]
-
-    for trace in good:
-        assert wait_for_scores(backend, trace, 2)["tool_errors"] == 1
-    for trace in bad:
-        found = wait_for_scores(backend, trace, 2)
-        assert found["tool_errors"] == 0
-        latency = found["latency"]
-        assert isinstance(latency, float)
-        assert latency < 60
+    asked = [*QUESTIONS, FAILING]
+    traces = ask_agent(sidecar, *asked)
+    expected = {
+        trace: [
+            Verdict("redundant_tool_calls", passed=question != REPEATING),
+            Verdict("tool_errors", passed=question != FAILING),
+        ]
+        for trace, question in zip(traces, asked, strict=True)
+    }
+    for trace in traces:
+        wait_for_verdicts(backend, trace, expected[trace])
     assert sidecar.stop() == 0
 
-    wait_for(lambda: set(bad) <= backend.failing(), backend.failing)
-    assert backend.failing() & {*good, *bad} == set(bad)
-    if CHROMIUM is not None:
-        look_at(backend, bad[0], tmp_path / "profile")
+    assert {trace: verdicts(backend, trace) for trace in traces} == {
+        trace: (each, each) for trace, each in expected.items()
+    }
+    bad = {trace for trace, question in zip(traces, asked, strict=True) if question == FAILING}
+    for text, search in backend.searches.items():
+        found = wait_until(partial(search, text), bad.issubset)
+        assert found & set(traces) == bad, text
+    page = PAGE.read_text(encoding="utf-8")
+    assert [text for text in backend.searches if text not in page] == []
 
 
-def look_at(backend: Backend, trace: str, profile: Path) -> None:
-    """Open the page of a trace and wait until its score is on the screen."""
-    wait = f"""new Promise(resolve => {{
-        const until = Date.now() + 30000, shown = new RegExp({json.dumps(backend.shown)});
-        const look = () => shown.test(document.body.innerText) || Date.now() > until
-            ? resolve(document.body.innerText) : setTimeout(look, 200);
-        look();
-    }})"""
-    with chromium(profile) as page:
+@with_score_api
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_score_is_on_the_screen(backend: Phoenix | Mlflow, launch: Callable[..., Sidecar], tmp_path: Path) -> None:
+    sidecar = launch()
+    traces = ask_agent(sidecar, *QUESTIONS)
+    for trace in traces:
+        wait_until(partial(backend.scores, trace), lambda found: len(found) == len(FINE))
+    bad = traces[QUESTIONS.index(FAILING)]
+    assert sidecar.stop() == 0
+
+    with chromium(tmp_path / "profile") as page:
         page.resize(2000, 700)
-        page.call("Page.navigate", url=backend.page(trace))
-        page.run("new Promise(resolve => addEventListener('load', resolve) || setTimeout(resolve, 3000))")
-        text = page.run(wait)
-        assert re.search(backend.shown, text), text[-2000:]
+        page.call("Page.navigate", url=backend.page(bad))
+        wait_until(partial(text_of, page), lambda text: re.search(backend.shown, text) is not None)
         # Offers of help lie over the scores.
         page.run("document.querySelectorAll('button[aria-label^=Close]').forEach(button => button.click())")
         if IMAGES is not None:
@@ -139,38 +152,75 @@ def look_at(backend: Backend, trace: str, profile: Path) -> None:
             page.screenshot(Path(IMAGES) / f"{backend.name}.png")
 
 
-def test_a_trace_that_is_delivered_again_has_each_score_once(backend: Backend, launch: Callable[..., Sidecar]) -> None:
-    trace = int.from_bytes(os.urandom(16), "big")
-    for _ in range(2):
-        sidecar = launch()
-        sidecar.send(small_trace(trace))
-        wait_for_scores(backend, id_of(trace).hex(), 2)
+def text_of(page: Page) -> str:
+    return str(page.run("document.body === null ? '' : document.body.innerText"))
+
+
+def test_a_trace_that_is_delivered_again_has_each_verdict_once(
+    backend: Backend, launch: Callable[..., Sidecar], tmp_path: Path
+) -> None:
+    number, trace = new_trace()
+    for delivery in range(2):
+        # What the sidecar sends goes to a file too, where it can be seen that it was sent again.
+        sent = tmp_path / f"{delivery}.jsonl"
+        sidecar = launch("--export", f"file:{sent}")
+        sidecar.send(small_trace(number))
+        wait_until(partial(evaluations_in, sent), lambda number: number == len(FINE))
+        wait_for_verdicts(backend, trace, FINE)
+        sidecar.send(small_trace(number))
         assert sidecar.stop() == 0
 
-    wait_for_scores(backend, id_of(trace).hex(), 2)
+        assert verdicts(backend, trace) == (FINE, FINE)
 
 
-def test_a_sidecar_that_was_killed_in_between_leaves_each_score_once(
-    backend: Backend, launch: Callable[..., Sidecar]
+def test_a_sidecar_that_is_killed_in_between_leaves_each_verdict_once(
+    backend: Backend, launch: Callable[..., Sidecar], tmp_path: Path
 ) -> None:
-    trace = int.from_bytes(os.urandom(16), "big")
+    number, trace = new_trace()
     sidecar = launch()
-    sidecar.send(small_trace(trace))
-    wait_for(lambda: bool(backend.scores(id_of(trace).hex())), lambda: sidecar.log)
+    sidecar.send(small_trace(number))
+    wait_until(partial(verdicts, backend, trace), any)
     sidecar.process.kill()
     sidecar.wait()
 
-    sidecar = launch()
-    sidecar.send(small_trace(trace))
-    wait_for_scores(backend, id_of(trace).hex(), 2)
+    sent = tmp_path / "again.jsonl"
+    sidecar = launch("--export", f"file:{sent}")
+    sidecar.send(small_trace(number))
+    wait_until(partial(evaluations_in, sent), lambda number: number == len(FINE))
+    wait_for_verdicts(backend, trace, FINE)
     assert sidecar.stop() == 0
-    wait_for_scores(backend, id_of(trace).hex(), 2)
+    assert verdicts(backend, trace) == (FINE, FINE)
 
 
+def evaluations_in(file: Path) -> int:
+    return file.read_text("utf-8").count('"name":"evaluation ') if file.exists() else 0
+
+
+def test_a_verdict_that_is_late_is_there_once(backend: Backend, launch: Callable[..., Sidecar]) -> None:
+    number, trace = new_trace()
+    gate = Gate()
+    try:
+        scorers = ("tool_errors", f"{HERE / 'scorers.py'}:late")
+        sidecar = launch(scorers=scorers, environment=gate.environment)
+        sidecar.send(small_trace(number))
+        assert gate.wait_for_scorer() == trace
+        wait_until(partial(backend.has, trace), bool)
+        assert "late" not in str(verdicts(backend, trace))
+        gate.open()
+
+        expected = [Verdict("late", passed=True), Verdict("tool_errors", passed=True)]
+        wait_for_verdicts(backend, trace, expected)
+        assert sidecar.stop() == 0
+        assert verdicts(backend, trace) == (expected, expected)
+    finally:
+        gate.close()
+
+
+@with_score_api
 def test_scores_that_come_before_their_trace_wait_for_it(
     backend: Backend, launch: Callable[..., Sidecar], tmp_path: Path
 ) -> None:
-    trace = int.from_bytes(os.urandom(16), "big")
+    number, trace = new_trace()
     config = tmp_path / "sidecar.yaml"
     # The spans stay in a file; only the scores go to the backend.
     config.write_text(
@@ -186,12 +236,26 @@ def test_scores_that_come_before_their_trace_wait_for_it(
     )
     sidecar = Sidecar("-c", str(config))
     try:
-        sidecar.send(small_trace(trace))
+        sidecar.send(small_trace(number))
         sidecar.wait_for_log("Will send scores to")
-        assert backend.scores(id_of(trace).hex()) == []
+        assert backend.scores(trace) == []
 
-        later = launch("--emit", "evaluation_span")
-        later.send(small_trace(trace))
-        assert wait_for_scores(backend, id_of(trace).hex(), 1) == {"tool_errors": 1}
+        later = launch("--emit", "evaluation_span", scorers=("tool_errors",))
+        later.send(small_trace(number))
+        expected = [Verdict("tool_errors", passed=True)]
+        wait_for_verdicts(backend, trace, expected)
+        assert verdicts(backend, trace) == (expected, expected)
     finally:
         sidecar.close()
+
+
+def test_no_name_and_no_length_is_refused(backend: Backend, launch: Callable[..., Sidecar]) -> None:
+    number, trace = new_trace()
+    sidecar = launch(scorers=(f"{HERE / 'scorers.py'}:odd", "tool_errors"))
+    sidecar.send(small_trace(number))
+    number_of_verdicts = len(NAMES) + 3
+    wait_until(partial(verdicts, backend, trace), lambda both: all(len(found) >= number_of_verdicts for found in both))
+    assert sidecar.stop() == 0
+
+    assert [len(found) for found in verdicts(backend, trace)] == [number_of_verdicts] * 2
+    assert "Dropped" not in sidecar.log

@@ -191,6 +191,12 @@ def test_times_at_the_ends_of_the_scale_can_be_written() -> None:
         assert written(Feedback("q", 1), Target(b"t" * 16, b"s" * 8, end)).end_time_unix_nano == end
 
 
+def test_a_span_that_lasts_ends_with_its_target_and_starts_at_the_epoch_at_the_earliest() -> None:
+    for end, start in ((EPOCH_NS, EPOCH_NS - 5), (3, 0)):
+        span = written(Feedback("q", 1), Target(b"t" * 16, b"s" * 8, end, lasts_ns=5))
+        assert (span.start_time_unix_nano, span.end_time_unix_nano) == (start, end)
+
+
 def test_the_target_is_read_from_its_span() -> None:
     message = make_span(span=3, end=5)
     message.flags = 0x301

@@ -47,6 +47,17 @@ def test_the_same_verdict_twice_is_the_same_bytes_twice() -> None:
     assert sink.score_requests[0] == sink.score_requests[1]
 
 
+def test_evaluation_spans_last_as_long_as_they_are_told_to() -> None:
+    sink = CollectingSink()
+    emitter = Emitter(Emission(span_lasts_ns=7), sink.on_scores)
+
+    emitter.emit(a_trace(ROOT, CHILD), [a_decision(True)])
+    emitter.flush()
+
+    [score] = sink.scores
+    assert score.end_time_unix_nano - score.start_time_unix_nano == 7
+
+
 def test_a_verdict_on_a_span_that_is_not_here_goes_to_the_root_and_is_counted() -> None:
     emitter, sink = an_emitter(Emit.EVALUATION_SPAN)
     counted = Counted()
