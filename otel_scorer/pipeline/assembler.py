@@ -141,6 +141,7 @@ class TraceAssembler:
                     self._add_late(trace_id, (span,), now, added, late)
                     continue
                 trace = self._begin(trace_id, trace_id, now, added)
+                touched.add(trace_id)
             elif scope.is_own:
                 self._add_own(trace, span, added)
                 continue
@@ -327,7 +328,7 @@ class TraceAssembler:
         return unit, None if unit is not None else self._closed.unit_of(record.trace_id, record.span_id)
 
     def _begin(self, key: bytes, waiting: bytes | None, now: float, added: Added) -> OpenTrace:
-        """Open a trace, or a unit, with the records that wait for it; another one may have to go."""
+        """Open a trace, or a unit, with the records that wait for it; another one may have to go. No timer is set."""
         if len(self._open) >= self._limits.max_traces:
             heaviest = heaviest_of_the_oldest(self._open.values())
             added.closed.append(self._close(heaviest, CloseReason.EVICTED, now))
@@ -335,7 +336,6 @@ class TraceAssembler:
         records = None if waiting is None else self._waiting.take(waiting)
         if records is not None:
             self.size += trace.take_logs(records, self._limits)
-        self._deadlines.expect(trace)
         return trace
 
     def _add_own(self, trace: OpenTrace, span: RawSpan, added: Added) -> None:

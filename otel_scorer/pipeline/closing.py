@@ -99,10 +99,10 @@ class AssemblyLimits:
     rescore_memory: int = 256 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClosedTrace(Generic[S]):
     """
-    A trace that is as complete as it will get.
+    A trace that is as complete as it will get. Nobody changes one: that it is not frozen saves two microseconds each.
 
     Attributes:
         trace_id: 16 bytes.

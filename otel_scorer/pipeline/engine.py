@@ -286,9 +286,12 @@ class Engine:
         with self._lock:
             scorers = self._scorers
             now = self._clock()
+            if not scorers.profiles:
+                closed, unscored = [], closed
             for trace in closed:
                 chosen, refused = sample_scorers(trace, scorers)
-                count_decisions(refused)
+                if refused:
+                    count_decisions(refused)
                 if not chosen or scorers.backend is None:
                     unscored.append(trace)
                     continue

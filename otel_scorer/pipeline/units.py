@@ -44,7 +44,7 @@ class Place(Enum):
     NONE = "none"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ClosedUnit(ClosedTrace[S]):
     """
     A unit that is as complete as it will get; `complete` is about the unit, not about what remote services did.
