@@ -120,6 +120,10 @@ COUNTERS: Final[dict[str, Counter]] = {
     "store.traces": Counter("{trace}", "Scored traces that were kept in the store"),
     "store.traces_dropped": Counter("{trace}", "Scored traces that were not kept", ("reason",)),
     "store.traces_pruned": Counter("{trace}", "Kept traces that were deleted to make room"),
+    "keeping.traces": Counter("{trace}", "Traces, by what the rule for keeping them said", ("outcome",)),
+    "keeping.spans_dropped": Counter(
+        "{span}", "Spans that went nowhere, as their trace was not to be kept", ("reason",)
+    ),
     "holding.released": Counter("{trace}", "Held traces let go, by reason", ("reason",)),
     "forwarder.sent": Counter(
         "{item}", "Spans, scores, log records and metrics that a backend took", ("lane", "destination")

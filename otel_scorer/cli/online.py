@@ -29,6 +29,7 @@ _SETTINGS = {
     "root_grace": "assembly.root_grace",
     "idle_timeout": "assembly.idle_timeout",
     "hold_deadline": "hold_deadline",
+    "keep": "keep",
     "workers": "scoring.workers",
     "store": "store",
     "preset": "preset",
@@ -56,6 +57,9 @@ _SETTINGS = {
 @click.option("--root-grace", type=float, metavar="SECONDS", help="A trace with a root closes after this much quiet.")
 @click.option("--idle-timeout", type=float, metavar="SECONDS", help="A trace without a root closes after this much.")
 @click.option("--hold-deadline", type=float, metavar="SECONDS", help="The longest that spans wait for verdicts.")
+@click.option(
+    "--keep", metavar="RULE", help="With hold_trace: which traces are sent on, as in 'any_failed or sample(0.05)'."
+)
 @click.option("--workers", type=int, metavar="N", help="Processes that run scorers.")
 @click.option(
     "--log-level",
@@ -107,7 +111,7 @@ def _configuration(config_file: str | None, flags: dict[str, Any]) -> Config:
 @click.pass_context
 def check(ctx: click.Context, config_file: str | None, *, defaults: bool, send: bool) -> None:
     """Validate a configuration, import its scorers, and say what will be sent where."""
-    from otel_scorer.config import generate_sample, load_config
+    from otel_scorer.config import check_scorers, generate_sample, load_config
     from otel_scorer.pipeline.selection import Selector
     from otel_scorer.scorers.loading import load_scorers
     from otel_scorer.service import check_files
@@ -121,6 +125,8 @@ def check(ctx: click.Context, config_file: str | None, *, defaults: bool, send: 
     check_files(config)
     scorers = load_scorers([scorer.spec for scorer in config.scorers])
     Selector(scorers, default_timeout=config.scoring.timeout)
+    if config.store is None:
+        check_scorers(config.keep, [scorer.name for scorer in scorers])
     for line in _description(config, scorers):
         click.echo(line)
     if not send:
@@ -151,7 +157,7 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
     lines += [f"scores      {_about(scorer)}" for scorer in scorers]
     lines += _about_preset(config)
     lines.append(f"emits       {', '.join(config.emit)} (explanations: {config.explanations})")
-    lines.append(f"forwards    {config.forwarding}")
+    lines.append(f"forwards    {config.forwarding}{'' if config.keep is None else f', traces with {config.keep}'}")
     lines += [f"exports to  {name}: {_about_exporter(exporter)}" for name, exporter in config.exporters.items()]
     if config.store is not None:
         lines.append(f"keeps       scored traces in {config.store}, and runs what is registered there")

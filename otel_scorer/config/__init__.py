@@ -12,12 +12,14 @@ from otel_scorer.config.exporters import (
     SpanExporter,
 )
 from otel_scorer.config.in_app import AppSettings, app_settings, otlp_exporter
-from otel_scorer.config.model import AssemblySettings, Config, Emit, Forwarding, ScorerSettings, ScoringSettings
+from otel_scorer.config.keeping import check_scorers
+from otel_scorer.config.model import AssemblySettings, Config, Emit, Forwarding
 from otel_scorer.config.native import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
 from otel_scorer.config.presets import PRESETS
 from otel_scorer.config.quantities import OFF, format_bytes, format_duration, parse_bytes, parse_duration
 from otel_scorer.config.reading import exporters_from_urls, load_config, load_teaching, taught_reader
 from otel_scorer.config.sample import generate_sample
+from otel_scorer.config.scoring import ScorerSettings, ScoringSettings
 from otel_scorer.config.sending import QueueSettings, RetrySettings, without_password
 from otel_scorer.config.telemetry import MetricsSettings, TelemetrySettings
 from otel_scorer.stores.location import STORE_VARIABLE, store_path
@@ -48,6 +50,7 @@ __all__ = [
     "SpanExporter",
     "TelemetrySettings",
     "app_settings",
+    "check_scorers",
     "exporters_from_urls",
     "fixed_changes",
     "format_bytes",

@@ -17,16 +17,18 @@ from pydantic_core import PydanticCustomError
 from otel_scorer.config.dialects import DialectSettings
 from otel_scorer.config.emission import ScoreLogs, ScoreMetrics, ScoreSpans
 from otel_scorer.config.exporters import Exporter, Exporters, OtlpExporter, takes
+from otel_scorer.config.keeping import Rule, refuse_parts
 from otel_scorer.config.memory import MemorySettings
 from otel_scorer.config.native import NativeExporter
 from otel_scorer.config.presets import PresetName  # noqa: TC001 - pydantic evaluates the annotations
 from otel_scorer.config.quantities import OFF, ByteSize, Duration
 from otel_scorer.config.receivers import Receivers
+from otel_scorer.config.scoring import ScorerSettings, ScoringSettings
 from otel_scorer.config.section import Empty, NotYet, Section
 from otel_scorer.config.telemetry import TelemetrySettings
 from otel_scorer.pipeline.assembler import AssemblyLimits, LatePolicy, Trigger
-from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT
-from otel_scorer.scorers.loading import ScorerSpec
+from otel_scorer.pipeline.keep_rules import KeepRule
+from otel_scorer.pipeline.triage import COUNT_ATTRIBUTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,8 +38,6 @@ __all__ = [
     "Config",
     "Emit",
     "Forwarding",
-    "ScorerSettings",
-    "ScoringSettings",
 ]
 
 Emit: TypeAlias = Literal["evaluation_span", "attributes", "events", "logs", "metrics", "native"]
@@ -128,62 +128,6 @@ class AssemblySettings(Section):
         )
 
 
-class ScoringSettings(Section):
-    """How scorers are run."""
-
-    workers: int = Field(default=1, ge=1, description="Processes that run scorers.")
-    timeout: Duration = Field(
-        default=DEFAULT_TIMEOUT, description="Time for one scorer on one target, unless the scorer says; 0: no limit."
-    )
-    concurrency: int = Field(
-        default=64, ge=1, description="Coroutine scorers that run at the same time in one process."
-    )
-
-
-class ScorerSettings(Section):
-    """One scorer, or several behind one reference. What is null stays as the scorer's code says."""
-
-    use: str = Field(
-        min_length=1,
-        description="package.module:attribute, package.module, path/to/file.py, path/to/file.py:attribute, "
-        "an entry point of the group otel_scorer.scorers, or the name of a built-in.",
-    )
-    name: str | None = Field(default=None, min_length=1, description="Another name; for a reference to one scorer.")
-    sample_rate: float | None = Field(
-        default=None,
-        ge=0,
-        le=1,
-        description="Share of traces to score, chosen by trace id: every replica chooses the same.",
-    )
-    filter: str | None = Field(
-        default=None, description="A CEL expression; traces for which it is not true are not scored."
-    )
-    timeout: Duration | None = Field(default=None, description="Time for one target; 0: no limit.")
-    span_types: list[str] | None = Field(
-        default=None, description="Score each span of these types, such as [TOOL], instead of the trace."
-    )
-    pass_if: str | None = Field(default=None, description="When a value passes, such as '>= 0.7' or '== False'.")
-    concurrent: bool | None = Field(default=None, description="Calls of this scorer may overlap in one process.")
-    parameters: dict[str, Any] = Field(
-        default_factory=dict[str, Any], description="Fields of a scorer class; for a reference to one such class."
-    )
-
-    @property
-    def spec(self) -> ScorerSpec:
-        """The same for `load_scorers`."""
-        return ScorerSpec(
-            use=self.use,
-            name=self.name,
-            sample_rate=self.sample_rate,
-            filter=self.filter,
-            timeout=self.timeout,
-            span_types=self.span_types,
-            pass_if=self.pass_if,
-            concurrent=self.concurrent,
-            parameters=self.parameters,
-        )
-
-
 class Spool(Section):
     """Requests on disk until everything in them is scored and sent."""
 
@@ -236,6 +180,15 @@ class Config(Section):
     )
     hold_deadline: Duration = Field(
         default=5.0, description="The longest that spans wait for verdicts once their trace is closed."
+    )
+    keep: Rule | None = Field(
+        default=None,
+        description="With hold_trace: which traces are sent on, such as any_failed or sample(0.05). null: all.",
+    )
+    keep_count_attribute: str = Field(
+        default=COUNT_ATTRIBUTE,
+        min_length=1,
+        description="With keep, on every span: how many traces it stands for, 1 or the inverse of the sampled share.",
     )
     exporters: Exporters = Field(
         default_factory=_default_exporters,
@@ -302,6 +255,12 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _refuse_keeping_parts(self) -> Self:
+        if self.keep is not None:
+            refuse_parts(self.forwarding, self.assembly.trigger)
+        return self
+
+    @model_validator(mode="after")
     def _refuse_verdicts_without_a_way(self) -> Self:
         for kind in ("logs", "metrics"):
             if kind in self.emit and not any(takes(exporter, kind) for exporter in self.exporters.values()):
@@ -358,6 +317,8 @@ class Config(Section):
         found: list[str] = []
         if not self.scorers and self.store is None:
             found.append("no scorers: spans are forwarded and nothing is scored")
+            if self.keep is not None and KeepRule(self.keep).asks_scorers:
+                found.append("keep: there are no scorers, so no verdict keeps a trace")
         protocols = self.receivers.otlp.protocols
         for name, receiver in (("grpc", protocols.grpc), ("http", protocols.http)):
             host = receiver.endpoint.rpartition(":")[0].strip("[]").lower()

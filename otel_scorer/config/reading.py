@@ -16,9 +16,10 @@ from otel_scorer.config.dialects import DialectSettings, SpanTypeSettings
 from otel_scorer.config.environment import exporter_from_environment, with_scheme
 from otel_scorer.config.expansion import expand
 from otel_scorer.config.exporters import KINDS
-from otel_scorer.config.model import Config, ScorerSettings
+from otel_scorer.config.model import Config
 from otel_scorer.config.presets import apply_preset
 from otel_scorer.config.receivers import literal_secrets
+from otel_scorer.config.scoring import ScorerSettings
 from otel_scorer.config.section import NOT_YET, Section, children, nearest
 from otel_scorer.config.yaml_text import YamlText
 from otel_scorer.dialects import make_reader

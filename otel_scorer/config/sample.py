@@ -7,8 +7,9 @@ import textwrap
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_scorer.config.exporters import OtlpExporter
-from otel_scorer.config.model import Config, ScorerSettings
+from otel_scorer.config.model import Config
 from otel_scorer.config.native import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
+from otel_scorer.config.scoring import ScorerSettings
 from otel_scorer.config.section import Section, children
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.model.wire import SPAN_OVERHEAD
-from otel_scorer.pipeline.closed_traces import ClosedTraces, age_group
+from otel_scorer.pipeline.closed_traces import ClosedTraces, age_group, count_closed
 from otel_scorer.pipeline.closing import (
     CUT_SHORT,
     Added,
@@ -119,7 +119,7 @@ class TraceAssembler:
             count("assembler.late_spans", times, policy=policy.value)
             count("assembler.late_span_age", times, under=under)
         count("assembler.own_spans", len(added.own))
-        _count_closed(added.closed)
+        count_closed(added.closed)
         return added
 
     def _add_to_traces(  # noqa: C901 - every span comes by here: no calls
@@ -283,9 +283,14 @@ class TraceAssembler:
         closed = [self._close(trace, reason, now) for trace, reason in self._deadlines.due(now)]
         if self._kept is not None:
             closed += [self._result(*again) for again in self._kept.due(now)]
-        _count_closed(closed)
+        count_closed(closed)
         count("assembler.log_records_dropped", self._waiting.expire(now), reason=Fate.NO_TRACE.value)
         return closed
+
+    def holds_own(self, span: RawSpan) -> bool:
+        """Whether one of our own spans is buffered with an open trace."""
+        trace = self._open.get(span.trace_id)
+        return trace is not None and trace.own is not None and trace.own.get(span.span_id) is span
 
     def next_deadline(self) -> float | None:
         """Return when `due` may next have something to do, or None while nothing is buffered."""
@@ -299,7 +304,7 @@ class TraceAssembler:
         closed = [self._close(trace, reason, now) for trace in list(self._open.values())]
         if self._kept is not None:
             closed += [self._result(*again) for again in self._kept.drain(reason)]
-        _count_closed(closed)
+        count_closed(closed)
         count("assembler.log_records_dropped", self._waiting.clear(), reason=Fate.NO_TRACE.value)
         return closed
 
@@ -316,7 +321,7 @@ class TraceAssembler:
             size -= self._kept.relieve()
         heavy = worth_closing(self._open.values(), size, now, older_than=older_than, old=self._limits.idle_timeout)
         closed = [self._close(trace, CloseReason.MEMORY_PRESSURE, now) for trace in heavy]
-        _count_closed(closed)
+        count_closed(closed)
         return closed
 
     def _about(self, record: RawLog) -> tuple[OpenTrace | None, bytes | None]:
@@ -387,8 +392,3 @@ class TraceAssembler:
         self.size -= trace.size
         if not self._open:
             self._deadlines.clear()
-
-
-def _count_closed(closed: Iterable[ClosedTrace[RawSpan]]) -> None:
-    for reason, times in Counter(trace.reason for trace in closed).items():
-        count("assembler.closed", times, reason=reason.value)

@@ -7,17 +7,19 @@ the first one of another unit by its parent.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Final
+
+from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from otel_scorer.model.wire import RawSpan
-    from otel_scorer.pipeline.closing import AssemblyLimits
+    from otel_scorer.pipeline.closing import AssemblyLimits, ClosedTrace
     from otel_scorer.pipeline.open_trace import OpenTrace
 
-__all__ = ["ClosedTraces", "age_group"]
+__all__ = ["ClosedTraces", "age_group", "count_closed"]
 
 _REMEMBERED_PER_OPEN_TRACE: Final = 10
 _AGES: Final = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0, "1h": 3600.0}
@@ -114,3 +116,9 @@ class ClosedTraces:
 def age_group(seconds: float) -> str:
     """Return under which label spans are counted that came so long after their trace was closed."""
     return next((name for name, limit in _AGES.items() if seconds < limit), "ever")
+
+
+def count_closed(closed: Iterable[ClosedTrace[RawSpan]]) -> None:
+    """Count traces by why they were closed."""
+    for reason, times in Counter(trace.reason for trace in closed).items():
+        count("assembler.closed", times, reason=reason.value)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.pipeline.assembler import ClosedTrace
+    from otel_scorer.pipeline.triage import Fate
     from otel_scorer.pipeline.verdict_sinks import VerdictSink
 
 __all__ = ["ON_SPAN", "Emission", "Emit", "Emitter", "Outlet"]
@@ -90,16 +91,31 @@ class Emitter:
         """Whether verdicts ride on spans that were held for them."""
         return bool(self._emission.emit & ON_SPAN)
 
-    def emit(self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision]) -> None:
-        """Write the verdicts of decisions on a trace of which every span has left."""
-        found = self._by_target(trace, decisions)
-        if self._adds_spans:
-            self._add_spans(trace, found)
+    def emit(self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], fate: Fate | None = None) -> None:
+        """
+        Write the verdicts of decisions on a trace of which every span has left, or never will.
+
+        About a trace that is not kept nothing is written where it would be looked for.
+        """
+        is_kept = fate is None or fate.is_kept
+        found = self._by_target(trace, decisions, is_kept=is_kept)
+        if self._adds_spans and is_kept:
+            self._add_spans(trace, found, fate)
+        elif self._adds_spans:
+            count("encoder.verdicts_dropped", sum(len(verdicts) for _, verdicts in found), reason="not_kept")
 
     def enrich(
-        self, trace: ClosedTrace[RawSpan], held: Sequence[RawSpan], decisions: Sequence[Decision]
+        self,
+        trace: ClosedTrace[RawSpan],
+        held: Sequence[RawSpan],
+        decisions: Sequence[Decision],
+        fate: Fate | None = None,
     ) -> list[RawSpan]:
-        """Return the held spans with the verdicts on those of them that are targets; write the others as spans."""
+        """
+        Return the held spans with the verdicts on those of them that are targets; write the others as spans.
+
+        Where not all traces are kept, each span says for how many it stands.
+        """
         here = {id(span): index for index, span in enumerate(held)}
         spans = list(held)
         on_target = self.writes_on_spans
@@ -110,8 +126,8 @@ class Emitter:
                 spans[index] = self._enriched(trace, span, verdicts)
             if Emit.EVALUATION_SPAN in self._emission.emit or (index is None and self._adds_spans):
                 apart.append((span, verdicts))
-        self._add_spans(trace, apart)
-        return spans
+        self._add_spans(trace, apart, fate)
+        return spans if fate is None else [span._replace(data=fate.mark(span.data)) for span in spans]
 
     def flush(self) -> None:
         """Hand on what was collected."""
@@ -132,7 +148,7 @@ class Emitter:
             sink.finish()
 
     def _by_target(
-        self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision]
+        self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], *, is_kept: bool = True
     ) -> list[tuple[RawSpan, list[Verdict]]]:
         verdicts = [verdict for decision in decisions for verdict in verdicts_of(decision, self._emission.explanations)]
         if not verdicts:
@@ -153,11 +169,17 @@ class Emitter:
             grouped.setdefault(id(span), (span, []))[1].append(verdict)
         found = list(grouped.values())
         for sink in self._emission.sinks:
-            for span, about_it in found:
-                sink.add(trace, span, about_it)
+            if is_kept or not sink.needs_trace:
+                for span, about_it in found:
+                    sink.add(trace, span, about_it)
         return found
 
-    def _add_spans(self, trace: ClosedTrace[RawSpan], given: Sequence[tuple[RawSpan, Sequence[Verdict]]]) -> None:
+    def _add_spans(
+        self,
+        trace: ClosedTrace[RawSpan],
+        given: Sequence[tuple[RawSpan, Sequence[Verdict]]],
+        fate: Fate | None,
+    ) -> None:
         """Put verdicts about spans of one trace with what is sent next."""
         if not given:
             return
@@ -169,6 +191,8 @@ class Emitter:
                 encode_evaluation_span(verdict, target, close_reason=reason, complete=trace.complete)
                 for verdict in verdicts
             ]
+            if fate is not None:
+                encoded = [fate.mark(data) for data in encoded]
             found.append((ScopeRef.of(span.scope.resource, own_scope()), encoded))
         with self._lock:
             for scope, encoded in found:

@@ -21,6 +21,7 @@ from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseRea
 from otel_scorer.pipeline.emission import Emission, Emitter
 from otel_scorer.pipeline.holding import Forwarding, Holding
 from otel_scorer.pipeline.jobs import Job, Result, ScorerSet, Waiting, count_decisions, sample_scorers, shed
+from otel_scorer.pipeline.triage import Keep, Triage
 from otel_scorer.telemetry import Measured, count
 
 if TYPE_CHECKING:
@@ -43,11 +44,16 @@ _TICK: Final = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineOptions:
-    """How traces are treated; see `AssemblyLimits` and `Emission`. `hold_deadline` is in seconds after closing."""
+    """
+    How traces are treated; see `AssemblyLimits`, `Emission` and `Keep`. `hold_deadline` is in seconds after closing.
+
+    `keep` chooses traces that are held whole: it goes with `Forwarding.HOLD_TRACE`, and not with units of traces.
+    """
 
     limits: AssemblyLimits = field(default_factory=AssemblyLimits)
     forwarding: Forwarding = Forwarding.PASSTHROUGH
     emission: Emission = field(default_factory=Emission)
+    keep: Keep | None = None
     hold_deadline: float = 5.0
 
 
@@ -85,7 +91,8 @@ class Engine:
         self._clock = clock
         self._assembles = bool(scorers) or options.forwarding is Forwarding.HOLD_TRACE
         self._holding = Holding(options.forwarding, options.limits.trigger, options.hold_deadline)
-        self._assembler = TraceAssembler(options.limits, matches, judges=bool(scorers))
+        self._triage = None if options.keep is None else Triage(options.keep, options.limits)
+        self._assembler = TraceAssembler(options.limits, matches, judges=bool(scorers) or self._triage is not None)
         self._waiting: dict[int, Waiting] = {}
         self._next_job = 0
         # Calls of `deliver` that have taken verdicts and not handed them on yet: the last of them is worth waiting for.
@@ -126,7 +133,7 @@ class Engine:
         with self._lock:
             replaced, self._scorers = self._scorers, ScorerSet(scorers, backend)
             self._assembles = bool(scorers) or self._holding.trace
-            self._assembler.judges = bool(scorers)
+            self._assembler.judges = bool(scorers) or self._triage is not None
             if self._assembles and self._timer.ident is None and not self._stopping.is_set():
                 self._timer.start()
         return replaced
@@ -153,6 +160,8 @@ class Engine:
         with self._lock:
             added = self._assembler.add(spans, self._clock())
             self._holding.set_repeats_aside(added)
+            if self._triage is not None:
+                self._triage.arrange(added, self._assembler)
         count("receiver.spans_accepted", len(spans))
         if self._holding.trace:
             self._forward([*added.late, *added.own])
@@ -190,7 +199,7 @@ class Engine:
 
     def deliver(self, results: Iterable[Result]) -> None:
         """Take decisions from the scoring backend."""
-        ready: list[Waiting] = []
+        ready: list[tuple[Waiting, list[RawSpan]]] = []
         unheld: list[tuple[Waiting, tuple[Decision, ...]]] = []
         done: list[Waiting] = []
         with self._lock:
@@ -211,13 +220,13 @@ class Engine:
                     del self._waiting[result.job_id]
                     waiting.scorers.jobs -= 1
                     if waiting.held:
-                        ready.append(waiting)
+                        ready.append((waiting, self._settled(waiting, waiting.held, is_decided=True)))
             self._delivering += 1
         try:
             count_decisions(decision for _, decisions in unheld for decision in decisions)
             for waiting, decisions in unheld:
-                self._emitter.emit(waiting.trace, decisions)
-            self._release([(waiting, waiting.held) for waiting in ready], reason="decided")
+                self._emitter.emit(waiting.trace, decisions, waiting.fate)
+            self._release(ready, reason="decided")
             self._emitter.flush()
             if self._on_scored is not None:
                 for waiting in done:
@@ -238,7 +247,7 @@ class Engine:
         with self._lock:
             size -= sum(waiting.trace.size for waiting in self._waiting.values())
             older_than = 0.0 if urgent else self._limits.root_cap
-            closed = self._assembler.relieve(size, self._clock(), older_than=older_than)
+            closed = self._begun(self._assembler.relieve(size, self._clock(), older_than=older_than))
         self._closed(closed)
 
     def drain(self, timeout: float) -> bool:
@@ -255,11 +264,12 @@ class Engine:
         if self._timer.is_alive():
             self._timer.join(timeout)
         with self._lock:
-            closed = self._assembler.drain(CloseReason.SHUTDOWN, self._clock())
+            closed = self._begun(self._assembler.drain(CloseReason.SHUTDOWN, self._clock()))
         self._closed(closed)
         with self._lock:
             decided = self._idle.wait_for(lambda: not self._waiting and not self._delivering, timeout)
-            left = [self._holding.let_go(waiting) for waiting in self._waiting.values() if waiting.held]
+            held = [self._holding.let_go(waiting) for waiting in self._waiting.values() if waiting.held]
+            left = [(waiting, self._settled(waiting, spans, is_decided=False)) for waiting, spans in held]
         self._release(left, reason="shutdown")
         self._emitter.finish()
         return decided
@@ -283,26 +293,37 @@ class Engine:
             return
         jobs: list[Job] = []
         unscored: list[ClosedTrace[RawSpan]] = []
+        settled: list[tuple[Waiting, list[RawSpan]]] = []
+        facts = None if self._triage is None else [self._triage.look(trace) for trace in closed]
         with self._lock:
             scorers = self._scorers
             now = self._clock()
-            if not scorers.profiles:
+            if not scorers.profiles and self._triage is None:
                 closed, unscored = [], closed
-            for trace in closed:
+            for at, trace in enumerate(closed):
                 chosen, refused = sample_scorers(trace, scorers)
                 if refused:
                     count_decisions(refused)
-                if not chosen or scorers.backend is None:
+                is_scored = bool(chosen) and scorers.backend is not None
+                if not is_scored and self._triage is None:
                     unscored.append(trace)
+                    continue
+                waiting = Waiting(trace, self._spans_of(trace), scorers, all=refused)
+                if self._triage is not None:
+                    waiting.refused, waiting.fate = tuple(refused), self._triage.fate_of(trace)
+                    waiting.facts = None if facts is None else facts[at]
+                if not is_scored:
+                    settled.append((waiting, self._settled(waiting, waiting.held, is_decided=True)))
                     continue
                 job = Job(self._next_job, trace, chosen)
                 self._next_job += 1
-                waiting = self._waiting[job.id] = Waiting(trace, self._holding.spans_of(trace), scorers, all=refused)
+                self._waiting[job.id] = waiting
                 self._holding.begin(waiting, now)
                 jobs.append(job)
             # Counted before they are submitted: whoever replaces the scorers waits for them.
             scorers.jobs += len(jobs)
         self._forward_traces([(self._holding.spans_of(trace), trace.size, None) for trace in unscored])
+        self._send_on(settled)
         refused_jobs = scorers.backend.submit(jobs) if scorers.backend is not None and jobs else ()
         if refused_jobs:
             self.deliver(Result(job.id, shed(job, scorers), done=True) for job in refused_jobs)
@@ -310,17 +331,35 @@ class Engine:
     def _release(self, ready: Sequence[tuple[Waiting, list[RawSpan]]], *, reason: str) -> None:
         """Let held spans go with the verdicts that are in."""
         count_decisions(decision for waiting, _ in ready for decision in waiting.decisions)
+        count("holding.released", len(ready), reason=reason)
+        self._send_on(ready)
+
+    def _send_on(self, traces: Sequence[tuple[Waiting, list[RawSpan]]]) -> None:
+        """Forward the held spans of traces with their verdicts, unless they are not kept."""
         on_spans = self._emitter.writes_on_spans
-        traces = [
-            (
-                self._emitter.enrich(waiting.trace, held, waiting.decisions),
-                waiting.trace.size,
-                waiting.trace.last if on_spans and any(each.feedbacks for each in waiting.decisions) else None,
-            )
-            for waiting, held in ready
-        ]
-        count("holding.released", len(traces), reason=reason)
-        self._forward_traces(traces)
+        sent: list[tuple[list[RawSpan], int, float | None]] = []
+        for waiting, held in traces:
+            trace, decisions, fate = waiting.trace, waiting.decisions, waiting.fate
+            if fate is not None and not fate.is_kept:
+                self._emitter.emit(trace, decisions, fate)
+                count("keeping.spans_dropped", len(held), reason="not_kept")
+                continue
+            since = trace.last if on_spans and any(each.feedbacks for each in decisions) else None
+            sent.append((self._emitter.enrich(trace, held, decisions, fate), trace.size, since))
+        self._forward_traces(sent)
+
+    def _spans_of(self, trace: ClosedTrace[RawSpan]) -> list[RawSpan]:
+        return self._holding.spans_of(trace) if self._triage is None else self._triage.spans_of(trace)
+
+    def _begun(self, closed: list[ClosedTrace[RawSpan]]) -> list[ClosedTrace[RawSpan]]:
+        """Return traces that were closed just now; the lock must not have been given back meanwhile."""
+        if self._triage is not None:
+            self._triage.begin(closed)
+        return closed
+
+    def _settled(self, waiting: Waiting, held: list[RawSpan], *, is_decided: bool) -> list[RawSpan]:
+        """Return the spans that share the fate of a trace, which is decided by now."""
+        return held if self._triage is None else [*held, *self._triage.settle(waiting, is_decided=is_decided)]
 
     def _forward(self, spans: Iterable[RawSpan], since: Sequence[float] = ()) -> None:
         batch = list(spans)
@@ -354,8 +393,11 @@ class Engine:
         """Close what is due and let go what was held long enough; the timer thread calls it."""
         now = self._clock()
         with self._lock:
-            closed = self._assembler.due(now)
-            overdue = self._holding.overdue(now)
+            closed = self._begun(self._assembler.due(now))
+            overdue = [
+                (waiting, self._settled(waiting, held, is_decided=False))
+                for waiting, held in self._holding.overdue(now)
+            ]
         self._closed(closed)
         self._release(overdue, reason="deadline")
         self._emitter.flush()

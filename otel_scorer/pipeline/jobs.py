@@ -10,10 +10,12 @@ from otel_scorer.pipeline.selection import is_sampled
 from otel_scorer.telemetry import count, record
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import ClosedTrace
+    from otel_scorer.pipeline.keep_evidence import Fact
+    from otel_scorer.pipeline.triage import Fate
 
 __all__ = [
     "Job",
@@ -89,6 +91,9 @@ class Waiting:
         held: Its spans that have not been forwarded yet.
         scorers: Who judges it.
         decisions: What is decided and waits to leave with the held spans.
+        refused: Decisions of scorers that do not look at it.
+        facts: What the rule asks of its spans that says whether it is kept.
+        fate: Whether it is; None where all are, and before that is decided.
         all: All decisions, for whoever keeps them.
         is_done: Whether everything is decided.
     """
@@ -97,6 +102,9 @@ class Waiting:
     held: list[RawSpan]
     scorers: ScorerSet
     decisions: list[Decision] = field(default_factory=list[Decision])
+    refused: Sequence[Decision] = ()
+    facts: Mapping[Fact, object] | None = None
+    fate: Fate | None = None
     all: list[Decision] = field(default_factory=list[Decision])
     is_done: bool = False
     _held_ids: frozenset[bytes] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from otel_scorer.encoders.native import native_id
 from otel_scorer.telemetry import count
@@ -27,6 +27,8 @@ class NativeSink:
         encode: Returns the body for a verdict, the id of its trace and of its span; None: there is no place for it.
         offer: Takes scores; must not block.
     """
+
+    needs_trace: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from opentelemetry import trace as trace_api
 from opentelemetry.exporter.otlp.proto.common.metrics_encoder import encode_metrics
@@ -61,6 +61,8 @@ class VerdictMetrics:
         delta: Report what came since the last time, instead of what came since the start.
         clock: Monotonic seconds.
     """
+
+    needs_trace: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from otel_scorer.encoders.evaluation_span import own_scope
 from otel_scorer.encoders.log_record import encode_log_record
@@ -23,6 +23,9 @@ __all__ = ["LogSink", "VerdictSink"]
 
 class VerdictSink(Protocol):
     """Takes every verdict once. Called from several threads; must neither block nor raise."""
+
+    needs_trace: ClassVar[bool]
+    """Whether a verdict means nothing there without its trace, so that traces that are not kept have none."""
 
     def add(self, trace: ClosedTrace[RawSpan], target: RawSpan, verdicts: Sequence[Verdict]) -> None:
         """Take the verdicts on one span, or on the trace that it stands for."""
@@ -45,6 +48,8 @@ class LogSink:
         on_logs: Takes an encoded ExportLogsServiceRequest and its number of records; must not block.
         attributes: Put on every record.
     """
+
+    needs_trace: ClassVar[bool] = False
 
     def __init__(self, on_logs: Callable[[bytes, int], None], attributes: Mapping[str, str] | None = None) -> None:
         self._on_logs = on_logs

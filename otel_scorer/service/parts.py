@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from otel_scorer.config.receivers import AuthSettings, ServerTlsSettings
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.keeping import TraceKeeper
+    from otel_scorer.pipeline.triage import Keep
     from otel_scorer.pipeline.verdict_sinks import VerdictSink
     from otel_scorer.scorers.loading import ScorerSpec
     from otel_scorer.service.metrics_push import MetricsPush
@@ -99,7 +100,20 @@ def engine_options(config: Config, sinks: tuple[VerdictSink, ...] = ()) -> Engin
             emit, Explanations(config.explanations), sinks, span_lasts_ns=round(config.score_spans.duration * 1e9)
         ),
         hold_deadline=config.hold_deadline,
+        keep=_keep(config),
     )
+
+
+def _keep(config: Config) -> Keep | None:
+    """Return how traces are chosen; only who chooses loads what it takes."""
+    if config.keep is None:
+        return None
+    from otel_scorer.dialects import make_reader
+    from otel_scorer.pipeline.keep_rules import KeepRule
+    from otel_scorer.pipeline.triage import Keep
+
+    reader = make_reader(config.dialects.teaching)
+    return Keep(rule=KeepRule(config.keep), reader=reader, count_attribute=config.keep_count_attribute)
 
 
 def worker_setup(config: Config, registrations: Registrations | None) -> dict[str, object]:

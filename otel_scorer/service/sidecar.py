@@ -11,9 +11,10 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.config import OFF, fixed_changes
+from otel_scorer.config import OFF, check_scorers, fixed_changes
 from otel_scorer.errors import (
     AddressInUseError,
+    ConfigError,
     OtelScorerError,
     OverloadedError,
     QueueFullError,
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import ClosedTrace
+    from otel_scorer.pipeline.jobs import ScorerProfile
     from otel_scorer.pipeline.keeping import TraceKeeper
     from otel_scorer.pipeline.memory_guard import MemoryGuard
     from otel_scorer.pipeline.verdict_sinks import VerdictSink
@@ -183,6 +185,7 @@ class Service:
             # Asked before they are read: what changes meanwhile is seen soon after.
             revision = registrations.revision()
         pool, profiles = self._pools.open(worker_setup(config, registrations), config.scoring.workers)
+        self._check_keep(profiles, may_refuse=registrations is None)
         forwarder = self._forwarder = Forwarder(span_destinations(config, self._letters))
         natives = self._open_natives()
         engine = self._engine = Engine(
@@ -273,10 +276,20 @@ class Service:
             logger.error("The scorers stay as they are, since the new ones cannot be used: %s", reason)  # noqa: TRY400
             return
         self._latest = config
+        self._check_keep(profiles, may_refuse=False)
         count("scoring.reloads", outcome="taken")
         logger.info("Scorers from now on: %s", ", ".join(f"{each.name} {each.version}" for each in profiles) or "none")
         if fixed := fixed_changes(self._config, config):
             logger.warning("Settings that count only after a restart have changed: %s", ", ".join(fixed))
+
+    def _check_keep(self, profiles: Sequence[ScorerProfile], *, may_refuse: bool) -> None:
+        """Look for scorers that the rule for keeping traces names. Registered ones may still come."""
+        try:
+            check_scorers(self._config.keep, [profile.name for profile in profiles])
+        except ConfigError as error:
+            if may_refuse:
+                raise
+            logger.warning("Traces are kept where it matters, until there is one: %s", error)
 
     def _take(self, signal_: Signal, data: bytes) -> PartialSuccess | None:
         """Admit one request on a receiver's thread."""
