@@ -11,17 +11,17 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model.log_records import read_logs
 from otel_scorer.model.wire import Signal, check_request, join_spans, read_traces
-from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler
-from otel_scorer.pipeline.emission import Emission, Emitter
+from otel_scorer.pipeline.assembler import ClosedTrace, CloseReason, TraceAssembler
+from otel_scorer.pipeline.emission import Emitter
+from otel_scorer.pipeline.engine_options import EngineOptions
 from otel_scorer.pipeline.holding import Forwarding, Holding
 from otel_scorer.pipeline.jobs import Job, Result, ScorerSet, Waiting, count_decisions, sample_scorers, shed
-from otel_scorer.pipeline.triage import Keep, Triage
+from otel_scorer.pipeline.triage import Triage
 from otel_scorer.telemetry import Measured, count
 
 if TYPE_CHECKING:
@@ -40,21 +40,6 @@ logger = logging.getLogger(__name__)
 _RELEASE_BYTES: Final = 2 * 1024 * 1024
 # The timer looks this often (seconds): closing a trace 0.1 s late costs nobody anything, a request per trace does.
 _TICK: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineOptions:
-    """
-    How traces are treated; see `AssemblyLimits`, `Emission` and `Keep`. `hold_deadline` is in seconds after closing.
-
-    `keep` chooses traces that are held whole: it goes with `Forwarding.HOLD_TRACE`, and not with units of traces.
-    """
-
-    limits: AssemblyLimits = field(default_factory=AssemblyLimits)
-    forwarding: Forwarding = Forwarding.PASSTHROUGH
-    emission: Emission = field(default_factory=Emission)
-    keep: Keep | None = None
-    hold_deadline: float = 5.0
 
 
 class Engine:
