@@ -69,6 +69,11 @@ def wait_for_outcomes(sidecar: Sidecar, number: int) -> dict[str, int]:
         pause.wait(0.1)
 
 
+def wait_for_raw(sink: Sink, number: int) -> None:
+    """Wait until so many spans and scores are there."""
+    sink.wait_for(lambda: len(sink.raw) >= number, WAIT)
+
+
 def counts_in(sink: Sink) -> dict[int, set[float]]:
     """Return what the spans and scores of each trace say of how many it stands for."""
     found: dict[int, set[float]] = {}
@@ -91,7 +96,7 @@ def test_a_backend_gets_every_bad_trace_and_a_sample_of_the_good_ones_whose_coun
 
     outcomes = wait_for_outcomes(sidecar, len(TRACES))
     kept = BAD | SAMPLED
-    own_sink.wait_for(lambda: len(own_sink.raw) >= 4 * len(kept), WAIT)
+    wait_for_raw(own_sink, 4 * len(kept))
     assert sidecar.stop() == 0
 
     assert {int.from_bytes(span.trace_id, "big") for span in own_sink.raw} == kept
@@ -120,8 +125,7 @@ def test_replicas_keep_the_same_traces(tmp_path: Path, start: Callable[..., Side
             sidecar = start("-c", config, "--export", sink.grpc)
             sidecar.send(agents(range(1, 301)))
             outcomes = wait_for_outcomes(sidecar, 300)
-            number = 300 - outcomes["not_kept"]
-            sink.wait_for(lambda sink=sink, number=number: len(sink.raw) >= 2 * number, WAIT)  # type: ignore[misc]  # of this round
+            wait_for_raw(sink, 2 * (300 - outcomes["not_kept"]))
             assert sidecar.stop() == 0
             kept.append({span.trace_id for span in sink.raw})
         finally:
