@@ -27,8 +27,8 @@ WORKDIR /var/lib/otel-scorer
 EXPOSE 4317 4318
 # The exec form makes Python process 1, so that SIGTERM reaches it and open traces are scored and sent before the end.
 STOPSIGNAL SIGTERM
-# telemetry.status_page serves /health on the loopback address. The opener ignores proxy settings of the environment.
+# telemetry.status_page serves /readyz on the loopback address. The opener ignores proxy settings of the environment.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "from urllib.request import ProxyHandler, build_opener; build_opener(ProxyHandler({})).open('http://127.0.0.1:13133/health', timeout=2)"]
+    CMD ["python", "-c", "from urllib.request import ProxyHandler, build_opener; build_opener(ProxyHandler({})).open('http://127.0.0.1:13133/readyz', timeout=2)"]
 ENTRYPOINT ["otel-scorer"]
 CMD ["serve", "-c", "/etc/otel-scorer/otel-scorer.yaml", "--grpc", "0.0.0.0:4317", "--http", "0.0.0.0:4318"]

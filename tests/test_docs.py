@@ -223,11 +223,19 @@ def test_the_collector_configuration_names_only_what_it_defines() -> None:
 
 def test_the_sidecar_understands_the_commands_of_the_deployments() -> None:
     compose: dict[str, Any] = yaml.safe_load((ROOT / "config" / "compose.yaml").read_text(encoding="utf-8"))
-    manifest: dict[str, Any] = yaml.safe_load((ROOT / "config" / "kubernetes.yaml").read_text(encoding="utf-8"))
-    [container] = manifest["spec"]["template"]["spec"]["initContainers"]
+    text = (ROOT / "config" / "kubernetes.yaml").read_text(encoding="utf-8")
+    settings: dict[str, Any]
+    deployment: dict[str, Any]
+    settings, deployment = yaml.safe_load_all(text)
+    pod = deployment["spec"]["template"]["spec"]
+    [container] = pod["initContainers"]
+    [mounted] = [each for each in container["volumeMounts"] if each["name"] == settings["metadata"]["name"]]
 
-    for command in (compose["services"]["otel-scorer"]["command"], container["args"]):
-        assert "tool_errors" in parse(command).params["scorers"]
+    assert "tool_errors" in parse(compose["services"]["otel-scorer"]["command"]).params["scorers"]
+    file = Path(parse(container["args"]).params["config_file"])
+    assert file.parent == Path(mounted["mountPath"])
+    assert file.name in settings["data"]
+    assert {"name": mounted["name"], "configMap": {"name": mounted["name"]}} in pod["volumes"]
 
 
 def test_the_tests_that_the_page_on_ci_shows_do_what_it_says(tmp_path: Path) -> None:

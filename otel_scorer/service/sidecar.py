@@ -1,8 +1,8 @@
 """
 The sidecar: wires receivers, engine, scorer workers and forwarder into one process, and starts and stops them in order.
 
-Start: workers (before any server thread exists), forwarder, engine, receivers. Stop: receivers refuse, open traces are
-scored, verdicts and held spans are sent, workers end, queues are flushed.
+Start: status server, workers (before gRPC has a thread), forwarder, engine, receivers. Stop: receivers refuse, open
+traces are scored, verdicts and held spans are sent, workers end, queues are flushed.
 """
 
 from __future__ import annotations
@@ -178,6 +178,8 @@ class Service:
 
     def _start(self) -> dict[str, str]:
         config = self._config
+        # First, so that a sidecar whose scorers take their time to load can be seen to live.
+        status_page, hidden = self._open_status()
         registrations, revision = None, None
         if config.store is not None:
             self._database, registrations = open_store(config.store)
@@ -214,8 +216,15 @@ class Service:
         for name, receiver in make_receivers(config, self._take).items():
             self._receivers.append(receiver)
             bound[name] = receiver.start()
+        if status_page is not None:
+            bound["status"] = status_page
+        self._status.bound = bound
         self._status.phase = Phase.READY
-        self._show(bound)
+        self._push = metrics_push(config.telemetry.metrics, self._metrics)
+        if self._push is not None:
+            self._push.start()
+        if hidden is not None:
+            logger.warning("No status page, health checks or /metrics: %s", hidden)
         return bound
 
     def _on_scored(self) -> Callable[[ClosedTrace[RawSpan], Sequence[Decision]], None] | None:
@@ -232,21 +241,19 @@ class Service:
 
         return tell if keeps else None
 
-    def _show(self, bound: dict[str, str]) -> None:
-        """Let the sidecar be looked at."""
-        settings = self._config.telemetry
-        self._push = metrics_push(settings.metrics, self._metrics)
-        if self._push is not None:
-            self._push.start()
-        if settings.status_page != OFF:
-            server = StatusServer(settings.status_page, self._status.answer)
-            # The default port may belong to another sidecar on this machine: that must not keep this one from working.
-            try:
-                bound["status"] = server.start()
-                self._status_server = server
-                self._status.bound = bound
-            except AddressInUseError as error:
-                logger.warning("No status page, health checks or /metrics: %s", error)
+    def _open_status(self) -> tuple[str | None, AddressInUseError | None]:
+        """Let the sidecar be looked at; return where, or who is there already."""
+        address = self._config.telemetry.status_page
+        if address == OFF:
+            return None, None
+        server = StatusServer(address, self._status.answer)
+        # The default port may belong to another sidecar on this machine: that must not keep this one from working.
+        try:
+            bound = server.start()
+        except AddressInUseError as error:
+            return None, error
+        self._status_server = server
+        return bound, None
 
     def _gauges(self) -> list[Measured]:
         parts = (self._engine, self._pools, self._forwarder, self._guard)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+import urllib3
+import yaml
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, small_trace
@@ -20,6 +24,7 @@ from tests.score_server import Reply, ScoreServer
 from otel_scorer.config import Config, MlflowExporter, OtlpExporter
 from otel_scorer.service.send_check import try_destinations
 
+CONFIG = Path(__file__).resolve().parents[2] / "config"
 GATED = SCORERS / "gated.py"
 SERVING = b"\x08\x01"
 
@@ -28,16 +33,30 @@ SERVING = b"\x08\x01"
 def configure(tmp_path: Path, own_sink: Sink) -> Callable[[str], str]:
     """Write a configuration with a status page and return its path."""
 
-    def write(more: str = "", telemetry: str = "") -> str:
+    def write(more: str = "", telemetry: str = "", address: str = "127.0.0.1:0") -> str:
         path = tmp_path / "sidecar.yaml"
         path.write_text(
             f"assembly: {{root_grace: 0.2s}}\nexporters: {{otlp: {{endpoint: '{own_sink.grpc}'}}}}\n"
-            f"telemetry: {{status_page: '127.0.0.1:0'{telemetry}}}\n{more}",
+            f"telemetry: {{status_page: '{address}'{telemetry}}}\n{more}",
             encoding="utf-8",
         )
         return str(path)
 
     return write
+
+
+def ask(url: str) -> tuple[int, object]:
+    """Return the status and the JSON that is there."""
+    answer = urllib3.request("GET", url, timeout=WAIT, retries=False)
+    return answer.status, answer.json()
+
+
+def health_code(sidecar: Sidecar) -> grpc.StatusCode:
+    with grpc.insecure_channel(sidecar.grpc) as channel:
+        bare: Any = channel
+        call = bare.unary_unary("/grpc.health.v1.Health/Check").future(b"", timeout=WAIT)
+        code: grpc.StatusCode = call.code()
+        return code
 
 
 def metrics_of(sink: Sink) -> dict[str, Metric]:
@@ -97,6 +116,36 @@ def test_prometheus_finds_everything_at_metrics(
     assert 'otel_scorer_scoring_duration_seconds_count{outcome="scored",scorer="latency"} 1.0' in text
 
 
+def test_a_sidecar_whose_scorers_are_being_loaded_is_alive_and_not_ready(
+    configure: Callable[..., str], start: Callable[..., Sidecar], gate: Gate, tmp_path: Path
+) -> None:
+    scorers = tmp_path / "slow_to_load.py"
+    scorers.write_text(
+        "import os, socket\n"
+        "host, port = os.environ['GATE'].split(':')\n"
+        "with socket.create_connection((host, int(port))) as gate:\n"
+        "    gate.sendall(b'l' * 32)\n"
+        "    gate.recv(1)\n"
+        "def check(trace):\n"
+        "    return True\n",
+        encoding="utf-8",
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    config = configure(f"scorers: ['{scorers}:check']\n", address=address)
+
+    with ThreadPoolExecutor(1) as pool:
+        started = pool.submit(start, "-c", config, environment=gate.environment)
+        gate.wait_for_scorer()
+        alive, ready = (ask(f"http://{address}{path}") for path in ("/healthz", "/readyz"))
+        gate.open()
+        sidecar = started.result(WAIT)
+
+    assert (alive, ready) == ((200, {"status": "ok", "phase": "starting"}), (503, {"status": "starting"}))
+    assert ask(f"http://{address}/readyz") == (200, {"status": "ready"})
+    assert sidecar.stop() == 0
+
+
 def test_a_sidecar_that_drains_is_alive_and_not_ready(
     configure: Callable[..., str], start: Callable[..., Sidecar], gate: Gate
 ) -> None:
@@ -106,13 +155,48 @@ def test_a_sidecar_that_drains_is_alive_and_not_ready(
     gate.wait_for_scorer()
 
     sidecar.terminate()
-    sidecar.wait_for_log("Draining")
-    alive, ready = sidecar.ask("/healthz"), sidecar.ask("/readyz")
+    while (ready := sidecar.ask("/readyz")).status == 200:
+        pass
+    alive = sidecar.ask("/healthz")
+    code = grpc.StatusCode.OK
+    while code is grpc.StatusCode.OK:
+        code = health_code(sidecar)
 
     assert (alive.status, json.loads(alive.body)) == (200, {"status": "ok", "phase": "draining"})
     assert (ready.status, json.loads(ready.body)) == (503, {"status": "draining"})
+    assert code is grpc.StatusCode.UNAVAILABLE
     gate.open()
     assert sidecar.wait() == 0
+
+
+def test_the_kubernetes_sample_has_a_configuration_that_works_and_probes_that_are_answered(
+    own_sink: Sink, start: Callable[..., Sidecar], tmp_path: Path
+) -> None:
+    manifest = (CONFIG / "kubernetes.yaml").read_text(encoding="utf-8")
+    settings, deployment = yaml.safe_load_all(manifest)
+    [sidecar] = deployment["spec"]["template"]["spec"]["initContainers"]
+    scorers, config = tmp_path / "my_scorers.py", tmp_path / "otel-scorer.yaml"
+    scorers.write_text(
+        "from otel_scorer import scorer\n\n\n@scorer\ndef polite(trace):\n    return True\n", encoding="utf-8"
+    )
+    text = settings["data"]["otel-scorer.yaml"]
+    for there, here in {
+        "/scorers/my_scorers.py": str(scorers),
+        "http://collector.observability:4317": own_sink.grpc,
+        "0.0.0.0:13133": "127.0.0.1:0",
+    }.items():
+        assert there in text
+        text = text.replace(there, here)
+    config.write_text(text, encoding="utf-8")
+
+    running = start("-c", str(config))
+
+    [port] = sidecar["ports"]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        request = sidecar[probe]["httpGet"]
+        assert request["port"] == port["name"]
+        assert running.ask(request["path"]).status == 200
+    assert port["containerPort"] == 13133
 
 
 def test_grpc_health_says_serving_for_the_server_and_for_each_service(
