@@ -215,6 +215,7 @@ class OtlpApp:
                     message = await body.receive()
                     if message["type"] != "http.request":
                         raise _DisconnectedError
+                    body.is_complete = not message["more_body"]
                     part = message["body"]
                     if body.size + len(part) > self._limits.request_size:
                         return self._too_large()
@@ -223,8 +224,7 @@ class OtlpApp:
                     body.parts.append(part)
                     body.size += len(part)
                     self._buffered += len(part)
-                    if not message["more_body"]:
-                        body.is_complete = True
+                    if body.is_complete:
                         return None
                     patience.reschedule(started + self._limits.body_timeout + body.size / self._limits.body_rate)
         except TimeoutError:

@@ -11,7 +11,7 @@ import pytest
 
 from otel_scorer.pipeline.reloading import Reloader
 
-WAIT = 10.0
+WAIT = 30.0
 
 
 class Reloads:

@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from otel_scorer.model.wire import Signal
 from otel_scorer.transport.exchange import PartialSuccess
 
-WAIT = 10.0
+WAIT = 30.0
 
 
 class Pipeline:

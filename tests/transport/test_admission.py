@@ -9,7 +9,7 @@ from otel_scorer.transport.admission import Admission
 from otel_scorer.transport.exchange import PartialSuccess
 from otel_scorer.transport.responses import Refusal
 
-WAIT = 10.0
+WAIT = 30.0
 
 
 def test_nobody_is_let_in_once_it_is_closed() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from otel_scorer.transport.elastic_pool import ElasticPool
 
-WAIT = 10.0
+WAIT = 30.0
 
 
 @pytest.fixture

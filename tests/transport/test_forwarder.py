@@ -37,7 +37,7 @@ from otel_scorer.transport.grpc_receiver import GrpcReceiver
 from otel_scorer.transport.http_receiver import HttpReceiver
 from otel_scorer.transport.retry import RetryPolicy
 
-WAIT = 10.0
+WAIT = 30.0
 QUICK = RetryPolicy(initial_interval=0.01, max_interval=0.02)
 
 

@@ -36,7 +36,7 @@ from otel_scorer.transport.exchange import GRPC_METHODS, PartialSuccess
 from otel_scorer.transport.grpc_receiver import GrpcReceiver
 
 LIMIT = 4 << 20
-WAIT = 10.0
+WAIT = 30.0
 
 
 class Client:
@@ -57,6 +57,11 @@ class Client:
             self.export(data, **options)
         assert isinstance(raised.value, grpc.Call)
         return raised.value
+
+    def wait_for_server(self) -> None:
+        """Return once all calls of this connection so far have reached the server."""
+        # It answers to what it does not know without a thread of the pool, and in the order in which calls came.
+        assert self.refusal(method="/nowhere/Nothing").code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.fixture
@@ -255,18 +260,17 @@ def test_a_call_whose_client_gave_up_while_it_waited_is_not_admitted(address: st
     for _ in busy:
         assert inside.acquire(timeout=WAIT)
 
-    # The second one gives the server time to learn that nobody waits for the first one any more.
-    late = [export.future(b"late", timeout=0.2), export.future(b"later", timeout=1.5)]
-    for call in late:
-        with pytest.raises(grpc.RpcError):
-            call.result()
+    late = export.future(b"late", timeout=WAIT)
+    client.wait_for_server()
+    late.cancel()  # type: ignore[no-untyped-call]  # its stubs leave the types out
+    client.wait_for_server()
     leave.set()
     for call in busy:
         call.result()
     client.export(b"after")
     client.channel.close()
 
-    assert [data for _, data in pipeline.requests if data != b"later"] == [b"busy"] * 4 + [b"after"]
+    assert [data for _, data in pipeline.requests] == [b"busy"] * 4 + [b"after"]
 
 
 def test_a_client_that_pings_every_ten_seconds_is_not_abusing(address: str) -> None:
@@ -370,10 +374,8 @@ def test_stopping_answers_what_is_on_the_way_and_refuses_the_rest(receiver: Grpc
     calls = [export[number % 5].future(b"x", timeout=WAIT) for number in range(50)]
     for _ in range(4):
         assert inside.acquire(timeout=WAIT)
-    # All 50 have reached the server once a 51st from each client was queued behind them and cancelled.
-    for call in (stub.future(b"", timeout=0.3) for stub in export):
-        with pytest.raises(grpc.RpcError):
-            call.result()
+    for client in clients:
+        client.wait_for_server()
 
     receiver.stop_accepting()
     refused = Client(address).refusal(b"new")
@@ -382,7 +384,8 @@ def test_stopping_answers_what_is_on_the_way_and_refuses_the_rest(receiver: Grpc
     assert receiver.shutdown(WAIT)
 
     assert results == [b""] * 50
-    assert refused.code() is grpc.StatusCode.UNAVAILABLE
+    # Cancelled if the call overtook the news that the server stops; OTLP's clients try both again.
+    assert refused.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     assert len(pipeline.requests) == 50
 
 

@@ -31,7 +31,7 @@ from otel_scorer.transport.file_sender import ConsoleSender, FileSender
 from otel_scorer.transport.http_client import parse_retry_after
 from otel_scorer.transport.http_sender import HttpSender
 
-WAIT = 10.0
+WAIT = 30.0
 
 
 @pytest.fixture(params=["grpc", "http/protobuf"])

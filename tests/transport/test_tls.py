@@ -22,7 +22,7 @@ from otel_scorer.transport.grpc_sender import GrpcSender
 from otel_scorer.transport.http_receiver import HttpReceiver
 from otel_scorer.transport.http_sender import HttpSender
 
-WAIT = 10.0
+WAIT = 30.0
 FAILED = "receiver.handshakes_failed{protocol=http}"
 PROTOCOLS = ["grpc", "http"]
 
