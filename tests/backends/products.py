@@ -147,14 +147,17 @@ class Jaeger:
         }
 
     def has(self, trace: str) -> bool:
-        return bool(_list(f"{self._query}/api/traces/{trace}", "data"))
+        return bool(self.spans(trace))
 
     def scores(self, trace: str) -> list[Verdict]:
         return self.evaluations(trace)
 
+    def spans(self, trace: str) -> list[dict[str, Any]]:
+        """Return all spans of a trace."""
+        return [span for each in _list(f"{self._query}/api/traces/{trace}", "data") for span in each["spans"]]
+
     def evaluations(self, trace: str) -> list[Verdict]:
-        found = _list(f"{self._query}/api/traces/{trace}", "data")
-        attributes = ({tag["key"]: tag["value"] for tag in span["tags"]} for each in found for span in each["spans"])
+        attributes = ({tag["key"]: tag["value"] for tag in span["tags"]} for span in self.spans(trace))
         return _sorted(_verdict(each) for each in attributes if "gen_ai.evaluation.name" in each)
 
     def _search(self, tags: str) -> set[str]:

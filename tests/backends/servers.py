@@ -8,18 +8,22 @@ import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
+
+T = TypeVar("T")
 
 # The first start of a server makes its database, on a machine that may have other things to do.
 START = 180.0
 STOP = 20.0
+WAIT = 120.0
 
 
 def installed(name: str) -> str:
@@ -34,6 +38,15 @@ def installed(name: str) -> str:
     if program is None:
         pytest.skip(f"{name} is not installed; needs {hint}")
     return program
+
+
+def wait_until(ask: Callable[[], T], enough: Callable[[T], bool]) -> T:
+    """Ask a backend until it says what is wanted: it has no way to tell us. Return what it said."""
+    deadline, pause = time.monotonic() + WAIT, threading.Event()
+    while not enough(found := ask()):
+        assert time.monotonic() < deadline, found
+        pause.wait(0.3)
+    return found
 
 
 def free_port() -> int:

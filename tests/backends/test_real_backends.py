@@ -8,18 +8,16 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.backends.products import SERVERS, Backend, Mlflow, Phoenix, Verdict
 from tests.backends.scorers import NAMES
+from tests.backends.servers import wait_until
 from tests.chromium import CHROMIUM, Page, chromium
 from tests.e2e.sidecar import Gate, Sidecar, id_of, small_trace
 
@@ -28,11 +26,8 @@ from otel_scorer.demo.rules import QUESTIONS
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
-T = TypeVar("T")
-
 HERE = Path(__file__).parent
 PAGE = Path(__file__).parents[2] / "docs" / "backends.md"
-WAIT = 120.0
 # Where screenshots go for the documentation, if anywhere.
 IMAGES = os.environ.get("OTEL_SCORER_IMAGES")
 with_score_api = pytest.mark.parametrize("backend", ["phoenix", "mlflow"], indirect=True)
@@ -83,15 +78,6 @@ def ask_agent(sidecar: Sidecar, *questions: str) -> list[str]:
     provider.shutdown()
     roots = [span.get_span_context() for span in seen.get_finished_spans() if span.parent is None]
     return [format(root.trace_id, "032x") for root in roots if root is not None]
-
-
-def wait_until(ask: Callable[[], T], enough: Callable[[T], bool]) -> T:
-    """Ask a backend until it says what is wanted: it has no way to tell us. Return what it said."""
-    deadline, pause = time.monotonic() + WAIT, threading.Event()
-    while not enough(found := ask()):
-        assert time.monotonic() < deadline, found
-        pause.wait(0.3)
-    return found
 
 
 def verdicts(backend: Backend, trace: str) -> tuple[list[Verdict], list[Verdict]]:
