@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +23,16 @@ def api() -> Iterator[ScoreServer]:
 
 
 @pytest.fixture
-def launch(start: Callable[..., Sidecar], own_sink: Sink, api: ScoreServer, tmp_path: Path) -> Callable[[], Sidecar]:
+def other_api() -> Iterator[ScoreServer]:
+    server = ScoreServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def launch(
+    start: Callable[..., Sidecar], own_sink: Sink, api: ScoreServer, other_api: ScoreServer, tmp_path: Path
+) -> Callable[[], Sidecar]:
     config = tmp_path / "sidecar.yaml"
     config.write_text(
         "scorers: [tool_errors, {use: latency, span_types: [UNKNOWN]}]\n"
@@ -30,6 +40,7 @@ def launch(start: Callable[..., Sidecar], own_sink: Sink, api: ScoreServer, tmp_
         "assembly: {root_grace: 100ms}\n"
         "exporters:\n"
         f"  otlp: {{endpoint: '{own_sink.grpc}'}}\n"
+        f"  mlflow: {{endpoint: '{other_api.url}'}}\n"
         f"  phoenix: {{endpoint: '{api.url}', api_key: '${{env:KEY}}', dead_letters: '{tmp_path}/dead.jsonl',\n"
         "            retry_on_failure: {initial_interval: 10ms}}\n",
         encoding="utf-8",
@@ -70,6 +81,50 @@ def test_a_backend_that_refuses_everything_delays_no_span_and_keeps_nothing_from
     assert {id_of(trace).hex() for trace in traces} <= {letter["trace_id"] for letter in letters}
     assert {letter["reason"] for letter in letters} == {"HTTP 401"}
     assert sidecar.log.count("Unauthorized") == 1
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    "reply",
+    [
+        Reply(401, {"detail": "Unauthorized"}),
+        Reply(404, {"detail": "Not Found"}),
+        Reply(413, b"too large"),
+        Reply(429, {}, {"Retry-After": "3600"}),
+        Reply(500, {"message": "UNIQUE constraint failed"}),
+        Reply(200, b"<!doctype html><title>Sign in</title>", {"Content-Type": "text/html"}),
+        Reply(None),
+        None,
+    ],
+    ids=["401", "404", "413", "429", "500", "a page", "nothing", "silence"],
+)
+def test_whatever_a_backend_answers_no_span_and_no_other_destination_waits_for_it(
+    api: ScoreServer, other_api: ScoreServer, own_sink: Sink, launch: Callable[[], Sidecar], reply: Reply | None
+) -> None:
+    gate = threading.Event()
+
+    def answer(call: Call) -> Reply:
+        if reply is None:
+            gate.wait(120)
+        return reply or Reply(None)
+
+    api.answer = answer
+    sidecar = launch()
+    traces = [TRACES.new() for _ in range(3)]
+    try:
+        for trace in traces:
+            sidecar.send(small_trace(trace))
+            # Not before it has answered, or been asked in vain, so that it could be waited for.
+            api.wait_for(lambda: bool(api.calls))
+        own_sink.wait_for_spans(9, *map(id_of, traces))
+        own_sink.wait_for_scores(3, *map(id_of, traces))
+        other_api.wait_for(
+            lambda: all(any(id_of(trace).hex() in call.path for call in other_api.calls) for trace in traces)
+        )
+    finally:
+        # It would go on trying for a while.
+        sidecar.process.kill()
+        gate.set()
 
 
 def test_a_sidecar_that_was_killed_and_is_sent_the_trace_again_leaves_one_score(
