@@ -36,7 +36,14 @@ class Authority:
         self._name = name
         self._issued = 0
         self._own = Pair(folder / f"{name}.pem", folder / f"{name}.key")
-        self._make(self._own, f"/CN={name}", "-addext", "basicConstraints=critical,CA:TRUE")
+        # Python 3.13 and newer ask for the key usage, as RFC 5280 does.
+        extensions = [
+            "-addext",
+            "basicConstraints=critical,CA:TRUE",
+            "-addext",
+            "keyUsage=critical,keyCertSign,cRLSign",
+        ]
+        self._make(self._own, f"/CN={name}", *extensions)
 
     @property
     def certificate(self) -> Path:
