@@ -22,7 +22,7 @@ from otel_scorer.pipeline.closing import (
     LatePolicy,
     Trigger,
 )
-from otel_scorer.pipeline.evicting import heaviest_of_the_oldest, worth_closing
+from otel_scorer.pipeline.evicting import OldestTraces, worth_closing
 from otel_scorer.pipeline.open_trace import (
     LOCAL_ROOT,
     ClosingRules,
@@ -85,6 +85,7 @@ class TraceAssembler:
         # Trace id, or the key of a unit -> what is buffered of it.
         self._open: dict[bytes, OpenTrace] = {}
         self._deadlines = Deadlines(self._open, self._rules)
+        self._oldest = OldestTraces(self._open)
         self._closed = ClosedTraces(limits)
         self._units = UnitsOfTraces() if self._rules.by_unit else None
         self._kept = KeptTraces(limits, self._rules) if limits.late_spans is LatePolicy.RESCORE else None
@@ -335,8 +336,7 @@ class TraceAssembler:
     def _begin(self, key: bytes, waiting: bytes | None, now: float, added: Added) -> OpenTrace:
         """Open a trace, or a unit, with the records that wait for it; another one may have to go. No timer is set."""
         if len(self._open) >= self._limits.max_traces:
-            heaviest = heaviest_of_the_oldest(self._open.values())
-            added.closed.append(self._close(heaviest, CloseReason.EVICTED, now))
+            added.closed.append(self._close(self._oldest.heaviest(), CloseReason.EVICTED, now))
         trace = self._open[key] = OpenTrace(key, now)
         records = None if waiting is None else self._waiting.take(waiting)
         if records is not None:

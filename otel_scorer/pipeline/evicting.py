@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from otel_scorer.pipeline.open_trace import OpenTrace
 
-__all__ = ["heaviest_of_the_oldest", "worth_closing"]
+__all__ = ["OldestTraces", "worth_closing"]
 
 # When one trace must go to make room, the heaviest among this many oldest ones goes.
 _CANDIDATES: Final = 16
@@ -18,14 +18,38 @@ _CANDIDATES: Final = 16
 _AGE_WEIGHT: Final = 3
 
 
-def heaviest_of_the_oldest(traces: Collection[OpenTrace]) -> OpenTrace:
+class OldestTraces:
     """
-    Return the trace that makes room for another one.
+    Finds the trace that makes room for another one.
+
+    Looking for the first entries of a dictionary that others were taken out of means searching for them. So they are
+    written down, all at once and seldom.
 
     Args:
-        traces: At least one, the oldest first.
+        traces: All that are open, in the order in which they were opened; the caller's.
     """
-    return max(islice(traces, _CANDIDATES), key=lambda trace: trace.size)
+
+    def __init__(self, traces: Mapping[bytes, OpenTrace]) -> None:
+        self._traces = traces
+        self._keys: deque[bytes] = deque()
+
+    def heaviest(self) -> OpenTrace:
+        """Return the heaviest one of the oldest; there must be one. The caller takes it out."""
+        candidates = self._next()
+        if len(candidates) < _CANDIDATES:
+            self._keys = deque(self._traces)
+            candidates = self._next()
+        heaviest = max(candidates, key=lambda trace: trace.size)
+        self._keys.extendleft(trace.key for trace in reversed(candidates) if trace is not heaviest)
+        return heaviest
+
+    def _next(self) -> list[OpenTrace]:
+        found: list[OpenTrace] = []
+        while self._keys and len(found) < _CANDIDATES:
+            trace = self._traces.get(self._keys.popleft())
+            if trace is not None:
+                found.append(trace)
+        return found
 
 
 def worth_closing(

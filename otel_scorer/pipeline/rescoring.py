@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from enum import Enum
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.pipeline.closing import AssemblyLimits, CloseReason
@@ -68,13 +69,15 @@ class KeptTraces:
     def __init__(self, limits: AssemblyLimits, rules: ClosingRules) -> None:
         self._limits = limits
         self._rules = rules
+        # Closed ones, which may have to go, the first one first; and those that late spans have opened again.
         self._kept: OrderedDict[bytes, _Kept] = OrderedDict()
+        self._again: dict[bytes, _Kept] = {}
         self._open: dict[bytes, OpenTrace] = {}
         self._deadlines = Deadlines(self._open, rules)
         self.size = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._kept) + len(self._again)
 
     def keep(self, trace: OpenTrace, unit: bytes, reason: CloseReason, now: float) -> None:
         """Keep a trace that was closed just now for the first time, if it is one to be scored again."""
@@ -88,7 +91,7 @@ class KeptTraces:
     def add(self, key: bytes, span: RawSpan, now: float) -> LateSpan:
         """Take a late span of a trace."""
         self._expire(now)
-        kept = self._kept.get(key)
+        kept = self._find(key)
         if kept is None:
             return LateSpan.IGNORED
         trace, known, span_key = kept.trace, kept.trace.spans, span.span_id
@@ -102,6 +105,7 @@ class KeptTraces:
         if is_full or now - kept.closed_at >= limits.rescore_window or not self._make_room(span.size, besides=key):
             return LateSpan.IGNORED
         if key not in self._open:
+            self._again[key] = self._kept.pop(key)
             self._open[key] = trace
             trace.first = now
             trace.root_at = None if trace.root_at is None else now
@@ -116,7 +120,7 @@ class KeptTraces:
 
     def add_log(self, key: bytes, record: RawLog, now: float) -> None:
         """Take a late log record: the next revision has it, but it leads to none."""
-        kept = self._kept.get(key)
+        kept = self._find(key)
         if kept is not None and self._make_room(record.size, besides=key):
             before = kept.trace.size
             kept.trace.add_log(record, self._limits, now)
@@ -140,24 +144,19 @@ class KeptTraces:
     def relieve(self) -> int:
         """Forget all that are not open again, for want of memory, and return how many bytes they were worth."""
         before = self.size
-        count("assembler.rescoring_given_up", self._forget_closed())
+        count("assembler.rescoring_given_up", len(self._kept))
+        self._forget_closed()
         return before - self.size
 
     def _close(self, trace: OpenTrace, reason: CloseReason) -> tuple[OpenTrace, bytes, CloseReason, int]:
         del self._open[trace.key]
-        kept = self._kept[trace.key]
+        kept = self._kept[trace.key] = self._again.pop(trace.key)
         kept.revision += 1
         return trace, kept.unit, reason, kept.revision
 
     def _expire(self, now: float) -> None:
-        for _ in range(len(self._kept)):
-            key, first = next(iter(self._kept.items()))
-            if now - first.closed_at < self._limits.rescore_window:
-                return
-            if key in self._open:
-                self._kept.move_to_end(key)
-            else:
-                self._forget(key)
+        while self._kept and now - next(iter(self._kept.values())).closed_at >= self._limits.rescore_window:
+            self._forget_first()
 
     def _make_room(self, size: int, besides: bytes = b"") -> bool:
         most = self._limits.rescore_memory
@@ -167,21 +166,20 @@ class KeptTraces:
             count("assembler.rescoring_given_up")
         return True
 
-    def _forget(self, key: bytes) -> None:
-        self.size -= self._kept.pop(key).trace.size
+    def _find(self, key: bytes) -> _Kept | None:
+        return self._kept.get(key) or self._again.get(key)
 
-    def _forget_closed(self) -> int:
-        before = len(self._kept)
+    def _forget_closed(self) -> None:
         while self._forget_first():
             pass
-        return before - len(self._kept)
 
     def _forget_first(self, besides: bytes = b"") -> bool:
         """Forget the trace that was closed the longest ago and is not open again; return whether there was one."""
-        for _ in range(len(self._kept)):
-            key = next(iter(self._kept))
-            if key not in self._open and key != besides:
-                self._forget(key)
-                return True
-            self._kept.move_to_end(key)
-        return False
+        first = next(iter(self._kept), None)
+        if first == besides:
+            # There is only one such trace, so the next one is another one.
+            first = next(islice(self._kept, 1, None), None)
+        if first is None:
+            return False
+        self.size -= self._kept.pop(first).trace.size
+        return True

@@ -601,6 +601,29 @@ def test_a26_one_trace_too_many_closes_the_heaviest_of_the_oldest_ones() -> None
     assert len(assembler) == 100
 
 
+@given(
+    st.lists(st.tuples(st.sampled_from([5, 5, 50, 500, 5000]), st.booleans()), min_size=60, max_size=200),
+    st.sampled_from([1, 15, 16, 17, 40]),
+)
+def test_a26_it_is_the_heaviest_of_the_sixteen_oldest_whatever_else_closed_meanwhile(
+    traces: list[tuple[int, bool]], most: int
+) -> None:
+    assembler = an_assembler(max_traces=most, root_grace=1.0)
+    still_open: dict[bytes, int] = {}
+    for number, (size, is_root) in enumerate(traces, start=1):
+        now = number * 0.1
+        for trace in assembler.due(now):
+            del still_open[trace.trace_id]
+        heaviest = max(list(still_open)[:16], key=still_open.__getitem__) if len(still_open) == most else None
+
+        added = assembler.add([raw(trace=number, parent=None if is_root else 9, data=bytes(size))], now)
+
+        assert [trace.trace_id for trace in added.closed] == ([] if heaviest is None else [heaviest])
+        if heaviest is not None:
+            del still_open[heaviest]
+        still_open[number.to_bytes(16, "big")] = size
+
+
 def test_a26_with_room_for_one_trace_the_newer_one_stays() -> None:
     assembler = an_assembler(max_traces=1)
 
