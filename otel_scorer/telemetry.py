@@ -133,6 +133,9 @@ COUNTERS: Final[dict[str, Counter]] = {
     "forwarder.rejected": Counter(
         "{item}", "Items that a backend refused in a partial success", ("lane", "destination")
     ),
+    "forwarder.without_verdicts": Counter(
+        "{span}", "Spans that a backend refused with verdicts on them and took without", ("destination",)
+    ),
     "telemetry.pushes": Counter("{request}", "Times that these metrics were to be sent as OTLP", ("outcome",)),
     "native.sent": Counter("{score}", "Scores that a backend took over its own API", ("destination",)),
     "native.retries": Counter(

@@ -11,17 +11,21 @@ import itertools
 import logging
 from typing import TYPE_CHECKING, Final
 
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
 from otel_scorer.encoders.verdict import MAX_NAME, AttributeScalar, Verdict, attribute_name, value_text
+from otel_scorer.model.facts import OWN_SCOPE
 from otel_scorer.model.wire import field, fixed64_field, key_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-__all__ = ["EVENT_NAME", "encode_attributes", "encode_event", "event_attributes", "span_attributes"]
+__all__ = ["EVENT_NAME", "encode_attributes", "encode_event", "event_attributes", "span_attributes", "without_verdicts"]
 
 logger = logging.getLogger(__name__)
 
 EVENT_NAME: Final = "gen_ai.evaluation.result"
+_PREFIX: Final = "otel_scorer."
 _WARNINGS: Final = 1000
 _warned: set[tuple[str, str]] = set()
 
@@ -122,3 +126,30 @@ def encode_event(verdict: Verdict, time_ns: int) -> bytes:
     """Encode a verdict as a `trace.v1.Span.Event` at the target's end."""
     attributes = (field(3, key_value(key, value)) for key, value in event_attributes(verdict).items())
     return fixed64_field(1, time_ns) + field(2, EVENT_NAME.encode()) + b"".join(attributes)
+
+
+def without_verdicts(data: bytes) -> bytes | None:
+    """
+    Return an encoded request of one span without the attributes and events that verdicts have added to it.
+
+    None if there is nothing to take off: no such attribute or event, more spans than one, or an evaluation span.
+    """
+    request = ExportTraceServiceRequest.FromString(data)
+    scopes = [scope for resource in request.resource_spans for scope in resource.scope_spans]
+    spans = [(scope.scope.name, span) for scope in scopes for span in scope.spans]
+    if len(spans) != 1 or spans[0][0] == OWN_SCOPE:
+        return None
+    [(_, span)] = spans
+    attributes = [pair for pair in span.attributes if not pair.key.startswith(_PREFIX)]
+    events = [
+        event
+        for event in span.events
+        if event.name != EVENT_NAME or not any(pair.key.startswith(_PREFIX) for pair in event.attributes)
+    ]
+    if len(attributes) == len(span.attributes) and len(events) == len(span.events):
+        return None
+    del span.attributes[:]
+    del span.events[:]
+    span.attributes.extend(attributes)
+    span.events.extend(events)
+    return request.SerializeToString()

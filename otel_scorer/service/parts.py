@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_scorer.config import OFF, ConsoleExporter, FileExporter, NativeExporter, OtlpExporter
+from otel_scorer.encoders.on_span import without_verdicts
 from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.decode import spans_from_raw
@@ -18,6 +19,7 @@ from otel_scorer.pipeline.memory_use import available_memory, give_back, residen
 from otel_scorer.pipeline.verdict_sinks import LogSink
 from otel_scorer.transport.authentication import Authenticator
 from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
+from otel_scorer.transport.fallback_sender import FallbackSender
 from otel_scorer.transport.grpc_receiver import GrpcReceiver
 from otel_scorer.transport.http_receiver import HttpReceiver
 from otel_scorer.transport.tls import client_context, server_context
@@ -69,10 +71,17 @@ def span_destinations(config: Config, letters: DeadLetterFiles) -> list[Destinat
     made: list[Destination] = []
     for name, each in config.exporters.items():
         if isinstance(each, OtlpExporter):
-            made.append(replace(destination(name, each), dead_letters=letters.open(each.dead_letters)))
+            given = replace(destination(name, each), dead_letters=letters.open(each.dead_letters))
+            made.append(_forgiving(given) if {"attributes", "events"} & set(config.emit) else given)
         elif isinstance(each, ConsoleExporter | FileExporter):
             made.append(destination(name, each))
     return made
+
+
+def _forgiving(made: Destination) -> Destination:
+    """Return a destination that gets spans without their verdicts where it refuses them with these."""
+    sender = FallbackSender(made.senders[Lane.SPANS], made.name, without_verdicts)
+    return replace(made, senders={**made.senders, Lane.SPANS: sender})
 
 
 def verdict_sinks(config: Config, forwarder: Forwarder) -> tuple[VerdictSink, ...]:

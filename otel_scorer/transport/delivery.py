@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from otel_scorer.errors import PermanentError, RetryableError, TooLargeError
 from otel_scorer.model.wire import count_items, split_request
 from otel_scorer.telemetry import count
+from otel_scorer.transport.fallback_sender import BAD_REQUEST
 from otel_scorer.transport.log_limit import LogLimit
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ _logger = logging.getLogger(__name__)
 _Part: TypeAlias = tuple[bytes, int]
 """An encoded request, and how many items it holds."""
 
-# What backends answer to a request in which one item is bad.
-_BAD_REQUEST: Final = frozenset({"HTTP 400", "HTTP 422", "INVALID_ARGUMENT"})
 # So many refusals of one batch are cut to find the bad items, enough for some five among thousands; and so many in a
 # row, before the backend is taken to refuse everything until it takes something.
 _MAX_SEARCHES: Final = 64
@@ -181,7 +180,7 @@ class Delivery:
         """
         if isinstance(error, TooLargeError):
             return True
-        if error.code not in _BAD_REQUEST:
+        if error.code not in BAD_REQUEST:
             return False
         self._searches += 1
         self._fruitless += 1

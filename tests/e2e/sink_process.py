@@ -2,7 +2,8 @@
 A backend in a process of its own: plain servers that keep what they get and understand nothing of it.
 
 Standard output: a line with the addresses, then every request that was taken as a frame (signal, size, bytes).
-Standard input: `refuse` (answer UNAVAILABLE/503 from now on), `hold` (do not answer at all), `take` (the default).
+Standard input: `refuse` (answer UNAVAILABLE/503 from now on), `hold` (do not answer at all), `plain` (refuse spans that
+carry verdicts as bad), `take` (the default).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import grpc
 
 SIGNALS = ("traces", "logs", "metrics")
 FRAME = struct.Struct("<BI")
+CODES = {200: grpc.StatusCode.OK, 400: grpc.StatusCode.INVALID_ARGUMENT, 503: grpc.StatusCode.UNAVAILABLE}
 SERVICES = ("trace.v1.Trace", "logs.v1.Logs", "metrics.v1.Metrics")
 
 
@@ -36,22 +38,23 @@ class Answers:
                 self._changed.notify_all()
         os._exit(0)
 
-    def take(self, signal: int, data: bytes) -> bool:
-        """Write the frame, unless told to refuse."""
+    def take(self, signal: int, data: bytes) -> int:
+        """Write the frame, unless told to refuse; return the HTTP status."""
         with self._changed:
             self._changed.wait_for(lambda: self._mode != "hold")
             if self._mode == "refuse":
-                return False
+                return 503
+            if self._mode == "plain" and b"otel_scorer." in data:
+                return 400
             sys.stdout.buffer.write(FRAME.pack(signal, len(data)) + data)
             sys.stdout.buffer.flush()
-            return True
+            return 200
 
 
 def start_grpc(answers: Answers, address: str) -> int:
     def handler(signal: int) -> Any:
         def export(data: bytes, context: grpc.ServicerContext) -> bytes:
-            if not answers.take(signal, data):
-                context.set_code(grpc.StatusCode.UNAVAILABLE)
+            context.set_code(CODES[answers.take(signal, data)])
             return b""
 
         return grpc.unary_unary_rpc_method_handler(export)
@@ -76,8 +79,7 @@ def start_http(answers: Answers) -> int:
 
         def do_POST(self) -> None:
             data = self.rfile.read(int(self.headers["Content-Length"]))
-            taken = answers.take(SIGNALS.index(self.path.rsplit("/", 1)[-1]), data)
-            self.send_response(200 if taken else 503)
+            self.send_response(answers.take(SIGNALS.index(self.path.rsplit("/", 1)[-1]), data))
             self.send_header("Content-Length", "0")
             self.end_headers()
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of
+from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, small_trace
 from tests.e2e.sink import Sink, plain
 
 from otel_scorer import search_traces
@@ -68,6 +68,26 @@ def test_each_verdict_leaves_once_in_each_encoding(
         assert on_child == (set(), Counter())
         assert own_sink.score_names() == sorted(child_verdicts)
         assert {score.span.parent_span_id for score in own_sink.scores_of(id_of(1))} == {spans["search"].span_id}
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+@pytest.mark.parametrize("emit", ["attributes", "events"])
+def test_a_backend_that_refuses_spans_for_what_is_written_on_them_gets_them_as_they_were(
+    emit: str, protocol: str, own_sink: Sink, start: Callable[..., Sidecar]
+) -> None:
+    own_sink.tell("plain")
+    sidecar = start(
+        *("--export", own_sink.grpc if protocol == "grpc" else f"{own_sink.http}/otlp", "--scorers", "latency"),
+        *("--root-grace", "0.1", "--forwarding", "hold_trace", "--emit", emit),
+    )
+
+    sidecar.send(small_trace(1))
+
+    own_sink.wait_for_spans(3, id_of(1))
+    assert sidecar.stop() == 0
+    sent = {span.span_id: span for span in read_spans(small_trace(1))}
+    assert {span.span_id: span for span in own_sink.spans_of(id_of(1))} == sent
+    assert "took a span only without its verdicts" in sidecar.log
 
 
 def test_children_do_not_wait_for_their_root(own_sink: Sink, start: Callable[..., Sidecar], gate: Gate) -> None:

@@ -11,11 +11,17 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from tests.fakes import a_decision
 from tests.strategies import span_messages
 
-from otel_scorer.encoders.on_span import encode_attributes, encode_event, event_attributes, span_attributes
+from otel_scorer.encoders.on_span import (
+    encode_attributes,
+    encode_event,
+    event_attributes,
+    span_attributes,
+    without_verdicts,
+)
 from otel_scorer.encoders.verdict import verdicts_of
 from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
 from otel_scorer.model.wire import enrich_span
-from otel_scorer.testing import EPOCH_NS, make_span
+from otel_scorer.testing import EPOCH_NS, make_request, make_span, read_spans
 
 
 def attributes(*feedbacks: Any, **options: Any) -> dict[str, Any]:
@@ -175,3 +181,29 @@ def test_the_span_of_an_earlier_run_gets_the_new_verdict_only() -> None:
     assert found["otel_scorer.q.value"].bool_value is True
     assert found["otel_scorer.q.label"].string_value == "pass"
     assert found["kept"].int_value == 1
+
+
+@given(span_messages(), st.booleans(), st.booleans())
+def test_verdicts_can_be_taken_off_again(span: SpanMessage, has_attributes: bool, has_events: bool) -> None:
+    verdicts = verdicts_of(a_decision(Feedback("is good", True, rationale="fine", metadata={"a": "b"})))
+    flat = span_attributes(verdicts, close_reason="root_quiet", complete=True) if has_attributes else {}
+    events = [encode_event(verdict, EPOCH_NS) for verdict in verdicts] if has_events else []
+    marked = SpanMessage.FromString(enrich_span(span.SerializeToString(), encode_attributes(flat), events))
+
+    plain = without_verdicts(make_request(marked))
+
+    if not has_attributes and not has_events:
+        assert plain is None
+    else:
+        assert plain is not None
+        assert read_spans(plain) == [span]
+
+
+def test_nothing_is_taken_off_evaluation_spans_and_requests_of_several_spans() -> None:
+    flat = encode_attributes(attributes(Feedback("q", 1)))
+    marked = SpanMessage.FromString(enrich_span(make_span("a").SerializeToString(), flat))
+
+    assert without_verdicts(make_request(marked)) is not None
+    assert without_verdicts(make_request(marked, scope="otel_scorer")) is None
+    assert without_verdicts(make_request(marked, make_span("b", span=2))) is None
+    assert without_verdicts(b"") is None
