@@ -33,7 +33,7 @@ from otel_scorer.dialects import default_reader
 from otel_scorer.evaluation.row_traces import INPUTS, OUTPUTS
 from otel_scorer.model.otlp_attributes import utf8_text
 from otel_scorer.model.sdk_span import spans_from_sdk
-from otel_scorer.model.trace import Trace
+from otel_scorer.model.trace import MISSING, Trace
 from otel_scorer.model.trace_bytes import spans_as_bytes, trace_from_bytes
 from otel_scorer.stores.trace_entries import as_json
 
@@ -67,7 +67,7 @@ def predictions(items: Iterable[Item], predict_fn: Callable[..., Any], *, concur
     """
     Yield the items in their order, with the outputs and the trace of a call of `predict_fn(**inputs)`.
 
-    What a call raises is kept with its item: `Item.error`, and an error in the trace.
+    What a call raises is kept with its item: `Item.error`, and an error in the trace. Outputs that it had are gone then.
 
     Args:
         items: What to call it with; taken as they are needed. One that has a problem is passed on as it is.
@@ -163,6 +163,8 @@ class _Recorded:
         with suppress(ValueError):  # the function has changed the context and not changed it back
             context_api.detach(self._token)
         item = self._item
+        # What the row says about an earlier answer is not what this call would have answered.
+        item.outputs = MISSING
         if error is not None:
             item.error = f"{type(error).__name__}: {error}"
             self._span.record_exception(error)

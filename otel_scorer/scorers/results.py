@@ -34,6 +34,8 @@ _LEGACY_NAME_KEY: Final = "_user_defined_assessment_name"
 # Lists and dicts in a value, one inside the other; a value that contains itself ends here.
 _DEEPEST: Final = 16
 _WARNINGS: Final = 1000
+# Integers of fewer bits are finite as doubles too.
+_BITS_OF_A_DOUBLE: Final = 1024
 _warned: set[tuple[str, str]] = set()
 _sources: dict[str, AssessmentSource] = {}
 
@@ -87,7 +89,7 @@ def feedbacks_of(result: object, scorer_name: str) -> tuple[Feedback, ...]:
     if result is None:
         return ()
     kind = type(result)
-    if kind is bool or kind is str or kind is int:
+    if kind is bool or kind is str or (kind is int and cast("int", result).bit_length() < _BITS_OF_A_DOUBLE):
         return (Feedback(scorer_name, result, None, code_source(scorer_name)),)
     if isinstance(result, Feedback):
         return (_finished(result, scorer_name),)

@@ -132,6 +132,19 @@ def test_what_a_call_raises_is_kept_with_its_row() -> None:
     assert "no such thing" in result.reason
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_answer_that_a_row_brings_along_is_not_judged_where_the_call_fails(tmp_path: Any, stored: bool) -> None:
+    def app(question: str) -> str:
+        raise LookupError(question)
+
+    rows = [{"inputs": {"question": "why?"}, "outputs": "AN OLD ANSWER"}]
+    result = evaluate(rows, [shouts], predict_fn=app, store=tmp_path / "traces.db" if stored else False)
+
+    [row] = result.results
+    assert [decision.outcome.value for decision in row.decisions] == ["not_applicable"]
+    assert (row.outputs, row.error) == (None, "LookupError: why?")
+
+
 def test_errors_of_calls_are_stored_with_their_rows(tmp_path: Any) -> None:
     def app(question: str) -> str:
         raise SystemExit(question)
