@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from otel_scorer.evaluation.stored import StoreWriter
     from otel_scorer.model.trace import Trace
     from otel_scorer.pipeline.selection import Choice
-    from otel_scorer.reporting.subject import Subject
     from otel_scorer.scorers.base import Scorer
     from otel_scorer.stores.trace_store import TraceStore
 
@@ -113,11 +113,12 @@ def evaluate(
     tally = Tally(made)
     counting = Counting(source, on_progress)
     scoring = OfflineScoring(partial(_choose, selections), on_decided=counting.one_more)
-    kept: list[RowResult] = []
+    kept: list[tuple[Item, tuple[Decision, ...]]] = []
     with ExitStack() as stack:
         items: Iterable[Item] = source.items
         run_id, writer = uuid.uuid4().hex, None
-        load: Callable[[], Iterable[RowResult]] = kept.copy
+        # A row of a result is several objects: made when somebody asks, not for every row of many.
+        load: Callable[[], Iterable[RowResult]] = partial(starmap, _row_result, kept)
         if store is not False:
             run_id, writer = _start(stack, store, run_name)
             load = writer.results
@@ -128,11 +129,11 @@ def evaluate(
             items = stack.enter_context(closing(predictions(items, predict_fn, concurrency=concurrency)))
         for item, decisions in stack.enter_context(closing(scoring.run(items))):
             tally.add(decisions)
-            if writer is None:
-                kept.append(RowResult(item.position, _subject(item), decisions, item.error))
-            else:
+            if writer is not None:
                 writer.add(item, decisions)
             item.close()
+            if writer is None:
+                kept.append((item, decisions))
     return EvaluationResult(
         run_id,
         tally.metrics,
@@ -219,19 +220,19 @@ def _expectations(item: Item) -> Any:
     return {**{each.name: each.value for each in attached}, **item.expectations} if attached else item.expectations
 
 
-def _subject(item: Item) -> Subject:
-    """Return a row that nobody stored, as reports show it."""
-    recorded, view = item.recorded, item.open()
-    if recorded is not None and view is not None:
-        item.trace = None  # read again when somebody asks
-        return trace_subject(view, lambda: _evidence(item, recorded.load()), problem=item.error)
-    evidence = partial(_evidence, item, item.trace)
-    if view is None:
-        return row_subject(item.position, evidence, problem=item.error)
-    return trace_subject(view, evidence, problem=item.error)
+def _row_result(item: Item, decisions: tuple[Decision, ...]) -> RowResult:
+    """Return what was said of a row that nobody stored."""
+    evidence, trace = partial(_evidence, item), item.open()
+    if trace is None:
+        subject = row_subject(item.position, evidence, problem=item.error)
+    else:
+        subject = trace_subject(trace, evidence, problem=item.error)
+    item.close()
+    return RowResult(item.position, subject, decisions, item.error)
 
 
-def _evidence(item: Item, trace: Trace | None) -> Evidence:
+def _evidence(item: Item) -> Evidence:
+    trace = item.trace if item.recorded is None else item.recorded.load()
     expected = _expectations(item)
     inputs, outputs = item.inputs, item.outputs
     if trace is not None:

@@ -86,8 +86,10 @@ class Item:
             self.problem = "it has none of `inputs`, `outputs` and `trace`"
 
     def open(self) -> Trace | None:
-        """Return what scorers look into."""
+        """Return what scorers look into; of a file, read from its bytes again after `close`."""
         if self.view is None:
+            if self.trace is None and self.recorded is not None:
+                self.trace = self.recorded.load()
             self.view = self.trace
         return self.view
 
@@ -100,6 +102,7 @@ class Item:
             self.view.forget()
         else:
             self.view.let_go()
+            self.trace = None
         self.view = None
 
     def _take(self, trace: object) -> None:

@@ -34,10 +34,13 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_BATCH: Final = 64
+_BATCH: Final = 16
 # A batch goes early if its items are slow to come: what makes them waits on somebody, and scorers can work meanwhile.
 _PATIENCE: Final = 0.05
-_BATCHES_AHEAD: Final = 4
+# What is decoded for one thread that calls scorers should be little: it stays in the processor's cache, and out of the
+# garbage collector's sight. Calls that wait for somebody else run at the same time, and need many items for that.
+_BATCHES_AHEAD: Final = 2
+_BATCHES_AHEAD_OF_CALLS: Final = 20
 # Seconds between two looks at what runs.
 _TICK: Final = 0.05
 
@@ -105,6 +108,7 @@ class OfflineScoring(Generic[T]):
         self._hung: set[PreparedScorer] = set()
         self._lanes = CoroutineLanes(concurrency, self._hung)
         self._threads = ThreadLane(clock)
+        self._ahead = _BATCHES_AHEAD
         self._is_over = False
         self._problem: BaseException | None = None
 
@@ -125,7 +129,7 @@ class OfflineScoring(Generic[T]):
                     batch = _Batch(slips)
                     waiting.append(batch)
                     self._queue.put(batch)
-                while waiting and (end is not None or len(waiting) > _BATCHES_AHEAD or waiting[0].done.is_set()):
+                while waiting and (end is not None or len(waiting) > self._ahead or waiting[0].done.is_set()):
                     yield from self._finished(waiting.popleft())
                 if end is not None:
                     if not isinstance(end, StopIteration):
@@ -235,6 +239,7 @@ class OfflineScoring(Generic[T]):
         lane = self._lanes.current() if call.prepared.is_async else self._threads
         with self._lock:
             batch.open += 1
+            self._ahead = _BATCHES_AHEAD_OF_CALLS
 
         def settle(decision: Decision) -> None:
             slip.decisions[index] = decision

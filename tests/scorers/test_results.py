@@ -97,7 +97,9 @@ def test_the_message_says_what_was_in_the_list_but_no_contents() -> None:
         feedbacks_of([Feedback(value=1), "secret"], "check")
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, -(10**400), np.float32("nan"), np.float64("inf")])
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, 10**400, -(10**400), np.float32("nan"), np.float64("inf")]
+)
 def test_a_number_that_is_not_finite_is_an_error(value: Any) -> None:
     for result in (value, Feedback(value=value), Feedback(value=[1.0, value]), Feedback(value={"a": value})):
         feedback = only(result)
