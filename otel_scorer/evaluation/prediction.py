@@ -67,7 +67,7 @@ def predictions(items: Iterable[Item], predict_fn: Callable[..., Any], *, concur
     """
     Yield the items in their order, with the outputs and the trace of a call of `predict_fn(**inputs)`.
 
-    What a call raises is kept with its item: `Item.error`, and an error in the trace. Outputs that it had are gone then.
+    What a call raises is kept with its item (`Item.error`), which then has no outputs, and as an error in the trace.
 
     Args:
         items: What to call it with; taken as they are needed. One that has a problem is passed on as it is.
