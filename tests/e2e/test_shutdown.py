@@ -64,7 +64,7 @@ def test_a_second_signal_ends_it_at_once_and_leaves_no_worker(
 
     sidecar.terminate()
 
-    assert sidecar.wait(5) == 128 + signal.SIGTERM
+    assert sidecar.wait() == 128 + signal.SIGTERM
     # The worker holds the other end of our pipe for the log: it is at its end when the last process has ended.
     sidecar._reader.join(WAIT)  # noqa: SLF001 - of the test's own
     assert not sidecar._reader.is_alive()  # noqa: SLF001

@@ -777,7 +777,7 @@ def test_whoever_waits_for_replaced_scorers_is_told_when_they_are_done() -> None
         assert not done.is_set()
         run.backend.decide(job)
 
-        waiter.join(10.0)
+        waiter.join(20)
         assert done.is_set()
 
 

@@ -114,11 +114,11 @@ def test_the_spans_of_a_test_are_its_traces(pytester: pytest.Pytester) -> None:
         def work():
             with tracer.start_as_current_span("late"):
                 begun.set()
-                go_on.wait(10)
+                go_on.wait(30)
 
         thread = threading.Thread(target=work)
         thread.start()
-        begun.wait(10)
+        begun.wait(30)
         with pytest.raises(AssertionError, match="1 spans were started, none has ended"):
             otel_scorer_traces.assert_scores("tool_errors")
         with pytest.raises(TimeoutError):
