@@ -427,7 +427,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(number: signal.Signals) -> No
         demo.send_signal(number)
         rest = demo.stdout.read()
 
-    assert demo.wait(40) == 130
+    assert demo.wait(60) == 130
     assert "Interrupted" in rest
     listening = subprocess.run(
         [sys.executable, "-c", f"import socket; socket.create_connection(('127.0.0.1', {port}), 5)"],

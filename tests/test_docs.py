@@ -188,7 +188,7 @@ def through_the_sidecar(folder: Path, command: list[str]) -> str:
 
         assert done.returncode == 0, done.stderr
         sidecar.terminate()
-        printed, _ = sidecar.communicate(timeout=40)
+        printed, _ = sidecar.communicate(timeout=60)
     finally:
         sidecar.kill()
         sidecar.wait()
@@ -308,7 +308,7 @@ def put_live(folder: Path, serve: list[str], shell: list[list[str]]) -> str:
         said = [run(folder, *PROGRAM, *command) for command in shell]
         assert [each.returncode for each in said] == [0] * len(said), said
         sidecar.terminate()
-        printed, _ = sidecar.communicate(timeout=40)
+        printed, _ = sidecar.communicate(timeout=60)
     finally:
         sidecar.kill()
         sidecar.wait()

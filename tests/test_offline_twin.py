@@ -135,7 +135,7 @@ def test_the_sidecar_says_the_same_as_the_application(folder: Path) -> None:
         application(provider)
         provider.shutdown()
         sidecar.terminate()
-        assert sidecar.wait(40) == 0
+        assert sidecar.wait(60) == 0
 
     answered = [found for _, found in exported(folder / "exported.jsonl") if "gen_ai.evaluation.name" in found]
     told = {

@@ -70,7 +70,7 @@ tracer = provider.get_tracer("app")
 
 def run(program: str, sink: Sink, *, expected: int = 0, complains: bool = False) -> list[SpanMessage]:
     arguments = [sys.executable, "-W", "ignore", "-c", PROGRAM + program, sink.http_address]
-    done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=50)
+    done = subprocess.run(arguments, check=False, capture_output=True, text=True, timeout=100)
 
     assert (done.returncode, done.stderr if not complains else "") == (expected, "")
     return sink.spans
@@ -326,7 +326,7 @@ if __name__ == "__main__":
         check=False,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
     )
 
     assert (done.returncode, done.stderr) == (0, "")

@@ -325,7 +325,7 @@ def test_a_forked_process_follows_for_itself(store: Path, register: Callable[...
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=100,
     )
 
     assert (done.returncode, done.stderr) == (0, "")

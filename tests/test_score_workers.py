@@ -75,7 +75,7 @@ def score(*arguments: str, folder: Path) -> tuple[int, list[dict[str, Any]], str
         capture_output=True,
         text=True,
         check=False,
-        timeout=55,
+        timeout=100,
     )
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 

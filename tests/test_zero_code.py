@@ -72,7 +72,7 @@ class Program:
             check=False,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=100,
             cwd=folder,
             env={
                 **{name: value for name, value in os.environ.items() if not name.startswith("OTEL_")},

@@ -15,7 +15,7 @@ from tests.e2e.sink_process import FRAME, SIGNALS
 
 from otel_scorer.model.wire import RawSpan, read_traces
 
-WAIT = 30.0
+WAIT = 60.0
 
 
 class Received(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,13 +32,18 @@ def exactly_once(sink: Sink, ids: list[bytes], *scorers: str) -> None:
     assert scores == Counter((trace, name) for trace in ids for name in scorers)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+@pytest.fixture
+def away() -> Iterator[socket.socket]:
+    """A port that refuses connections, and that nobody else is given as long as the socket is open."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held
 
 
-def test_a_backend_that_comes_up_later_gets_everything_once(start: Callable[..., Sidecar], tmp_path: Path) -> None:
-    port = free_port()
+def test_a_backend_that_comes_up_later_gets_everything_once(
+    start: Callable[..., Sidecar], away: socket.socket, tmp_path: Path
+) -> None:
+    port = int(away.getsockname()[1])
     sidecar = start(
         *configured(tmp_path, f"http://127.0.0.1:{port}"),
         *("--scorers", "latency", "tool_errors", "--root-grace", "0.05"),
@@ -48,6 +53,7 @@ def test_a_backend_that_comes_up_later_gets_everything_once(start: Callable[...,
         sidecar.send(small_trace(trace))
     sidecar.wait_for_log("Will send scores again")
 
+    away.close()
     sink = Sink(port)
     try:
         sink.wait_for_scores(200, *ids)
@@ -122,11 +128,10 @@ def large_trace(trace: int) -> bytes:
 
 
 def test_one_backend_that_is_away_does_not_keep_the_other_waiting(
-    own_sink: Sink, start: Callable[..., Sidecar]
+    own_sink: Sink, start: Callable[..., Sidecar], away: socket.socket
 ) -> None:
-    sidecar = start(
-        *("--export", own_sink.grpc, f"http://127.0.0.1:{free_port()}", "--scorers", "latency", "--root-grace", "0.05")
-    )
+    nowhere = f"http://127.0.0.1:{away.getsockname()[1]}"
+    sidecar = start("--export", own_sink.grpc, nowhere, "--scorers", "latency", "--root-grace", "0.05")
 
     for trace in range(1, 11):
         sidecar.send(small_trace(trace))

@@ -114,7 +114,7 @@ def test_a_slow_scorer_does_not_keep_spans_longer_than_the_deadline(
     forwarding: str, own_sink: Sink, start: Callable[..., Sidecar], gate: Gate
 ) -> None:
     sidecar = start(
-        *("--export", own_sink.grpc, "--scorers", GATED, "--root-grace", "0.1", "--hold-deadline", "0.6"),
+        *("--export", own_sink.grpc, "--scorers", GATED, "--root-grace", "0.1", "--hold-deadline", "3"),
         *("--forwarding", forwarding, "--emit", "attributes", "events"),
         environment=gate.environment,
     )

@@ -158,7 +158,7 @@ def test_judges_run_over_files(model: FakeOpenAI, environment: dict[str, str], t
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=100,
     )
 
     assert done.returncode == 0, done.stderr
@@ -221,7 +221,7 @@ def test_the_examples_can_be_named_as_they_say(
             capture_output=True,
             text=True,
             check=True,
-            timeout=50,
+            timeout=100,
         )
 
     scored = run("score", str(file), "--scorers", f"examples/{example}", "--format", "jsonl")

@@ -89,7 +89,7 @@ def test_several_at_once_cost_one_decision_each(own_sink: Sink, start: Callable[
             sidecar.send(small_trace(trace * 100 + number, children=0))
     sent = [id_of(trace) for trace in (*bad, *fine)]
 
-    scores = own_sink.wait_for_scores(len(sent) * len(SCORER_NAMES), *sent, timeout=50)
+    scores = own_sink.wait_for_scores(len(sent) * len(SCORER_NAMES), *sent, timeout=100)
     assert sidecar.stop() == 0
     assert verdicts(own_sink.scores_of(*sent)) == Counter((trace, name) for trace in sent for name in SCORER_NAMES)
     odd = {(score.raw.trace_id, score.name, score.error) for score in scores if score.value is not True}

@@ -135,7 +135,7 @@ try:
 except OtelScorerError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
 
     assert done.stderr == ""
     assert done.stdout.strip() == "DataFrames need pandas: pip install pandas"
@@ -148,6 +148,6 @@ from otel_scorer import evaluate
 evaluate([{"outputs": "x"}], [lambda outputs: True], store=False).passed
 print(*sorted({"pandas", "numpy", "sqlite3", "grpc", "yaml", "rich", "click"} & set(sys.modules)))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=50)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
 
     assert (done.stderr, done.stdout.strip()) == ("", "")

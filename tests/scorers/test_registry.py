@@ -519,7 +519,7 @@ def run_python(folder: Path, code: str, *, fails: bool = False) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=100,
     )
     assert (done.returncode != 0) == fails, done.stderr
     return done.stderr if fails else done.stdout
@@ -549,7 +549,7 @@ def run_script(path: Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=100,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

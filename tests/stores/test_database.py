@@ -97,7 +97,7 @@ with open_database(sys.argv[1]) as database:
             write.execute({INSERT!r}, (f"{{sys.argv[2]}} {{number}}",))
 """
     processes = [run_python(code, str(path), str(who)) for who in range(PROCESSES)]
-    ends = [process.communicate("go\n", timeout=50) for process in processes]
+    ends = [process.communicate("go\n", timeout=100) for process in processes]
 
     assert [error for _, error in ends] == [""] * PROCESSES
     with open_database(path) as database:

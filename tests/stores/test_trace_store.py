@@ -287,7 +287,7 @@ with open_database(sys.argv[1]) as database:
         )
         for file in FILES[:3]
     ]
-    ends = [process.communicate(timeout=50) for process in processes]
+    ends = [process.communicate(timeout=100) for process in processes]
 
     assert [error for _, error in ends] == ["", "", ""]
     with open_database(path) as database:

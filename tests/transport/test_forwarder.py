@@ -184,15 +184,15 @@ def test_each_lane_sends_its_own_signal_and_does_not_wait_for_another(
 def test_a_dead_destination_does_not_delay_a_healthy_one(
     start: Callable[..., Forwarder], grpc_backend: Any, a_request: Callable[..., bytes]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        dead = f"127.0.0.1:{free.getsockname()[1]}"
-    forwarder = start(connect(dead), connect(grpc_backend.address))
+    with socket.socket() as dead:
+        dead.bind(("127.0.0.1", 0))
+        forwarder = start(connect(f"127.0.0.1:{dead.getsockname()[1]}"), connect(grpc_backend.address))
 
-    for number in range(1, 11):
-        forwarder.offer(Lane.SPANS, a_request(number), 1)
-    grpc_backend.wait_for(lambda: len(grpc_backend.span_ids) == 10)
+        for number in range(1, 11):
+            forwarder.offer(Lane.SPANS, a_request(number), 1)
+        grpc_backend.wait_for(lambda: len(grpc_backend.span_ids) == 10)
 
-    assert not forwarder.shutdown(0.1)
+        assert not forwarder.shutdown(0.1)
 
 
 def test_a_lane_that_is_off_takes_nothing(start: Callable[..., Forwarder], name: str) -> None:

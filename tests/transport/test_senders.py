@@ -235,13 +235,13 @@ def test_what_a_real_server_says_about_size_is_understood(grpc_backend: Any) -> 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
 def test_a_backend_that_is_not_there_may_come_back(protocol: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    sender = connect(f"http://{address}", protocol=protocol).senders[Lane.SPANS]
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        sender = connect(f"http://127.0.0.1:{held.getsockname()[1]}", protocol=protocol).senders[Lane.SPANS]
 
-    with pytest.raises(RetryableError):
-        sender.send(Signal.TRACES, b"", WAIT)
-    sender.close()
+        with pytest.raises(RetryableError):
+            sender.send(Signal.TRACES, b"", WAIT)
+        sender.close()
 
 
 @pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])

@@ -43,7 +43,7 @@ class Ran:
             check=False,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=100,
             cwd=folder,
             env={**os.environ, **env},
         )

@@ -73,7 +73,7 @@ def test_celery_prefork_scores_every_task(sink: Sink, serve: Callable[..., Serve
     server = serve(worker, tmp_path, **env)
 
     send = f"from {tasks} import sell_later\nfor _ in range({REQUESTS}): sell_later.delay()"
-    subprocess.run([sys.executable, "-c", send], check=True, timeout=50, env={**os.environ, **env})
+    subprocess.run([sys.executable, "-c", send], check=True, timeout=100, env={**os.environ, **env})
 
     assert until(lambda: len(attributes_of(sink, "sell")) == REQUESTS), server.log
     check(sink, REQUESTS)
