@@ -15,8 +15,9 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
@@ -42,28 +43,47 @@ def no_failures(trace: object) -> bool:
     return True
 
 
-def tail_sampling() -> SpanProcessor:
-    """Logfire's, which keeps the spans of a trace until its root has ended, and then passes all of them on."""
-    from logfire.sampling._tail_sampling import TailSamplingProcessor
+class SpanInfo(Protocol):
+    """What Logfire tells about a span, of which only this is needed here."""
 
-    def keep(info: Any) -> float:
+    event: str
+    span: ReadableSpan
+
+
+class TailSampling(Protocol):
+    """Logfire's processor, which keeps the spans of a trace until its root has ended."""
+
+    def __call__(
+        self, processor: SpanProcessor, get_tail_sample_rate: Callable[[SpanInfo], float]
+    ) -> SpanProcessor: ...
+
+
+class Evaluate(Protocol):
+    """The decorator of pydantic-evals that has each call of a function evaluated in the background."""
+
+    def __call__(self, *evaluators: object) -> Callable[[Callable[[], None]], Callable[[], None]]: ...
+
+
+def tail_sampling() -> SpanProcessor:
+    """Make Logfire's processor, which passes everything on once the root has ended."""
+    made: TailSampling = import_module("logfire.sampling._tail_sampling").TailSamplingProcessor
+
+    def keep(info: SpanInfo) -> float:
         return 1.0 if info.event == "end" and info.span.parent is None else 0.0
 
-    made: SpanProcessor = TailSamplingProcessor(BatchSpanProcessor(Nowhere()), keep)
-    return made
+    return made(BatchSpanProcessor(Nowhere()), keep)
 
 
 def evaluated_online(root: Callable[[], None]) -> Callable[[], None]:
     """Have pydantic-evals evaluate each call of a function in the background."""
-    from pydantic_evals.evaluators import Evaluator
-    from pydantic_evals.online import evaluate
+    evaluator: type = import_module("pydantic_evals.evaluators").Evaluator
+    evaluate: Evaluate = import_module("pydantic_evals.online").evaluate
 
-    class NoFailures(Evaluator[Any, Any, Any]):
-        def evaluate(self, ctx: Any) -> bool:
-            return True
+    def always_true(self: object, ctx: object) -> bool:
+        return True
 
-    decorated: Callable[[], None] = evaluate(NoFailures())(root)
-    return decorated
+    no_failures_there = type("NoFailures", (evaluator,), {"evaluate": always_true})
+    return evaluate(no_failures_there())(root)
 
 
 def as_it_is(root: Callable[[], None]) -> Callable[[], None]:
