@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_scorer.dialects import default_reader
+from otel_scorer.pipeline.app_intake import MANY_PENDING
 from otel_scorer.pipeline.app_options import app_options
 from otel_scorer.pipeline.app_pipeline import AppPipeline
 from otel_scorer.pipeline.app_signals import finish_on_sigterm
@@ -40,6 +41,7 @@ EmitKind: TypeAlias = Literal["events", "attributes", "evaluation_span"]
 ForwardingKind: TypeAlias = Literal["hold_root", "hold_trace", "passthrough"]
 
 # A SpanContext is a tuple, and its properties cost as much as everything else that is done for a span.
+_IS_REMOTE: Final = 2
 _TRACE_FLAGS: Final = 3
 _SAMPLED: Final = 1
 _LIMITS: Final = AssemblyLimits()
@@ -191,7 +193,11 @@ class ScoringSpanProcessor(SpanProcessor):
                 return
             if not pipeline.is_begun:
                 self._look_around(span)
-            pipeline.engine.started(span, context)
+            engine, parent = pipeline.engine, span.parent
+            if parent is None or parent[_IS_REMOTE]:
+                engine.begun(span, context)
+            elif not engine.is_off:
+                engine.intake.pending.append((span,))
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
             pipeline.complain("on_start", error)
 
@@ -207,7 +213,12 @@ class ScoringSpanProcessor(SpanProcessor):
             if pipeline.inherited and context.span_id in pipeline.inherited:
                 count("processor.dropped", reason="inherited")
                 return
-            pipeline.engine.ended(span, context)
+            if not pipeline.is_begun:
+                pipeline.begin()
+            intake = pipeline.engine.intake
+            intake.pending.append(span)
+            if intake.is_asleep or len(intake.pending) >= MANY_PENDING:
+                intake.attend()
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
             pipeline.complain("on_end", error)
 

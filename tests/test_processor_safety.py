@@ -82,6 +82,35 @@ def test_eight_threads_lose_nothing_while_scorers_run() -> None:
     app.provider.shutdown()
 
 
+@pytest.mark.parametrize("forwarding", ["hold_root", "hold_trace", "passthrough"])
+def test_a_trace_that_eight_threads_share_loses_nothing_while_its_units_are_closed(forwarding: str) -> None:
+    app = App(span_count, forwarding=forwarding, max_queue_size=10_000)
+    root = app.tracer.start_span("root")
+    trace_id, context = root.get_span_context().trace_id, set_span_in_context(root)
+    is_over = threading.Event()
+
+    def close_again_and_again() -> None:
+        while not is_over.wait(0.001):
+            app.processor.flush_trace(trace_id)
+
+    def work(_: int) -> None:
+        for _ in range(50):
+            with app.tracer.start_as_current_span("child", context=context):
+                pass
+
+    closing = threading.Thread(target=close_again_and_again)
+    closing.start()
+    with futures.ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(8)))
+    is_over.set()
+    closing.join(WAIT)
+    root.end()
+
+    spans = [span for span in app.exported if not span.name.startswith("evaluation")]
+    assert len({span.context.span_id for span in spans if span.context}) == len(spans) == 401
+    app.provider.shutdown()
+
+
 def test_ending_a_span_does_not_wait_for_a_scorer(gate: Gate) -> None:
     app = App(gate.slow)
     app.trace(children=0)
@@ -169,6 +198,7 @@ def test_spans_that_the_queue_has_no_room_for_are_counted() -> None:
     assert exporter.entered.wait(WAIT)
     for _ in range(7):
         app.tracer.start_span("span").end()
+    app.processor.force_flush(100)
 
     assert snapshot().get(name, 0) - before >= 3
     exporter.opened.set()

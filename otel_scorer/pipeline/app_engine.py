@@ -1,8 +1,8 @@
 """
 The heart of the processor in the application: started and ended spans in, spans to export and verdicts out.
 
-What runs on the application's threads is a look-up and a few numbers under one lock; everything else runs on threads of
-ours. No lock is held while a scorer runs or something is exported.
+On the application's threads it is only noted that a span has started or ended; everything else runs on threads of ours.
+No lock is held while a scorer runs or an exporter is called.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from otel_scorer.model.decision import Outcome
 from otel_scorer.model.decode import spans_from_sdk
 from otel_scorer.model.trace import OWN_SCOPE, Reader, Trace
 from otel_scorer.pipeline.app_emission import AppEmitter
+from otel_scorer.pipeline.app_intake import SpanIntake
 from otel_scorer.pipeline.app_waiting import RecentDecisions, WaitingUnit, count_closed, estimated_size
 from otel_scorer.pipeline.assembler import CloseReason
 from otel_scorer.pipeline.engine import Forwarding
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from otel_scorer.model.decision import Decision
+    from otel_scorer.pipeline.app_intake import Item
     from otel_scorer.pipeline.app_options import AppOptions
     from otel_scorer.pipeline.selection import Choice, Selector
     from otel_scorer.pipeline.units import ClosedUnit
@@ -51,14 +53,11 @@ _SHORTEST_TICK: Final = 0.05
 _TRACE_ID: Final = 0
 _SPAN_ID: Final = 1
 _IS_REMOTE: Final = 2
-# Members of an enumeration are slow to look up, too.
-_CHILD: Final = Place.CHILD
-_NONE: Final = Place.NONE
 
 
 class AppEngine:
     """
-    Assembles units, has them scored, and sends spans and verdicts on. Threads start with the first unit.
+    Assembles units, has them scored, and sends spans and verdicts on. `start` first.
 
     Args:
         options: How units are treated.
@@ -92,10 +91,13 @@ class AppEngine:
         self._sends_roots = options.exports_spans and forwarding is Forwarding.PASSTHROUGH
         # Nobody ever wants to look at anything: no scorer, or none with a sample.
         is_wanted = options.scorers_change or any(rule.threshold for rule in selector.selections)
-        self._is_off = not is_wanted and not self._holds_trace
-        # Guards the units; the application's threads take it for every span, ours hardly ever.
+        self.is_off = not is_wanted and not self._holds_trace
+        """Whether nothing is ever scored: then nobody needs to know of spans that start below others."""
+        # Guards the units, and whatever happened to a span until it is with the scorers or the exporter.
         self._lock = threading.Lock()
-        self._counted: UnitAssembler[ReadableSpan] = UnitAssembler(options.limits, self._admits, estimated_size)
+        self.intake = SpanIntake(self._take, self._lock, clock)
+        """Takes starts and ends of spans."""
+        self._counted: UnitAssembler[ReadableSpan] = UnitAssembler(options.limits, self._wants, estimated_size)
         self._units: UnitAssembler[ReadableSpan] | QuietUnits = self._counted
         if not options.counts:
             self._units = QuietUnits(options.limits, self._wants, estimated_size)
@@ -107,46 +109,29 @@ class AppEngine:
         self._held_until: deque[tuple[float, int]] = deque()
         self._recent = RecentDecisions()
         self._changes = 0
-        self._is_started = False
         self._stopping = threading.Event()
+
+    def start(self) -> None:
+        """Start the threads; without them everything waits until somebody asks."""
+        if not self.is_off:
+            self._scoring.start()
+        with suppress(RuntimeError):  # no new threads once the interpreter exits; the shutdown sees to the rest
+            threading.Thread(target=self._run_timer, name="otel-scorer-timer", daemon=True).start()
 
     # On the application's threads.
 
-    def started(self, span: Span, context: SpanContext) -> None:
-        """Note that a sampled span has started."""
-        parent = span.parent
-        if parent is not None and not parent[_IS_REMOTE]:
-            # Most spans, so this way is short.
-            if self._is_off:
-                return
-            with self._lock:
-                if self._counted.join(context[_TRACE_ID], context[_SPAN_ID], parent[_SPAN_ID]):
-                    return
-        self._begun(span, context, parent)
-
-    def ended(self, span: ReadableSpan, context: SpanContext) -> None:
-        """Take an ended, sampled span."""
-        if self._is_off:
-            if self._sends_spans:
-                self._send(span)
+    def begun(self, span: Span, context: SpanContext) -> None:
+        """Note that a root or a local root has started; other spans go into `intake` at once."""
+        scope = span.instrumentation_scope
+        if scope is not None and scope.name == OWN_SCOPE:
             return
-        with self._lock:
-            place, closed = self._units.ended(context[_TRACE_ID], context[_SPAN_ID], span, self._clock())
-            jobs = self._admit(closed) if closed else None
-        if place is _CHILD:
-            if self._sends_children:
-                self._send(span)
-        elif self._sends_roots or (place is _NONE and self._sends_spans):
-            self._send(span)
-        if jobs:
-            self._submit(jobs)
+        # What a scorer itself does is not scored. Nobody else's thread can tell.
+        self.intake.pending.append(context.trace_id if is_suppressed() else (span,))
 
     def arrived(self, spans: Iterable[ReadableSpan]) -> list[ReadableSpan]:
         """Take spans that ended some time ago, where nobody counts; return those that need not wait for verdicts."""
-        if self._is_off:
+        if self.is_off:
             return list(spans)
-        if not self._is_started:
-            self._start()
         free: list[ReadableSpan] = []
         jobs: list[WaitingUnit] = []
         with self._lock:
@@ -154,43 +139,52 @@ class AppEngine:
             for span in spans:
                 place, closed = self._units.ended(*_ids(span), span, now)
                 jobs += self._admit(closed)
-                if place is _NONE or self._sends_roots or (place is _CHILD and self._sends_children):
+                if place is Place.NONE or self._leaves(place):
                     free.append(span)
         self._submit(jobs)
         return free
 
-    def _begun(self, span: Span, context: SpanContext, parent: SpanContext | None) -> None:
-        """Note that a span has started that joins no unit."""
-        scope = span.instrumentation_scope
-        if scope is not None and scope.name == OWN_SCOPE:
-            return
-        if self._is_off:
-            if not is_suppressed():
-                self._refuse(context.trace_id)
-            return
-        if not self._is_started:
-            self._start()
-        parent_id = None if parent is None else parent.span_id
-        is_remote = parent is not None and parent.is_remote
-        with self._lock:
-            now = self._clock()
-            closed = self._counted.started(
-                context.trace_id, context.span_id, parent_id, now, is_remote_parent=is_remote
-            )
-            jobs = self._admit(closed)
-        self._submit(jobs)
+    def _take(self, item: Item, now: float) -> None:
+        """Take what happened to a span; the caller holds the lock."""
+        if isinstance(item, tuple):
+            self._started(item[0], now)
+        elif isinstance(item, int):
+            self._counted.refuse(item)
+        else:
+            self._ended(item, now)
+
+    def _started(self, span: ReadableSpan, now: float) -> None:
+        parent = span.parent
+        is_remote = parent is not None and parent[_IS_REMOTE]
+        closed = self._counted.started(
+            *_ids(span), None if parent is None else parent[_SPAN_ID], now, is_remote_parent=is_remote
+        )
+        if closed:
+            self._submit(self._admit(closed))
+
+    def _ended(self, span: ReadableSpan, now: float) -> None:
+        place, closed = self._counted.ended(*_ids(span), span, now)
+        if (place is Place.NONE and self._sends_spans) or self._leaves(place):
+            self._send(span)
+        if closed:
+            self._submit(self._admit(closed))
+
+    def _leaves(self, place: Place) -> bool:
+        """Whether a span of a unit waits for nothing."""
+        return self._sends_roots or (place is Place.CHILD and self._sends_children)
 
     def known_spans(self) -> frozenset[int]:
         """Return the ids of the spans of all open units. For a process that was forked just now: takes no lock."""
-        return self._units.known_spans()
+        return self._units.known_spans() | self.intake.known_spans()
 
     # On whatever thread asks.
 
     def close_trace(self, trace_id: int) -> bool:
         """Close the open units of a trace now; return whether there was one with an ended span."""
         with self._lock:
-            jobs = self._admit(self._units.drain(CloseReason.SHUTDOWN, trace_id))
-        self._submit(jobs)
+            self.intake.drain()
+            jobs = self._admit(self._units.drain(CloseReason.SHUTDOWN, self._clock(), trace_id))
+            self._submit(jobs)
         self._notify()
         return bool(jobs)
 
@@ -200,6 +194,8 @@ class AppEngine:
         self._scoring.hurry()
         while True:
             # Both locks: a unit that is no longer open is on record before anybody else gets the first one.
+            with self._lock:
+                self.intake.drain()
             with self._lock, self._decided:
                 is_open = self._units.is_open(trace_id)
                 if not is_open and all(waiting.trace_id != trace_id for waiting in self._waiting.values()):
@@ -217,10 +213,11 @@ class AppEngine:
         Units that only wait for other spans than their root are closed; units whose root has not ended stay open.
         """
         with self._lock:
-            jobs = self._admit(self._units.drain_lingering())
+            self.intake.drain()
+            jobs = self._admit(self._units.drain_lingering(self._clock()))
             with self._decided:
                 last = next(self._numbers)
-        self._submit(jobs)
+            self._submit(jobs)
         self._scoring.hurry()
         with self._decided:
             return self._decided.wait_for(lambda: next(iter(self._waiting), last) >= last, max(0.0, timeout))
@@ -237,10 +234,11 @@ class AppEngine:
         """
         deadline = self._clock() + timeout
         with self._lock:
-            jobs = self._admit(self._units.drain(CloseReason.SHUTDOWN))
-        self._submit(jobs)
+            self.intake.drain()
+            self._submit(self._admit(self._units.drain(CloseReason.SHUTDOWN, self._clock())))
         in_time = self._scoring.shutdown(max(0.0, deadline - self._clock()))
         self._stopping.set()
+        self.intake.ring()
         with self._decided:
             self._decided.wait_for(lambda: not self._waiting, max(0.0, deadline - self._clock()))
             left = [waiting for waiting in self._waiting.values() if waiting.held]
@@ -248,11 +246,8 @@ class AppEngine:
         self._release(gone, reason="shutdown")
         return in_time
 
-    def _admits(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001 - asked by the assembler
-        """Whether a unit is assembled: not where nobody scores it, and not what a scorer itself does."""
-        return not is_suppressed() and self._wants(trace_id, is_head)
-
     def _wants(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001 - asked by the assembler
+        """Whether a unit is assembled: not where nobody scores it, and not what a scorer itself does."""
         if is_unrecorded(trace_id):
             return False
         if self._holds_trace or self.selector.wants(trace_id.to_bytes(16, "big")):
@@ -264,15 +259,6 @@ class AppEngine:
     def _refuse(self, trace_id: int) -> None:
         for decision in self.selector.refuse(trace_id.to_bytes(16, "big"), Outcome.NOT_SAMPLED):
             count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
-
-    def _start(self) -> None:
-        with self._decided:
-            if self._is_started:
-                return
-            self._is_started = True
-        self._scoring.start()
-        with suppress(RuntimeError):  # no new threads once the interpreter exits; the shutdown sees to the rest
-            threading.Thread(target=self._run_timer, name="otel-scorer-timer", daemon=True).start()
 
     # Closed units.
 
@@ -363,16 +349,17 @@ class AppEngine:
         with suppressed():
             while not self._stopping.is_set():
                 try:
+                    self.intake.work()
                     pause = self._close_due(self._clock())
                 except Exception:  # whatever it was, the next round is a new chance
                     logger.exception("Closing traces failed")
                     pause = tick
-                self._stopping.wait(max(_SHORTEST_TICK, min(tick, pause)))
+                self.intake.rest(max(_SHORTEST_TICK, min(tick, pause)))
 
     def _close_due(self, now: float) -> float:
         """Close and let go of what is due; return seconds until something is due again."""
         with self._lock:
-            jobs = self._admit(self._units.due(now))
+            self._submit(self._admit(self._units.due(now)))
             deadline = self._units.next_deadline()
         with self._decided:
             gone: list[tuple[WaitingUnit, list[ReadableSpan], list[Decision]]] = []
@@ -385,11 +372,10 @@ class AppEngine:
                 if held is not None and held.held:
                     gone.append((held, *held.let_go()))
             deadlines = [deadline, self._held_until[0][0] if self._held_until else None]
-        self._submit(jobs)
         self._release(gone, reason="deadline")
         return min((then - now for then in deadlines if then is not None), default=_LONGEST_TICK)
 
 
 def _ids(span: ReadableSpan) -> tuple[int, int]:
     context = span.context
-    return (0, 0) if context is None else (context.trace_id, context.span_id)
+    return (0, 0) if context is None else (context[_TRACE_ID], context[_SPAN_ID])

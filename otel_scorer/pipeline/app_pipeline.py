@@ -119,6 +119,7 @@ class AppPipeline:
                 return
             self._export.renew()
             self.engine = self._new_engine()
+            self.engine.start()
             if isinstance(self._selector, LazySelector):
                 self._selector.renew()
             _finish_with_child_process(self)
@@ -189,7 +190,7 @@ class AppPipeline:
         self._beginning = threading.Lock()
         self._ending = threading.Lock()
         self._has_ended = threading.Event()
-        self._export.renew()
+        self._export.forget()
         self.engine = self._new_engine()
         self.is_begun = False
 

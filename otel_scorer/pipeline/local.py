@@ -130,7 +130,7 @@ class LocalScoring:
                 return False
             self._jobs += 1
         self._queue.append((choose, on_decision))
-        if self._is_asleep or len(self._queue) >= _MUCH:
+        if (self._is_asleep or len(self._queue) >= _MUCH) and not self._bell.is_set():
             self.hurry()
         return True
 

@@ -48,7 +48,6 @@ class QuietUnits:
         self._admits = admits
         self._measure = measure
         self._spans: dict[bytes, dict[bytes, ReadableSpan]] = {}
-        self._now = 0.0
 
     def __len__(self) -> int:
         return len(self._assembler)
@@ -72,7 +71,6 @@ class QuietUnits:
         Returns:
             Where the span belongs, and the units that closed because of it.
         """
-        self._now = now
         is_head = _is_head(span)
         key = trace_id.to_bytes(16, "big")
         scope = span.instrumentation_scope
@@ -103,12 +101,13 @@ class QuietUnits:
         """Return when `due` may next have something to say, or None while nothing is open."""
         return self._assembler.next_deadline()
 
-    def drain(self, reason: CloseReason, trace_id: int | None = None) -> list[ClosedUnit[ReadableSpan]]:
+    def drain(self, reason: CloseReason, now: float, trace_id: int | None = None) -> list[ClosedUnit[ReadableSpan]]:
         """Close everything, oldest first. One trace alone cannot be closed: its last spans may be on their way."""
-        return [] if trace_id is not None else self._units(self._assembler.drain(reason, self._now))
+        return [] if trace_id is not None else self._units(self._assembler.drain(reason, now))
 
-    def drain_lingering(self) -> list[ClosedUnit[ReadableSpan]]:
+    def drain_lingering(self, now: float) -> list[ClosedUnit[ReadableSpan]]:
         """Close nothing: whether the spans of a trace that are not here have ended is not known."""
+        del now
         return []
 
     def known_spans(self) -> frozenset[int]:

@@ -174,7 +174,9 @@ class Selector:
 
     def wants(self, trace_id: bytes) -> bool:
         """Whether any scorer has this trace in its sample; if none has, nobody needs to look into its spans."""
-        number = self._number(trace_id)
+        if not self._samples:
+            return bool(self.selections)
+        number = sampling_number(trace_id)
         return any(number < selection.threshold for selection in self.selections)
 
     def choose(self, trace: Trace, *, revision: int | None = None) -> list[Choice]:

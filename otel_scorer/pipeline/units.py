@@ -14,7 +14,8 @@ from enum import Enum
 from itertools import islice
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
-from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason
+from otel_scorer.pipeline.closed_traces import age_group
+from otel_scorer.pipeline.closing import AssemblyLimits, ClosedTrace, CloseReason
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
@@ -125,8 +126,8 @@ class UnitAssembler(Generic[S]):
         # the first one is always the next one due.
         self._units: OrderedDict[_Unit[S], None] = OrderedDict()
         self._lingering: OrderedDict[_Unit[S], None] = OrderedDict()
-        # Traces that had a unit closed, least recently touched first.
-        self._closed: OrderedDict[int, None] = OrderedDict()
+        # Traces that had a unit closed and when that was, least recently touched first.
+        self._closed: OrderedDict[int, float] = OrderedDict()
         # Traces that were not admitted lately, so that it is not asked again for every span of theirs.
         self._refused: set[int] = set()
         self._refusals: deque[int] = deque()
@@ -158,6 +159,14 @@ class UnitAssembler(Generic[S]):
         unit.ids.append(span_id)
         return True
 
+    def refuse(self, trace_id: int) -> None:
+        """Remember for a while that nobody wants a trace, so that it is not asked again for every span of it."""
+        if trace_id not in self._refused:
+            self._refused.add(trace_id)
+            self._refusals.append(trace_id)
+            if len(self._refusals) > _REFUSALS:
+                self._refused.discard(self._refusals.popleft())
+
     def started(
         self, trace_id: int, span_id: int, parent_id: int | None, now: float, *, is_remote_parent: bool = False
     ) -> Sequence[ClosedUnit[S]]:
@@ -180,7 +189,7 @@ class UnitAssembler(Generic[S]):
             return ()
         unit = self._traces.get(trace_id, {}).get(parent_id)
         if unit is not None:
-            return self._closed_now(unit, CloseReason.SPAN_LIMIT)
+            return self._closed_now(unit, CloseReason.SPAN_LIMIT, now)
         # The unit of the parent is closed: late. Nothing is noted, so that its own children are late too. Or nobody
         # wanted the trace of the parent: then nobody wants this part of it.
         if trace_id in self._closed or trace_id in self._refused or not self._admits(trace_id, False):  # noqa: FBT003
@@ -206,6 +215,7 @@ class UnitAssembler(Generic[S]):
             if trace_id in self._closed:
                 self._closed.move_to_end(trace_id)
                 count("assembler.late_spans", policy=self._limits.late_spans.value)
+                count("assembler.late_span_age", under=age_group(now - self._closed[trace_id]))
             return _NOWHERE
         spans = unit.spans
         if not len(spans) % _MEASURED_EVERY:
@@ -221,11 +231,11 @@ class UnitAssembler(Generic[S]):
             if unit.open:
                 self._lingering[unit] = None
         if not unit.open:
-            closed: Sequence[ClosedUnit[S]] = (self._close(unit, CloseReason.ALL_CLOSED),)
+            closed: Sequence[ClosedUnit[S]] = (self._close(unit, CloseReason.ALL_CLOSED, now),)
         elif len(spans) >= self._max_spans:
-            closed = (self._close(unit, CloseReason.SPAN_LIMIT),)
+            closed = (self._close(unit, CloseReason.SPAN_LIMIT, now),)
         elif unit.size >= self._max_bytes:
-            closed = (self._close(unit, CloseReason.BYTE_LIMIT),)
+            closed = (self._close(unit, CloseReason.BYTE_LIMIT, now),)
         else:
             return _ROOT if is_root else _CHILD
         return (_ROOT if is_root else _CHILD)[0], closed
@@ -234,9 +244,9 @@ class UnitAssembler(Generic[S]):
         """Close the units whose time has come."""
         closed: list[ClosedUnit[S]] = []
         while self._lingering and _root_ended(first := next(iter(self._lingering))) + self._limits.root_cap <= now:
-            self._close_into(closed, first, CloseReason.ROOT_QUIET)
+            self._close_into(closed, first, CloseReason.ROOT_QUIET, now)
         while self._units and (first := next(iter(self._units))).opened + self._limits.max_age <= now:
-            self._close_into(closed, first, CloseReason.MAX_AGE)
+            self._close_into(closed, first, CloseReason.MAX_AGE, now)
         return closed
 
     def next_deadline(self) -> float | None:
@@ -248,57 +258,54 @@ class UnitAssembler(Generic[S]):
             return min(deadline, _root_ended(next(iter(self._lingering))) + self._limits.root_cap)
         return deadline
 
-    def drain(self, reason: CloseReason, trace_id: int | None = None) -> list[ClosedUnit[S]]:
+    def drain(self, reason: CloseReason, now: float, trace_id: int | None = None) -> list[ClosedUnit[S]]:
         """Close every unit, or those of one trace, oldest first. Units of which no span has ended are given up."""
         closed: list[ClosedUnit[S]] = []
         units = self._units if trace_id is None else dict.fromkeys(self._traces.get(trace_id, {}).values())
         for unit in list(units):
-            self._close_into(closed, unit, reason)
+            self._close_into(closed, unit, reason, now)
         return closed
 
-    def drain_lingering(self) -> list[ClosedUnit[S]]:
+    def drain_lingering(self, now: float) -> list[ClosedUnit[S]]:
         """Close the units whose root has ended, although other spans of theirs have not."""
         closed: list[ClosedUnit[S]] = []
         for unit in list(self._lingering):
-            self._close_into(closed, unit, CloseReason.ROOT_QUIET)
+            self._close_into(closed, unit, CloseReason.ROOT_QUIET, now)
         return closed
 
     def _admits(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001
         if self._ask(trace_id, is_head):
             return True
-        if trace_id not in self._refused:
-            self._refused.add(trace_id)
-            self._refusals.append(trace_id)
-            if len(self._refusals) > _REFUSALS:
-                self._refused.discard(self._refusals.popleft())
+        self.refuse(trace_id)
         return False
 
     def _open(self, trace_id: int, span_id: int, now: float, *, is_orphan: bool = False) -> Sequence[ClosedUnit[S]]:
-        evicted = self._make_room()
-        unit = _Unit[S](trace_id, span_id, now, has_whole_root=not is_orphan)
+        evicted = self._make_room(now)
+        # Not `_Unit[S](...)`, which costs ten times as much.
+        unit: _Unit[S] = _Unit(trace_id, span_id, now, has_whole_root=not is_orphan)
         self._units[unit] = None
         self._traces.setdefault(trace_id, {})[span_id] = unit
         return evicted
 
-    def _make_room(self) -> Sequence[ClosedUnit[S]]:
+    def _make_room(self, now: float) -> Sequence[ClosedUnit[S]]:
         limits = self._limits
         is_full = len(self._units) >= limits.max_traces or self.size >= _LARGEST_UNITS * limits.max_bytes_per_trace
         if not is_full or not self._units:
             return ()
         oldest = islice(self._units, _EVICTION_CANDIDATES)
-        return self._closed_now(max(oldest, key=lambda unit: unit.size), CloseReason.EVICTED)
+        return self._closed_now(max(oldest, key=lambda unit: unit.size), CloseReason.EVICTED, now)
 
-    def _closed_now(self, unit: _Unit[S], reason: CloseReason) -> list[ClosedUnit[S]]:
+    def _closed_now(self, unit: _Unit[S], reason: CloseReason, now: float) -> list[ClosedUnit[S]]:
         closed: list[ClosedUnit[S]] = []
-        self._close_into(closed, unit, reason)
+        self._close_into(closed, unit, reason, now)
         return closed
 
-    def _close_into(self, closed: list[ClosedUnit[S]], unit: _Unit[S], reason: CloseReason) -> None:
-        made = self._close(unit, reason)
+    def _close_into(self, closed: list[ClosedUnit[S]], unit: _Unit[S], reason: CloseReason, now: float) -> None:
+        made = self._close(unit, reason, now)
         if made.spans:
             closed.append(made)
 
-    def _close(self, unit: _Unit[S], reason: CloseReason) -> ClosedUnit[S]:
+    def _close(self, unit: _Unit[S], reason: CloseReason, now: float) -> ClosedUnit[S]:
         trace_id = unit.trace_id
         del self._units[unit]
         self._lingering.pop(unit, None)
@@ -309,7 +316,7 @@ class UnitAssembler(Generic[S]):
         else:
             for span_id in unit.ids:
                 trace.pop(span_id, None)
-        self._closed[trace_id] = None
+        self._closed[trace_id] = now
         self._closed.move_to_end(trace_id)
         if len(self._closed) > self._remembered:
             self._closed.popitem(last=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import logging
 import threading
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 
 __all__ = ["SdkExport", "destination_of", "exporters_beside", "exporters_of"]
 
+logger = logging.getLogger(__name__)
+
 _SENT: Final = "processor.exported"
 _DROPPED: Final = "processor.dropped"
 _BATCH: Final = 512
+_DEFAULT_DELAY: Final = 5.0
 # What the SDK takes if nobody says: OTEL_BSP_MAX_QUEUE_SIZE or 2048. It has no public name for it.
 _DEFAULT_QUEUE_SIZE: Final[Callable[[], int]] = getattr(BatchSpanProcessor, "_default_max_queue_size", lambda: 2048)
 
@@ -65,6 +69,8 @@ class SdkExport:
     """
     Sends spans to an exporter, in batches, from a thread of the SDK. Its queue and delays are `OTEL_BSP_*`.
 
+    Locks and the thread are made by `renew`, in every process of its own: see `AppPipeline.begin`.
+
     Args:
         exporter: Takes the spans. Shut down together with this.
         queue_size: Spans that may wait. Default: `OTEL_BSP_MAX_QUEUE_SIZE`, else 2048.
@@ -73,17 +79,15 @@ class SdkExport:
 
     def __init__(self, exporter: SpanExporter, *, queue_size: int | None = None, delay: float | None = None) -> None:
         self._exporter = _Counted(exporter)
+        self._given_size = queue_size
         self._queue_size: int = queue_size or _DEFAULT_QUEUE_SIZE()
-        self._processor = BatchSpanProcessor(
-            self._exporter,
-            max_queue_size=self._queue_size,
-            schedule_delay_millis=None if delay is None else delay * 1000,
-            max_export_batch_size=None if queue_size is None else min(_BATCH, queue_size),
-        )
-        self._send = self._processor.on_end
-        self._renew()
+        self._delay = delay
+        self.forget()
 
-    def _renew(self) -> None:
+    def forget(self) -> None:
+        """After a fork: forget what the parent process was about. The SDK does the same for its queue."""
+        self._processor: BatchSpanProcessor | None = None
+        self._send: Callable[[ReadableSpan], None] = self._send_first
         # Guards the numbers of the flushes that were asked for and that are done.
         self._flushed = threading.Condition()
         self._asked = 0
@@ -103,8 +107,33 @@ class SdkExport:
         self._send(span)
 
     def renew(self) -> None:
-        """After a fork: forget what the parent process was about; the SDK does the same for its queue and thread."""
-        self._renew()
+        """Start afresh in this process."""
+        self.forget()
+        self._processor = self._batches()
+        self._send = self._processor.on_end
+
+    def _send_first(self, span: ReadableSpan) -> None:
+        self.renew()
+        self._send(span)
+
+    def _batches(self) -> BatchSpanProcessor:
+        try:
+            return BatchSpanProcessor(
+                self._exporter,
+                max_queue_size=self._queue_size,
+                schedule_delay_millis=None if self._delay is None else self._delay * 1000,
+                max_export_batch_size=None if self._given_size is None else min(_BATCH, self._given_size),
+            )
+        except ValueError as error:
+            # The application runs already, and variables that contradict each other must not end that.
+            logger.warning("OTEL_BSP_* cannot be used, the defaults are: %s", error)
+            return BatchSpanProcessor(
+                self._exporter,
+                max_queue_size=max(_BATCH, self._queue_size),
+                schedule_delay_millis=(self._delay or _DEFAULT_DELAY) * 1000,
+                max_export_batch_size=_BATCH,
+                export_timeout_millis=30_000,
+            )
 
     def flush(self, timeout: float) -> bool:
         """
@@ -116,6 +145,8 @@ class SdkExport:
         Returns:
             Whether it was done in time.
         """
+        if self._processor is None:
+            return True
         with self._flushed:
             self._asked += 1
             ticket = self._asked
@@ -133,7 +164,8 @@ class SdkExport:
         Returns:
             Whether it was done in time.
         """
-        ending = threading.Thread(target=self._processor.shutdown, name="otel-scorer-shutdown", daemon=True)
+        end = self._exporter.shutdown if self._processor is None else self._processor.shutdown
+        ending = threading.Thread(target=end, name="otel-scorer-shutdown", daemon=True)
         try:
             ending.start()
         except RuntimeError:  # no new threads once the interpreter exits; the SDK has a timeout of its own here
@@ -156,7 +188,8 @@ class SdkExport:
                 if self._done >= ticket:
                     self._is_flushing = False
                     return
-            self._processor.force_flush()
+            if self._processor is not None:
+                self._processor.force_flush()
             with self._flushed:
                 self._done = ticket
                 self._flushed.notify_all()

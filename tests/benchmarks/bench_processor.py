@@ -95,6 +95,7 @@ VARIANTS: dict[str, Callable[[], SpanProcessor | None]] = {
     "BatchSpanProcessor": lambda: BatchSpanProcessor(Nowhere()),
     "scoring, hold_root": lambda: ScoringSpanProcessor(Nowhere(), [no_failures]),
     "scoring, hold_trace": lambda: ScoringSpanProcessor(Nowhere(), [no_failures], forwarding="hold_trace"),
+    "scoring, passthrough": lambda: ScoringSpanProcessor(Nowhere(), [no_failures], forwarding="passthrough"),
     "scoring, sampling 0": lambda: ScoringSpanProcessor(Nowhere(), [scorer(no_failures, sample_rate=0.0)]),
 }
 ONLINE = "pydantic-evals online"

@@ -129,7 +129,7 @@ def test_every_span_is_in_exactly_one_unit_whoever_its_parent_is(
     random.shuffle(spans)
 
     end(quiet, *spans)
-    closed = quiet.drain(CloseReason.SHUTDOWN)
+    closed = quiet.drain(CloseReason.SHUTDOWN, 1.0)
 
     assert Counter(number_of(span) for unit in closed for span in unit.spans) == Counter(range(1, len(spans) + 1))
     heads = [unit.root for unit in closed if unit.root is not None]

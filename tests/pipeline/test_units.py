@@ -177,6 +177,21 @@ def test_a_span_that_was_open_when_its_unit_closed_is_late() -> None:
     assert late_spans() == before + 1
 
 
+def test_late_spans_are_counted_by_the_time_since_their_unit_closed() -> None:
+    spans = tracer()
+    before = snapshot()
+    spans.start(1)
+    spans.end(1, now=100)
+    for late, now in ((2, 100.5), (3, 130), (4, 5000)):
+        spans.start(late, parent=1, now=now)
+        spans.end(late, now=now)
+
+    ages = {under: f"assembler.late_span_age{{under={under}}}" for under in ("1s", "10s", "1m", "ever")}
+    counted = {under: snapshot().get(name, 0) - before.get(name, 0) for under, name in ages.items()}
+
+    assert counted == {"1s": 1, "10s": 0, "1m": 1, "ever": 1}
+
+
 def test_a_closed_trace_is_remembered_as_long_as_late_spans_keep_coming() -> None:
     spans = tracer(AssemblyLimits(max_traces=1))
     spans.start(1, trace=99)
@@ -251,7 +266,7 @@ def test_draining_one_trace_leaves_the_others_alone() -> None:
         spans.start(2, parent=1, trace=trace)
         spans.end(2, trace=trace)
 
-    [unit] = spans.units.drain(CloseReason.SHUTDOWN, 1)
+    [unit] = spans.units.drain(CloseReason.SHUTDOWN, 0.0, 1)
 
     assert unit.trace_id == (1).to_bytes(16)
     assert not spans.units.is_open(1)
@@ -265,7 +280,7 @@ def test_only_units_whose_root_has_ended_linger() -> None:
     spans.start(1, trace=2)
     spans.end(1, trace=1)
 
-    [unit] = spans.units.drain_lingering()
+    [unit] = spans.units.drain_lingering(0.0)
 
     assert unit.spans == [1]
     assert spans.units.is_open(2)
@@ -351,7 +366,7 @@ class NoSpanIsLostOrInTwoUnits(RuleBasedStateMachine):
 
     @rule(trace=st.integers(1, 3))
     def a_trace_is_flushed(self, trace: int) -> None:
-        self.take(self.units.drain(CloseReason.SHUTDOWN, trace))
+        self.take(self.units.drain(CloseReason.SHUTDOWN, self.now, trace))
         assert not self.units.is_open(trace)
 
     @invariant()
@@ -364,7 +379,7 @@ class NoSpanIsLostOrInTwoUnits(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not hasattr(self, "units"):
             return
-        self.take(self.units.drain(CloseReason.SHUTDOWN))
+        self.take(self.units.drain(CloseReason.SHUTDOWN, self.now))
         assert self.in_units + self.in_none == Counter(self.ended)
         assert self.units.next_deadline() is None
 

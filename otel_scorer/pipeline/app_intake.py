@@ -1,0 +1,112 @@
+"""
+Spans of an application between the threads that they start and end on and the one of ours that looks at them.
+
+The application's threads only put them down, without a lock: everything else that is done for a span costs more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from opentelemetry.sdk.trace import ReadableSpan
+
+__all__ = ["MANY_PENDING", "Item", "SpanIntake"]
+
+logger = logging.getLogger(__name__)
+
+Item: TypeAlias = "tuple[ReadableSpan] | ReadableSpan | int"
+"""What happened: a span in a tuple has started, another one has ended; and nobody wants the trace of an id."""
+
+# Waking a thread costs the application more than everything else that is done for a span. So ours only naps while spans
+# keep coming, and has to be woken when it fell asleep. Seconds.
+_NAP: Final = 0.02
+_NAPS_BEFORE_SLEEP: Final = 50
+# Spans that are looked at in a row, so that whoever waits for the lock gets it.
+_SHARE: Final = 128
+# With so much waiting the application's threads help, and with so much they wait until they can.
+MANY_PENDING: Final = 4096
+"""With so much pending, `attend` is to be called for each span that ends."""
+_TOO_MUCH: Final = 65_536
+_PATIENCE: Final = 0.1
+
+
+class SpanIntake:
+    """
+    Keeps the order in which spans started and ended.
+
+    Args:
+        take: Takes one after the other, with the time; is called while the lock is held.
+        lock: Who looks at anything that `take` changes holds it.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, take: Callable[[Item, float], None], lock: threading.Lock, clock: Callable[[], float]) -> None:
+        self._take = take
+        self._lock = lock
+        self._clock = clock
+        self._bell = threading.Event()
+        self._naps = 0
+        self.pending: deque[Item] = deque()
+        """For any thread to append to. Who does so calls `attend` if it `is_asleep`, or when a span has ended."""
+        self.is_asleep = True
+        """Whether nobody looks at `pending` soon unless `attend` is called."""
+
+    def attend(self) -> None:
+        """Have somebody look at what is pending soon; where there is much of it, do a share of that."""
+        if self.is_asleep:
+            self.ring()
+        elif len(self.pending) >= MANY_PENDING and self._lock.acquire(timeout=self._patience()):
+            try:
+                self._take_share()
+            finally:
+                self._lock.release()
+
+    def ring(self) -> None:
+        """End `rest`."""
+        self.is_asleep = False
+        self._bell.set()
+
+    def drain(self) -> None:
+        """Take what is pending; the caller holds the lock."""
+        while self.pending:
+            self._take_share()
+
+    def work(self) -> None:
+        """Take what is pending, for the thread whose work this is."""
+        if self.pending:
+            self._naps = 0
+        for _ in range(1 + len(self.pending) // _SHARE):
+            with self._lock:
+                self._take_share()
+
+    def rest(self, longest: float) -> None:
+        """Wait until it is worth the while to look again, at most so many seconds."""
+        self._naps += 1
+        self.is_asleep = self._naps > _NAPS_BEFORE_SLEEP
+        if not self.pending and self._bell.wait(longest if self.is_asleep else min(_NAP, longest)):
+            self._bell.clear()
+            self._naps = 0
+        self.is_asleep = False
+
+    def _patience(self) -> float:
+        return _PATIENCE if len(self.pending) >= _TOO_MUCH else 0
+
+    def known_spans(self) -> frozenset[int]:
+        """Return the ids of all spans that are pending. For a process that was forked just now."""
+        spans = [item[0] if isinstance(item, tuple) else item for item in self.pending if not isinstance(item, int)]
+        return frozenset(span.context.span_id for span in spans if span.context is not None)
+
+    def _take_share(self) -> None:
+        now = self._clock()
+        for _ in range(min(_SHARE, len(self.pending))):
+            item = self.pending.popleft()
+            try:
+                self._take(item, now)
+            except Exception:  # the others must not suffer
+                logger.exception("A span could not be taken in")
