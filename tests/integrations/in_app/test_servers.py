@@ -20,13 +20,15 @@ ASGI = "tests.integrations.in_app.shop:asgi"
 REQUESTS = 20
 NEVER = "60"
 
+GUNICORN = ["gunicorn", "-c", "python:tests.integrations.in_app.gunicorn_conf"]
 SERVERS = {
-    "gunicorn": ["gunicorn", "-w", "2", "-b", "127.0.0.1:PORT", WSGI],
-    "gunicorn --preload": ["gunicorn", "--preload", "-w", "2", "-b", "127.0.0.1:PORT", WSGI],
-    "gunicorn, threads": ["gunicorn", "-w", "2", "--threads", "4", "-b", "127.0.0.1:PORT", WSGI],
-    "gunicorn, gevent": ["gunicorn", "-w", "2", "-k", "gevent", "-b", "127.0.0.1:PORT", WSGI],
+    "gunicorn": [*GUNICORN, "-w", "2", "-b", "127.0.0.1:PORT", WSGI],
+    "gunicorn --preload": [*GUNICORN, "--preload", "-w", "2", "-b", "127.0.0.1:PORT", WSGI],
+    "gunicorn, threads": [*GUNICORN, "-w", "2", "--threads", "4", "-b", "127.0.0.1:PORT", WSGI],
+    "gunicorn, gevent": [*GUNICORN, "-w", "2", "-k", "gevent", "-b", "127.0.0.1:PORT", WSGI],
+    "gunicorn --preload, gevent": [*GUNICORN, "--preload", "-w", "2", "-k", "gevent", "-b", "127.0.0.1:PORT", WSGI],
     "gunicorn, uvicorn's workers": [
-        "gunicorn", "-w", "2", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:PORT", ASGI,
+        *GUNICORN, "-w", "2", "-k", "uvicorn_worker.UvicornWorker", "-b", "127.0.0.1:PORT", ASGI,
     ],
     "uvicorn": ["uvicorn", "--port", "PORT", ASGI],
     "uvicorn --workers": ["uvicorn", "--workers", "2", "--port", "PORT", ASGI],
@@ -57,6 +59,8 @@ def test_a_server_scores_every_request_and_what_is_left_when_it_ends(
 
     with ThreadPoolExecutor(4) as threads:
         workers = set(threads.map(lambda _: server.get(), range(REQUESTS - 1)))
+    if program == "gunicorn":
+        assert until(lambda: server.log.count("is ready") == 2), server.log
     server.end()
 
     assert workers
