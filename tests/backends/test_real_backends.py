@@ -128,7 +128,7 @@ def test_the_score_is_on_the_screen(backend: Phoenix | Mlflow, launch: Callable[
     assert sidecar.stop() == 0
 
     with chromium(tmp_path / "profile") as page:
-        page.resize(2000, 700)
+        page.resize(2100, 600)
         page.call("Page.navigate", url=backend.page(bad))
         wait_until(partial(text_of, page), lambda text: re.search(backend.shown, text) is not None)
         # Offers of help lie over the scores.
