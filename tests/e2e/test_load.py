@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -86,3 +90,79 @@ def test_a_trace_over_the_limit_is_scored_early_and_the_rest_is_forwarded(
     assert score.attributes["otel_scorer.complete"] is False
     assert len(own_sink.raw_of(id_of(1))) == 10_101
     assert own_sink.score_names() == ["tool_errors"]
+
+
+def test_of_many_times_what_it_can_take_all_that_was_taken_arrives_once_and_the_rest_is_refused(
+    own_sink: Sink, start: Callable[..., Sidecar], tmp_path: Path
+) -> None:
+    own_sink.tell("hold")
+    config = tmp_path / "sidecar.yaml"
+    config.write_text(
+        f"exporters: {{otlp: {{endpoint: '{own_sink.grpc}', timeout: 120s, sending_queue: {{queue_size: 1MiB}}}}}}\n"
+        "telemetry: {status_page: '127.0.0.1:0'}\n",
+        encoding="utf-8",
+    )
+    sidecar = start("-c", str(config))
+    large = {"text": "x" * 50_000}
+
+    def send(part: int) -> list[tuple[int, bool]]:
+        sent: list[tuple[int, bool]] = []
+        with grpc.insecure_channel(sidecar.grpc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            for trace in range(part * 50 + 1, part * 50 + 51):
+                data = make_request(make_span("large", trace=trace, attributes=large))
+                if trace % 2:
+                    sent.append((trace, sidecar.post(data).status == 200))
+                    continue
+                code = cast("Any", method_of(channel)).future(data, timeout=WAIT).code()
+                assert code in {grpc.StatusCode.OK, grpc.StatusCode.UNAVAILABLE}
+                sent.append((trace, code is grpc.StatusCode.OK))
+        return sent
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = [answer for answers in pool.map(send, range(8)) for answer in answers]
+    own_sink.tell("take")
+
+    taken = [id_of(trace) for trace, is_taken in answers if is_taken]
+    assert 10 < len(taken) < 80, "some 20 fit in the queue, of 400"
+    own_sink.wait_for_spans(len(taken), *taken)
+    metrics = sidecar.ask("/metrics").body.decode()
+    refused = re.findall(
+        r'^otel_scorer_receiver_requests_total\{outcome="overloaded".* ([\d.]+)$', metrics, re.MULTILINE
+    )
+    assert sum(map(float, refused)) == 400 - len(taken)
+    assert sidecar.stop() == 0
+    assert Counter(span.trace_id for span in own_sink.raw) == dict.fromkeys(taken, 1)
+
+
+def test_clients_that_come_and_go_leave_no_thread_and_no_open_file_behind(
+    own_sink: Sink, start: Callable[..., Sidecar]
+) -> None:
+    sidecar = start("--export", own_sink.grpc, "--scorers", "latency", "--root-grace", "0.05")
+    state = Path(f"/proc/{sidecar.process.pid}")
+    if not state.exists():
+        pytest.skip("needs /proc")
+
+    def held() -> tuple[int, int]:
+        return len(list((state / "fd").iterdir())), len(list((state / "task").iterdir()))
+
+    def send(part: int) -> None:
+        for trace in range(part * 10 + 1, part * 10 + 11):
+            sidecar.send(small_trace(trace))
+            with grpc.insecure_channel(sidecar.grpc, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+                method_of(channel)(small_trace(trace + 10_000), timeout=WAIT)
+
+    def send_all(first: int) -> None:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(send, range(first, first + 8)))
+
+    send_all(0)
+    files, threads = held()
+    for first in (8, 16, 24):
+        send_all(first)
+
+    # Connections end a moment after their clients did, and a few threads more or less come and go.
+    deadline = time.monotonic() + 2 * WAIT
+    while (now := held())[0] > files + 8 or now[1] > threads + 8:
+        assert time.monotonic() < deadline, (now, files, threads)
+        sidecar.post(b"")
+    assert sidecar.stop() == 0

@@ -324,6 +324,25 @@ def test_only_the_item_that_is_too_large_is_lost(
     assert counted("dropped", reason="too_large") == 1
 
 
+def test_a_grpc_backend_with_a_limit_of_its_own_gets_all_but_what_is_over_it(
+    *, start: Callable[..., Forwarder], a_request: Callable[..., bytes], name: str, counted: Callable[..., int]
+) -> None:
+    received: list[bytes] = []
+    backend = GrpcReceiver("127.0.0.1:0", lambda signal, data: received.append(data), max_request_size=4 << 20)
+    forwarder = start(named(connect(backend.start(), protocol="grpc"), name), request_size=64 << 20)
+    poison = a_request(250, size=20 << 20)
+    try:
+        data = a_request(*range(1, 250), size=10) + poison + a_request(*range(251, 501), size=10)
+        forwarder.offer(Lane.SPANS, data, 500)
+        assert forwarder.shutdown(3 * WAIT)
+    finally:
+        backend.shutdown(WAIT)
+
+    ids = [int.from_bytes(span.span_id) for data in received for span in read_spans(data)]
+    assert sorted(ids) == [number for number in range(1, 501) if number != 250]
+    assert counted("dropped", reason="too_large") == 1
+
+
 def bad_spans(reply: Any, *bad: int) -> Callable[[bytes], Any]:
     """Refuse, as a backend over HTTP and over gRPC does, requests that hold one of these spans."""
     refusal = reply(status=400, code=grpc.StatusCode.INVALID_ARGUMENT, details="bad span")
