@@ -7,6 +7,7 @@ OtelScorerError
 ├── ScorerError                 a scorer that is declared or called in a way that cannot work
 ├── AssessmentValueError        a field of a Feedback or Expectation that cannot be meant
 ├── StoreError                  a store that was opened cannot be read or written any more
+│   └── SpoolFullError          no room for another request, in the spool or on its disk
 ├── RequestError                what a receiver tells its client
 │   ├── InvalidRequestError     nothing in the request is usable        400 / INVALID_ARGUMENT
 │   ├── RequestTooLargeError    over the size limit                     413 / RESOURCE_EXHAUSTED
@@ -35,6 +36,7 @@ __all__ = [
     "RequestTooLargeError",
     "RetryableError",
     "ScorerError",
+    "SpoolFullError",
     "StoreError",
     "TooLargeError",
     "TraceMissingError",
@@ -65,6 +67,10 @@ class AssessmentValueError(OtelScorerError, ValueError):
 
 class StoreError(OtelScorerError):
     """A store of traces that was opened cannot be read or written any more: full disk, damage, a lock."""
+
+
+class SpoolFullError(StoreError):
+    """A request cannot be written down for want of room; it is refused, and may be sent again."""
 
 
 class RequestError(OtelScorerError):

@@ -124,6 +124,14 @@ COUNTERS: Final[dict[str, Counter]] = {
     "keeping.spans_dropped": Counter(
         "{span}", "Spans that went nowhere, as their trace was not to be kept", ("reason",)
     ),
+    "spool.refused": Counter(
+        "{request}", "Requests refused because they could not be written to the spool", ("reason",)
+    ),
+    "spool.replayed": Counter("{request}", "Requests and outgoing data taken up again from the spool", ("what",)),
+    "spool.dropped": Counter(
+        "{item}", "Requests and outgoing data of the spool that can no longer be used", ("reason",)
+    ),
+    "spool.damaged": Counter("{item}", "Files and rows of the spool that were found damaged", ("what",)),
     "holding.released": Counter("{trace}", "Held traces let go, by reason", ("reason",)),
     "forwarder.sent": Counter(
         "{item}", "Spans, scores, log records and metrics that a backend took", ("lane", "destination")
@@ -169,12 +177,18 @@ GAUGES: Final[dict[str, Gauge]] = {
     "scoring.open_traces": Gauge("{trace}", "Closed traces that are not decided completely"),
     "scoring.queue_traces": Gauge("{trace}", "Of these, traces that no scorer worker has been given yet"),
     "scoring.queue_size": Gauge("By", "Spans that scorer workers have not decided about"),
+    "spool.size": Gauge("By", "What is in the spool"),
+    "spool.capacity": Gauge("By", "What may be in the spool"),
+    "spool.requests": Gauge("{request}", "Requests in the spool: not forwarded, or not decided, completely"),
+    "spool.outgoing": Gauge("{request}", "Verdicts, and spans that waited for them, in the spool: not sent yet"),
+    "spool.backlog": Gauge("{request}", "Of both, what waits on disk alone, about: there is no room for it in memory"),
     "forwarder.queue_requests": Gauge("{request}", "Requests that wait for a backend", ("lane", "destination")),
     "forwarder.queue_size": Gauge("By", "Bytes that wait for a backend or are on the way", ("lane", "destination")),
     "forwarder.queue_capacity": Gauge("By", "Bytes that may wait for a backend", ("lane", "destination")),
 }
 
 HISTOGRAMS: Final[dict[str, Histogram]] = {
+    "spool.commit_duration": Histogram("s", "Time from asking for something to be written to the spool until it was"),
     "scoring.duration": Histogram("s", "Time that a call of a scorer took", ("scorer", "outcome")),
     "scoring.delay": Histogram(
         "s", "From the arrival of the last span of a trace until a backend took verdicts about it", ("destination",)

@@ -212,7 +212,7 @@ BAD_INPUT: dict[str, tuple[list[str], str]] = {
     "an address that is none": (["serve", "--grpc", "here"], "HOST:PORT"),
     "a number of workers that is none": (["serve", "--workers", "0"], "scoring.workers"),
     "an export that is none": (["serve", "--export", "ftp://x"], "exporters.otlp.endpoint"),
-    "a spool": (["serve", "--spool", "."], "--spool is not available in this version yet"),
+    "a spool that is no folder": (["serve", "--spool", __file__], "Cannot make the spool"),
     "a store that is none": (["serve", "--store", __file__], "it is not a database"),
     "a preset that is none": (["serve", "--preset", "phenix"], "preset: must be 'phoenix', 'mlflow'"),
     "a preset without a place": (["serve", "--preset", "mlflow", "--export", "console"], "say where it is"),

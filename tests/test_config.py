@@ -149,18 +149,6 @@ def test_a_setting_that_cannot_be_meant_is_named(load: Any, text: str, message: 
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "spool: {directory: /var/spool}",
-        "spool: {max_size: 1GiB}",
-    ],
-)
-def test_a_setting_that_nothing_reads_yet_is_refused(load: Any, text: str) -> None:
-    with pytest.raises(ConfigError, match="is not available in this version yet"):
-        load(text)
-
-
-@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("emit: [native]", "needs a score API among the exporters"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from otel_scorer.cli.arguments import ManyValues, many, unavailable
+from otel_scorer.cli.arguments import ManyValues, many
 from otel_scorer.cli.logs import start_logging
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ _SETTINGS = {
     "hold_deadline": "hold_deadline",
     "keep": "keep",
     "workers": "scoring.workers",
+    "spool": "spool.directory",
     "store": "store",
     "preset": "preset",
     "log_level": "telemetry.log_level",
@@ -68,7 +69,7 @@ _SETTINGS = {
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), help="Lines for people, or one JSON object a line.")
 @click.option("--preset", metavar="NAME", help="Settings that suit a backend: phoenix, mlflow, langfuse, tempo, ...")
-@unavailable("--spool", metavar="DIR")
+@click.option("--spool", metavar="DIR", help="Keep there what is acknowledged until it is scored and sent.")
 @click.option("--store", metavar="FILE", help="Keep traces and verdicts there, and run what is registered in it.")
 @click.pass_context
 def serve(ctx: click.Context, /, config_file: str | None, **flags: Any) -> None:

@@ -24,7 +24,7 @@ from otel_scorer.config.presets import PresetName  # noqa: TC001 - pydantic eval
 from otel_scorer.config.quantities import OFF, ByteSize, Duration
 from otel_scorer.config.receivers import Receivers
 from otel_scorer.config.scoring import ScorerSettings, ScoringSettings
-from otel_scorer.config.section import Empty, NotYet, Section
+from otel_scorer.config.section import Empty, Section
 from otel_scorer.config.telemetry import TelemetrySettings
 from otel_scorer.pipeline.assembler import AssemblyLimits, LatePolicy, Trigger
 from otel_scorer.pipeline.keep_rules import KeepRule
@@ -131,11 +131,15 @@ class AssemblySettings(Section):
 class Spool(Section):
     """Requests on disk until everything in them is scored and sent."""
 
-    directory: Annotated[str | None, NotYet] = Field(
-        default=None, description="Folder of the spool. Not available yet."
+    directory: str | None = Field(
+        default=None,
+        min_length=1,
+        description="Folder of the spool, for one sidecar alone. null: what is acknowledged is in memory only.",
     )
-    max_size: Annotated[ByteSize, NotYet] = Field(default=10 << 30, description="When full, new requests are refused.")
-    synchronous: Annotated[Literal["normal", "full"], NotYet] = Field(
+    max_size: ByteSize = Field(
+        default=10 << 30, ge=1 << 20, description="When full, new requests are refused with a hint when to retry."
+    )
+    synchronous: Literal["normal", "full"] = Field(
         default="normal", description="normal survives a killed process, full a power loss too."
     )
 
@@ -197,7 +201,7 @@ class Config(Section):
     )
     spool: Spool = Field(
         default_factory=Spool,
-        description="Requests on disk until everything in them is scored and sent. Not available yet.",
+        description="Requests on disk until everything in them is scored and sent.",
     )
     store: str | None = Field(
         default=None,

@@ -20,7 +20,7 @@ from otel_scorer.config.model import Config
 from otel_scorer.config.presets import apply_preset
 from otel_scorer.config.receivers import literal_secrets
 from otel_scorer.config.scoring import ScorerSettings
-from otel_scorer.config.section import NOT_YET, Section, children, nearest
+from otel_scorer.config.section import Section, children, nearest
 from otel_scorer.config.yaml_text import YamlText
 from otel_scorer.dialects import make_reader
 from otel_scorer.errors import ConfigError
@@ -217,12 +217,8 @@ def _message(error: ValidationError, document: YamlText | None, name: str, expan
 
 def _problem(item: ErrorDetails, expanded: set[tuple[int | str, ...]]) -> tuple[tuple[int | str, ...], str]:
     path = item["loc"]
-    context: dict[str, Any] = item.get("ctx", {})
     if item["type"] in {"extra_forbidden", "unknown_key"}:
         return path, f"unknown key {_dotted(path)}; {_hint(path)}"
-    if item["type"] == "not_available" and "key" in context:
-        path = (*path, context["key"])
-        return path, f"{_dotted(path)} {NOT_YET}: leave it out"
     message = item["msg"].replace("Input should be", "must be").replace("Field required", "is missing")
     if item["type"] in {"model_type", "model_attributes_type", "dict_type"}:
         message = "must be a mapping"
@@ -258,7 +254,7 @@ def _known_keys(place: Sequence[int | str]) -> list[str]:
 def _shown(item: ErrorDetails, expanded: set[tuple[int | str, ...]]) -> str:
     """Quote what was written, unless it may be a secret or the message quotes it already."""
     value, path = item["input"], item["loc"]
-    if path in expanded or _SECRET_KEYS.intersection(path) or item["type"] == "not_available":
+    if path in expanded or _SECRET_KEYS.intersection(path):
         return ""
     if not path or not isinstance(value, str | int | float):
         return ""

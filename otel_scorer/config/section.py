@@ -1,28 +1,13 @@
-"""
-The base of every part of the configuration: strict about its keys, and honest about what is not there yet.
-
-A setting that the documentation names but that nothing reads yet must not be accepted in silence.
-"""
+"""The base of every part of the configuration: strict about its keys, and helpful about those that are unknown."""
 
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
-from pydantic_core import PydanticCustomError, PydanticUndefined
 
-if TYPE_CHECKING:
-    from pydantic.fields import FieldInfo
-
-__all__ = ["NOT_YET", "Empty", "NotYet", "Section", "children", "nearest"]
-
-NOT_YET: Final = "is not available in this version yet"
-
-
-class NotYet:
-    """Marks a field that has no effect yet: any value but the default is refused."""
-
+__all__ = ["Empty", "Section", "children", "nearest"]
 
 Empty = BeforeValidator(lambda value: [] if value is None else value)
 """For lists: a key without a value means an empty list."""
@@ -37,19 +22,6 @@ class Section(BaseModel):
     @classmethod
     def _nothing_means_defaults(cls, value: object) -> object:
         return {} if value is None else value
-
-    @model_validator(mode="after")
-    def _refuse_what_has_no_effect(self) -> Self:
-        for name, field in type(self).model_fields.items():
-            marked = any(isinstance(item, NotYet) or item is NotYet for item in field.metadata)
-            if marked and getattr(self, name) != _default(field):
-                raise PydanticCustomError("not_available", NOT_YET, {"key": name})
-        return self
-
-
-def _default(field: FieldInfo) -> object:
-    default: object = field.get_default(call_default_factory=True, validated_data={})
-    return None if default is PydanticUndefined else default
 
 
 def children(section: type[Section]) -> dict[str, type[Section]]:

@@ -78,18 +78,19 @@ class RetrySettings(Section):
     )
     max_interval: Duration = Field(default=_RETRY.max_interval, gt=0, description="The longest wait between two tries.")
     max_elapsed_time: Duration = Field(
-        default=_RETRY.max_elapsed, description="After this long a request is dropped and counted; 0: never."
+        default=_RETRY.max_elapsed,
+        description="After this long a request is dropped and counted; 0: never, as with a spool if this is not set.",
     )
 
-    @property
-    def policy(self) -> RetryPolicy:
-        """The same for senders."""
+    def policy(self, *, is_spooled: bool) -> RetryPolicy:
+        """Return the same for senders. What waits in a spool waits for as long as it takes, unless a limit is set."""
+        is_patient = is_spooled and "max_elapsed_time" not in self.model_fields_set
         return RetryPolicy(
             enabled=self.enabled,
             initial_interval=self.initial_interval,
             multiplier=self.multiplier,
             max_interval=self.max_interval,
-            max_elapsed=self.max_elapsed_time,
+            max_elapsed=0.0 if is_patient else self.max_elapsed_time,
         )
 
 

@@ -279,6 +279,14 @@ class TraceAssembler:
         for fate, records_dropped in fates.items():
             count("assembler.log_records_dropped", records_dropped, reason=fate.value)
 
+    def is_late(self, record: RawLog) -> bool:
+        """Tell whether a log record is about a trace that is closed."""
+        return self._about(record)[1] is not None
+
+    def restore(self, closed: Iterable[bytes], now: float) -> None:
+        """Remember traces that were closed before this assembler was made; see `ClosedTraces.restore`."""
+        self._next_unit += self._closed.restore(closed, now, by_unit=self._units is not None)
+
     def due(self, now: float) -> list[ClosedTrace[RawSpan]]:
         """Close the traces whose time has come and return them, earliest first."""
         closed = [self._close(trace, reason, now) for trace, reason in self._deadlines.due(now)]
@@ -311,12 +319,9 @@ class TraceAssembler:
 
     def relieve(self, size: int, now: float, *, older_than: float) -> list[ClosedTrace[RawSpan]]:
         """
-        Give up memory: what is kept to be scored again, then open traces, as `worth_closing` picks them.
+        Give up so many bytes: what is kept to be scored again, then open traces, as `worth_closing` picks them.
 
-        Args:
-            size: How many bytes of spans.
-            now: Monotonic seconds.
-            older_than: Seconds that a trace must have been open.
+        They must have been open for `older_than` seconds.
         """
         if self._kept is not None:
             size -= self._kept.relieve()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["ClosedTraces", "age_group", "count_closed"]
 
 _REMEMBERED_PER_OPEN_TRACE: Final = 10
+_TRACE_ID: Final = 16  # bytes, which the key of a unit begins with
+_SPAN_ID: Final = 8
 _AGES: Final = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0, "1h": 3600.0}
 _NOTHING: Final[dict[bytes, bytes]] = {}
 
@@ -58,9 +60,36 @@ class ClosedTraces:
 
     def remember_unit(self, trace_id: bytes, unit: OpenTrace, now: float) -> None:
         """Note that a unit is closed, and which spans it has."""
-        self.remember(unit.key, now)
-        self._spans_of[unit.key] = (trace_id, [])
-        self._learn(unit.key, (*unit.spans, *(() if unit.missing is None else (unit.missing,))))
+        self.remember_spans(trace_id, unit.key, (*unit.spans, *(() if unit.missing is None else (unit.missing,))), now)
+
+    def restore(self, closed: Iterable[bytes], now: float, *, by_unit: bool) -> int:
+        """
+        Remember traces that another process has closed.
+
+        Args:
+            closed: The id of each; of each unit with the ids of its spans behind it.
+            now: The time.
+            by_unit: Whether units are assembled; what was closed as something else does not count.
+
+        Returns:
+            How many units that were: their keys are numbered from 1 on.
+        """
+        units = 0
+        for known in closed:
+            trace_id, span_ids = known[:_TRACE_ID], known[_TRACE_ID:]
+            if by_unit and span_ids:
+                units += 1
+                ids = [span_ids[at : at + _SPAN_ID] for at in range(0, len(span_ids), _SPAN_ID)]
+                self.remember_spans(trace_id, trace_id + units.to_bytes(8, "big"), ids, now)
+            elif not by_unit and not span_ids:
+                self.remember(trace_id, now)
+        return units
+
+    def remember_spans(self, trace_id: bytes, key: bytes, span_ids: Iterable[bytes], now: float) -> None:
+        """Note that a unit with these spans is closed."""
+        self.remember(key, now)
+        self._spans_of[key] = (trace_id, [])
+        self._learn(key, span_ids)
 
     def recall(self, key: bytes) -> float:
         """

@@ -21,6 +21,8 @@ from otel_scorer.pipeline.emission import Emitter
 from otel_scorer.pipeline.engine_options import EngineOptions
 from otel_scorer.pipeline.holding import Forwarding, Holding
 from otel_scorer.pipeline.jobs import Job, Result, ScorerSet, Waiting, count_decisions, sample_scorers, shed
+from otel_scorer.pipeline.releasing import in_requests
+from otel_scorer.pipeline.spooled_traces import SpooledTraces
 from otel_scorer.pipeline.triage import Triage
 from otel_scorer.telemetry import Measured, count
 
@@ -31,13 +33,13 @@ if TYPE_CHECKING:
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.emission import Outlet
     from otel_scorer.pipeline.jobs import ScorerProfile, ScoringBackend
+    from otel_scorer.pipeline.spooling import Spooling
+    from otel_scorer.stores.spool_rows import SpooledRequest
 
 __all__ = ["Engine", "EngineOptions", "Forwarding"]
 
 logger = logging.getLogger(__name__)
 
-# Releases are handed on in requests of about this size: small enough to interleave, large enough to be cheap.
-_RELEASE_BYTES: Final = 2 * 1024 * 1024
 # The timer looks this often (seconds): closing a trace 0.1 s late costs nobody anything, a request per trace does.
 _TICK: Final = 0.1
 
@@ -54,6 +56,7 @@ class Engine:
         on_scores: Outlet,
         on_scored: Callable[[ClosedTrace[RawSpan], Sequence[Decision]], None] | None = None,
         matches: Callable[[RawSpan], bool] | None = None,
+        spooling: Spooling | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -66,6 +69,7 @@ class Engine:
             on_scores: Takes evaluation spans, likewise.
             on_scored: Takes every trace that scorers were chosen for, with all decisions about it; must not block.
             matches: Which span closes a trace, with `Trigger.MATCH`.
+            spooling: Where it is written down what becomes of spooled requests; the outlets are its own then.
             clock: Monotonic seconds.
         """
         self._limits = options.limits
@@ -76,6 +80,7 @@ class Engine:
         self._clock = clock
         self._assembles = bool(scorers) or options.forwarding is Forwarding.HOLD_TRACE
         self._holding = Holding(options.forwarding, options.limits.trigger, options.hold_deadline)
+        self._spooled = SpooledTraces(spooling)
         self._triage = None if options.keep is None else Triage(options.keep, options.limits)
         self._assembler = TraceAssembler(options.limits, matches, judges=bool(scorers) or self._triage is not None)
         self._waiting: dict[int, Waiting] = {}
@@ -128,9 +133,13 @@ class Engine:
         with self._lock:
             self._idle.wait_for(lambda: not scorers.jobs)
 
-    def ingest(self, data: bytes) -> tuple[int, str]:
+    def restore(self, closed: Iterable[bytes]) -> None:
+        """Remember traces that an earlier process has decided; see `ClosedTraces.restore`."""
+        self._assembler.restore(closed, self._clock())
+
+    def ingest(self, data: bytes, spooled: SpooledRequest | None = None) -> tuple[int, str]:
         """
-        Admit an encoded traces request.
+        Admit an encoded traces request; `spooled` is the same, if it is written down.
 
         Returns:
             How many of its spans were rejected, and why.
@@ -138,37 +147,35 @@ class Engine:
         Raises:
             InvalidRequestError: Nothing in it is usable; nothing was admitted.
         """
+        outlet = self._spooled.outlet(spooled, self._on_spans)
         if not self._assembles:
-            return self._pass_on(data)
+            return self._pass_on(data, outlet)
         request = read_traces(data)
         spans = request.spans
         with self._lock:
-            added = self._assembler.add(spans, self._clock())
+            added = self._spooled.add(self._assembler, spooled, spans, self._clock())
             self._holding.set_repeats_aside(added)
             if self._triage is not None:
-                self._triage.arrange(added, self._assembler)
+                self._spooled.arrange(self._triage, added, self._assembler, spooled)
         count("receiver.spans_accepted", len(spans))
         if self._holding.trace:
-            self._forward([*added.late, *added.own])
+            self._forward([*added.late, *added.own], outlet=outlet)
         elif self._holding.root:
             skipped = {id(span) for span in added.duplicates}
             unheld = {id(span) for span in (*added.late, *added.own)}
-            self._forward(
-                span
-                for span in spans
-                if (id(span) in unheld or not self._holding.is_main(span)) and id(span) not in skipped
-            )
+            unmain = (span for span in spans if id(span) in unheld or not self._holding.is_main(span))
+            self._forward((span for span in unmain if id(span) not in skipped), outlet=outlet)
         elif added.duplicates:
             skipped = {id(span) for span in added.duplicates}
-            self._forward(span for span in spans if id(span) not in skipped)
+            self._forward((span for span in spans if id(span) not in skipped), outlet=outlet)
         elif request.rejected:
-            self._forward(spans)
+            self._forward(spans, outlet=outlet)
         elif spans:
-            self._on_spans(data, len(spans), ())
+            outlet(data, len(spans), ())
         self._closed(added.closed)
         return request.rejected, request.message
 
-    def ingest_logs(self, data: bytes) -> None:
+    def ingest_logs(self, data: bytes, spooled: SpooledRequest | None = None) -> None:
         """
         Join the log records of an encoded logs request to the traces that they belong to; they go nowhere from here.
 
@@ -180,7 +187,7 @@ class Engine:
         records = read_logs(data)
         if records:
             with self._lock:
-                self._assembler.add_logs(records, self._clock())
+                self._spooled.add_logs(self._assembler, spooled, records, self._clock(), self._limits.idle_timeout)
 
     def deliver(self, results: Iterable[Result]) -> None:
         """Take decisions from the scoring backend."""
@@ -209,10 +216,13 @@ class Engine:
             self._delivering += 1
         try:
             count_decisions(decision for _, decisions in unheld for decision in decisions)
-            for waiting, decisions in unheld:
-                self._emitter.emit(waiting.trace, decisions, waiting.fate)
-            self._release(ready, reason="decided")
-            self._emitter.flush()
+            with self._spooled.safely():
+                for waiting, decisions in unheld:
+                    self._emitter.emit(waiting.trace, decisions, waiting.fate)
+                self._release(ready, reason="decided")
+                self._emitter.flush()
+                self._spooled.decide_partly(unheld)
+                self._spooled.decide(waiting.trace for waiting in done)
             if self._on_scored is not None:
                 for waiting in done:
                     self._on_scored(waiting.trace, waiting.all)
@@ -253,23 +263,26 @@ class Engine:
         self._closed(closed)
         with self._lock:
             decided = self._idle.wait_for(lambda: not self._waiting and not self._delivering, timeout)
-            held = [self._holding.let_go(waiting) for waiting in self._waiting.values() if waiting.held]
+            # What is in a spool stays there: it is scored after the next start.
+            waiting = () if self._spooled.is_on else self._waiting.values()
+            held = [self._holding.let_go(each) for each in waiting if each.held]
             left = [(waiting, self._settled(waiting, spans, is_decided=False)) for waiting, spans in held]
         self._release(left, reason="shutdown")
-        self._emitter.finish()
+        with self._spooled.safely():
+            self._emitter.finish()
         return decided
 
-    def _pass_on(self, data: bytes) -> tuple[int, str]:
+    def _pass_on(self, data: bytes, outlet: Outlet) -> tuple[int, str]:
         try:
             items = check_request(Signal.TRACES, data)
         except InvalidRequestError:
             request = read_traces(data)
             count("receiver.spans_accepted", len(request.spans))
-            self._forward(request.spans)
+            self._forward(request.spans, outlet=outlet)
             return request.rejected, request.message
         count("receiver.spans_accepted", items)
         if items:
-            self._on_spans(data, items, ())
+            outlet(data, items, ())
         return 0, ""
 
     def _closed(self, closed: list[ClosedTrace[RawSpan]]) -> None:
@@ -289,11 +302,13 @@ class Engine:
                 chosen, refused = sample_scorers(trace, scorers)
                 if refused:
                     count_decisions(refused)
+                chosen = self._spooled.left(trace, chosen, scorers)
                 is_scored = bool(chosen) and scorers.backend is not None
                 if not is_scored and self._triage is None:
                     unscored.append(trace)
                     continue
-                waiting = Waiting(trace, self._spans_of(trace), scorers, all=refused)
+                held = self._spooled.held(trace, self._spans_of(trace))
+                waiting = Waiting(trace, held, scorers, all=refused)
                 if self._triage is not None:
                     waiting.refused, waiting.fate = tuple(refused), self._triage.fate_of(trace)
                     waiting.facts = None if facts is None else facts[at]
@@ -307,8 +322,12 @@ class Engine:
                 jobs.append(job)
             # Counted before they are submitted: whoever replaces the scorers waits for them.
             scorers.jobs += len(jobs)
-        self._forward_traces([(self._holding.spans_of(trace), trace.size, None) for trace in unscored])
-        self._send_on(settled)
+        if unscored or settled:
+            with self._spooled.safely():
+                spans_of, held_of = self._holding.spans_of, self._spooled.held
+                self._forward_traces([(held_of(trace, spans_of(trace)), trace.size, None) for trace in unscored])
+                self._send_on(settled)
+                self._spooled.decide([*unscored, *(waiting.trace for waiting, _ in settled)])
         refused_jobs = scorers.backend.submit(jobs) if scorers.backend is not None and jobs else ()
         if refused_jobs:
             self.deliver(Result(job.id, shed(job, scorers), done=True) for job in refused_jobs)
@@ -340,31 +359,21 @@ class Engine:
         """Return traces that were closed just now; the lock must not have been given back meanwhile."""
         if self._triage is not None:
             self._triage.begin(closed)
+        self._spooled.close(closed)
         return closed
 
     def _settled(self, waiting: Waiting, held: list[RawSpan], *, is_decided: bool) -> list[RawSpan]:
         """Return the spans that share the fate of a trace, which is decided by now."""
         return held if self._triage is None else [*held, *self._triage.settle(waiting, is_decided=is_decided)]
 
-    def _forward(self, spans: Iterable[RawSpan], since: Sequence[float] = ()) -> None:
+    def _forward(self, spans: Iterable[RawSpan], since: Sequence[float] = (), *, outlet: Outlet | None = None) -> None:
         batch = list(spans)
         if batch:
-            self._on_spans(join_spans(batch), len(batch), since)
+            (outlet or self._on_spans)(join_spans(batch), len(batch), since)
 
     def _forward_traces(self, traces: Iterable[tuple[list[RawSpan], int, float | None]]) -> None:
-        """Forward traces, with their sizes and the ends of those with verdicts; several in a request, none in two."""
-        batch: list[RawSpan] = []
-        since: list[float] = []
-        size = 0
-        for spans, weight, last in traces:
-            if batch and size + weight > _RELEASE_BYTES:
-                self._forward(batch, since)
-                batch, since, size = [], [], 0
-            batch += spans
-            size += weight
-            if last is not None:
-                since.append(last)
-        self._forward(batch, since)
+        for spans, since in in_requests(traces):
+            self._forward(spans, since)
 
     def _run_timer(self) -> None:
         while not self._stopping.wait(_TICK):
@@ -383,6 +392,8 @@ class Engine:
                 (waiting, self._settled(waiting, held, is_decided=False))
                 for waiting, held in self._holding.overdue(now)
             ]
-        self._closed(closed)
-        self._release(overdue, reason="deadline")
-        self._emitter.flush()
+        with self._spooled.safely():
+            self._closed(closed)
+            self._release(overdue, reason="deadline")
+            self._emitter.flush()
+            self._spooled.let_go((waiting for waiting, _ in overdue), now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.config import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
@@ -13,12 +14,12 @@ from otel_scorer.transport.native_client import JsonClient
 from otel_scorer.transport.native_delivery import ScoreDelivery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from otel_scorer.config import Config
     from otel_scorer.encoders.verdict import Verdict
     from otel_scorer.transport.dead_letters import DeadLetterFiles
-    from otel_scorer.transport.native_score import ScoreApi
+    from otel_scorer.transport.native_score import NativeScore, ScoreApi
 
 __all__ = ["NativeScores", "encoder_of", "open_api"]
 
@@ -60,35 +61,44 @@ class NativeScores:
     Args:
         config: Names the APIs.
         letters: Where scores go that are given up; stays open.
+        put: Writes down scores for the API of a name before they are offered to it; None: they are offered at once.
 
     Attributes:
         sinks: What takes verdicts, one for each API.
+        deliveries: What sends scores, by name.
 
     Raises:
         ConfigError: A certificate or a file for dead letters cannot be used.
     """
 
-    def __init__(self, config: Config, letters: DeadLetterFiles) -> None:
+    def __init__(
+        self,
+        config: Config,
+        letters: DeadLetterFiles,
+        put: Callable[[str, Iterable[NativeScore]], None] | None = None,
+    ) -> None:
         self._letters = letters
-        self._deliveries: list[ScoreDelivery] = []
+        self._is_spooled = put is not None
+        self.deliveries: dict[str, ScoreDelivery] = {}
         sinks: list[NativeSink] = []
         for name, exporter in config.exporters.items():
             if isinstance(exporter, NativeExporter):
                 delivery = self._delivery(name, exporter)
-                self._deliveries.append(delivery)
-                sinks.append(NativeSink(name, encoder_of(exporter), delivery.offer))
+                self.deliveries[name] = delivery
+                offer = delivery.offer if put is None else partial(put, name)
+                sinks.append(NativeSink(name, encoder_of(exporter), offer))
         self.sinks = tuple(sinks)
 
     def start(self) -> None:
         """Begin to send."""
-        for delivery in self._deliveries:
+        for delivery in self.deliveries.values():
             delivery.start()
 
     def shutdown(self, timeout: float) -> bool:
         """Send what waits, for so many seconds at most, and return whether all of it was sent."""
         deadline = time.monotonic() + timeout
         clean = True
-        for delivery in self._deliveries:
+        for delivery in self.deliveries.values():
             clean &= delivery.shutdown(max(0.0, deadline - time.monotonic()))
         return clean
 
@@ -96,7 +106,7 @@ class NativeScores:
         return ScoreDelivery(
             open_api(exporter),
             name,
-            retry=exporter.retry_on_failure.policy,
+            retry=exporter.retry_on_failure.policy(is_spooled=self._is_spooled),
             trace_timeout=exporter.trace_timeout,
             queue_size=exporter.sending_queue.queue_size,
             timeout=exporter.timeout,

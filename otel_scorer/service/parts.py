@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from otel_scorer.stores.registrations import Registrations
     from otel_scorer.transport.dead_letters import DeadLetterFiles
     from otel_scorer.transport.exchange import OnRequest
-    from otel_scorer.transport.forwarder import Forwarder
 
 __all__ = [
     "check_files",
@@ -68,13 +67,15 @@ def span_destinations(config: Config, letters: DeadLetterFiles) -> list[Destinat
     Raises:
         ConfigError: An endpoint or such a file cannot be used.
     """
+    is_spooled = config.spool.directory is not None
     made: list[Destination] = []
     for name, each in config.exporters.items():
         if isinstance(each, OtlpExporter):
-            given = replace(destination(name, each), dead_letters=letters.open(each.dead_letters))
+            found = destination(name, each, is_spooled=is_spooled)
+            given = replace(found, dead_letters=letters.open(each.dead_letters))
             made.append(_forgiving(given) if {"attributes", "events"} & set(config.emit) else given)
         elif isinstance(each, ConsoleExporter | FileExporter):
-            made.append(destination(name, each))
+            made.append(destination(name, each, is_spooled=is_spooled))
     return made
 
 
@@ -84,17 +85,17 @@ def _forgiving(made: Destination) -> Destination:
     return replace(made, senders={**made.senders, Lane.SPANS: sender})
 
 
-def verdict_sinks(config: Config, forwarder: Forwarder) -> tuple[VerdictSink, ...]:
-    """Return what takes verdicts beside spans; only who wants metrics loads what they take."""
+def verdict_sinks(config: Config, offer: Callable[[Lane, bytes, int], None]) -> tuple[VerdictSink, ...]:
+    """Return what takes verdicts beside spans and offers them; only who wants metrics loads what they take."""
     sinks: list[VerdictSink] = []
     if "logs" in config.emit:
-        sinks.append(LogSink(partial(forwarder.offer, Lane.SCORE_LOGS), config.score_logs.attributes))
+        sinks.append(LogSink(partial(offer, Lane.SCORE_LOGS), config.score_logs.attributes))
     if "metrics" in config.emit:
         from otel_scorer.pipeline.verdict_metrics import VerdictMetrics
 
         settings = config.score_metrics
-        offer = partial(forwarder.offer, Lane.SCORE_METRICS)
-        sinks.append(VerdictMetrics(offer, interval=settings.interval, delta=settings.temporality == "delta"))
+        on_metrics = partial(offer, Lane.SCORE_METRICS)
+        sinks.append(VerdictMetrics(on_metrics, interval=settings.interval, delta=settings.temporality == "delta"))
     return tuple(sinks)
 
 
@@ -199,9 +200,14 @@ def _registered(spec: ScorerSpec) -> dict[str, object]:
     return {"optional": True, **{key: value for key, value in given.items() if value is not None}}
 
 
-def destination(name: str, exporter: SpanExporter) -> Destination:
+def destination(name: str, exporter: SpanExporter, *, is_spooled: bool = False) -> Destination:
     """
     Return where an exporter sends to.
+
+    Args:
+        name: Its key.
+        exporter: Its settings.
+        is_spooled: Whether what waits for it is on disk.
 
     Raises:
         ConfigError: Its endpoint cannot be used.
@@ -212,7 +218,7 @@ def destination(name: str, exporter: SpanExporter) -> Destination:
         case FileExporter():
             return connect(f"file:{exporter.path}")
         case OtlpExporter():
-            return _otlp_destination(exporter)
+            return _otlp_destination(exporter, is_spooled=is_spooled)
     msg = f"exporters.{name}: unknown kind of destination"
     raise ConfigError(msg)
 
@@ -268,7 +274,7 @@ def _authenticator(name: str, auth: AuthSettings, tls: ServerTlsSettings) -> Aut
     return None if credentials is None else Authenticator(credentials, name, interval=tls.reload_interval)
 
 
-def _otlp_destination(exporter: OtlpExporter) -> Destination:
+def _otlp_destination(exporter: OtlpExporter, *, is_spooled: bool = False) -> Destination:
     made = connect(
         exporter.url_of(exporter.endpoint),
         protocol=exporter.protocol,
@@ -283,7 +289,7 @@ def _otlp_destination(exporter: OtlpExporter) -> Destination:
         timeout=exporter.timeout,
         queue_size=exporter.sending_queue.queue_size,
         request_size=exporter.max_send_size,
-        retry=exporter.retry_on_failure.policy,
+        retry=exporter.retry_on_failure.policy(is_spooled=is_spooled),
     )
 
 

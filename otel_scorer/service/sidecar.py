@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from otel_scorer.config import OFF, check_scorers, fixed_changes
 from otel_scorer.errors import (
@@ -20,7 +20,7 @@ from otel_scorer.errors import (
     QueueFullError,
     UnsupportedSignalError,
 )
-from otel_scorer.model.wire import Signal, check_request
+from otel_scorer.model.wire import Signal
 from otel_scorer.pipeline.engine import Engine
 from otel_scorer.pipeline.reloading import Reloader
 from otel_scorer.pipeline.scorer_pools import ScorerPools
@@ -38,6 +38,7 @@ from otel_scorer.service.parts import (
     worker_setup,
 )
 from otel_scorer.service.status import Phase, Status
+from otel_scorer.service.taking import LANES, QUEUE_RETRY, join_logs, pass_on, take_spooled
 from otel_scorer.telemetry import count
 from otel_scorer.transport.dead_letters import DeadLetterFiles
 from otel_scorer.transport.endpoints import Lane
@@ -46,7 +47,7 @@ from otel_scorer.transport.forwarder import Forwarder
 from otel_scorer.transport.status_server import StatusServer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from otel_scorer.config import Config
     from otel_scorer.model.decision import Decision
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from otel_scorer.pipeline.jobs import ScorerProfile
     from otel_scorer.pipeline.keeping import TraceKeeper
     from otel_scorer.pipeline.memory_guard import MemoryGuard
+    from otel_scorer.pipeline.spooling import Spooling
     from otel_scorer.pipeline.verdict_sinks import VerdictSink
     from otel_scorer.service.metrics_push import MetricsPush
     from otel_scorer.service.native_scores import NativeScores
@@ -63,13 +65,12 @@ if TYPE_CHECKING:
     from otel_scorer.telemetry import Measured
     from otel_scorer.transport.grpc_receiver import GrpcReceiver
     from otel_scorer.transport.http_receiver import HttpReceiver
+    from otel_scorer.transport.native_score import NativeScore
 
 __all__ = ["Service"]
 
 logger = logging.getLogger(__name__)
 
-_LANES: Final = {Signal.LOGS: Lane.LOGS, Signal.METRICS: Lane.METRICS}
-_QUEUE_RETRY: Final = 1.0
 _MEMORY_RETRY: Final = 1.0
 
 
@@ -95,6 +96,7 @@ class Service:
         self._letters = DeadLetterFiles()
         self._forwarder: Forwarder | None = None
         self._natives: NativeScores | None = None
+        self._spooling: Spooling | None = None
         self._engine: Engine | None = None
         self._guard: MemoryGuard | None = None
         self._receivers: list[GrpcReceiver | HttpReceiver] = []
@@ -137,25 +139,9 @@ class Service:
             Whether everything was scored and sent in time.
         """
         timeout = self._config.drain_timeout if timeout is None else timeout
-        clean = True
         self._status.phase = Phase.DRAINING
-        for receiver in self._receivers:
-            clean &= receiver.shutdown(min(timeout, 5.0))
-        self._pools.hurry(timeout / 3)
-        self._stop_watching(min(timeout, 2.0))
-        if self._engine is not None and not self._engine.drain(timeout):
-            clean = False
-            logger.warning("Not every open trace was scored within %g s", timeout)
-            self._pools.give_up()
-        self._pools.shutdown(min(timeout, 2.0))
-        if self._keeper is not None and not self._keeper.shutdown(timeout):
-            clean = False
-            logger.warning("Not every scored trace was written to the store within %g s", timeout)
-        if self._forwarder is not None:
-            clean &= self._forwarder.shutdown(timeout)
-        if self._natives is not None:
-            # Last: a score needs its trace, which the forwarder may just have sent.
-            clean &= self._natives.shutdown(timeout)
+        clean = self._score_what_is_open(timeout)
+        clean &= self._send_what_waits(timeout)
         if self._push is not None:
             self._push.shutdown(min(timeout, 5.0))
         if self._status_server is not None:
@@ -164,8 +150,42 @@ class Service:
             self._database.close()
         self._letters.close()
         self._receivers = []
-        self._engine = self._forwarder = self._database = None
+        self._engine = self._forwarder = self._database = self._spooling = None
         self._keeper = self._natives = self._push = self._status_server = None
+        return clean
+
+    def _score_what_is_open(self, timeout: float) -> bool:
+        """Refuse new requests, then have everything decided; return whether that was possible in time."""
+        clean = True
+        for receiver in self._receivers:
+            clean &= receiver.shutdown(min(timeout, 5.0))
+        if self._spooling is not None:
+            self._spooling.drain()
+        self._pools.hurry(timeout / 3)
+        self._stop_watching(min(timeout, 2.0))
+        if self._engine is not None and not self._engine.drain(timeout):
+            clean = False
+            logger.warning("Not every open trace was scored within %g s", timeout)
+            if self._spooling is None:
+                self._pools.give_up()
+        self._pools.shutdown(min(timeout, 2.0))
+        if self._keeper is not None and not self._keeper.shutdown(timeout):
+            clean = False
+            logger.warning("Not every scored trace was written to the store within %g s", timeout)
+        return clean
+
+    def _send_what_waits(self, timeout: float) -> bool:
+        """Send everything, and return whether nothing is left."""
+        clean = True
+        if self._spooling is not None:
+            self._spooling.stop()
+        if self._forwarder is not None:
+            clean &= self._forwarder.shutdown(timeout)
+        if self._natives is not None:
+            # Last: a score needs its trace, which the forwarder may just have sent.
+            clean &= self._natives.shutdown(timeout)
+        if self._spooling is not None:
+            clean &= _is_empty(self._spooling)
         return clean
 
     def _stop_watching(self, timeout: float) -> None:
@@ -188,15 +208,19 @@ class Service:
             revision = registrations.revision()
         pool, profiles = self._pools.open(worker_setup(config, registrations), config.scoring.workers)
         self._check_keep(profiles, may_refuse=registrations is None)
-        forwarder = self._forwarder = Forwarder(span_destinations(config, self._letters))
+        is_spooled = config.spool.directory is not None
+        forwarder = self._forwarder = Forwarder(span_destinations(config, self._letters), is_spooled=is_spooled)
         natives = self._open_natives()
+        spooling = self._open_spooling(forwarder) if is_spooled else None
+        offer = partial(_offer, forwarder) if spooling is None else spooling.put
         engine = self._engine = Engine(
-            engine_options(config, (*verdict_sinks(config, forwarder), *natives)),
+            engine_options(config, (*verdict_sinks(config, offer), *natives)),
             profiles,
-            on_spans=lambda data, items, since: forwarder.offer(Lane.SPANS, data, items, admitted=True, since=since),
-            on_scores=lambda data, items, since: forwarder.offer(Lane.SCORES, data, items, since=since),
+            on_spans=partial(offer, Lane.SPANS),
+            on_scores=partial(offer, Lane.SCORES),
             on_scored=self._on_scored(),
             matches=span_matcher(config),
+            spooling=spooling,
         )
         self._guard = make_memory_guard(config, engine, self._pools.pids)
         forwarder.start()
@@ -212,6 +236,9 @@ class Service:
         )
         self._reloader.start(revision)
         self._guard.start()
+        if spooling is not None:
+            engine.restore(spooling.remembered())
+            spooling.start(partial(take_spooled, engine, spooling))
         bound: dict[str, str] = {}
         for name, receiver in make_receivers(config, self._take).items():
             self._receivers.append(receiver)
@@ -256,7 +283,7 @@ class Service:
         return bound, None
 
     def _gauges(self) -> list[Measured]:
-        parts = (self._engine, self._pools, self._forwarder, self._guard)
+        parts = (self._engine, self._pools, self._forwarder, self._guard, self._spooling)
         return [measured for part in parts if part is not None for measured in part.gauges()]
 
     def _open_natives(self) -> tuple[VerdictSink, ...]:
@@ -265,8 +292,24 @@ class Service:
             return ()
         from otel_scorer.service.native_scores import NativeScores
 
-        self._natives = NativeScores(self._config, self._letters)
+        is_spooled = self._config.spool.directory is not None
+        self._natives = NativeScores(self._config, self._letters, self._put_scores if is_spooled else None)
         return self._natives.sinks
+
+    def _open_spooling(self, forwarder: Forwarder) -> Spooling | None:
+        """Open the spool; only who has one loads what it takes."""
+        from otel_scorer.service.spooled import open_spooling
+
+        natives = {} if self._natives is None else self._natives.deliveries
+        self._spooling = open_spooling(self._config, forwarder, natives, lambda: self._guard)
+        return self._spooling
+
+    def _put_scores(self, name: str, scores: Iterable[NativeScore]) -> None:
+        from otel_scorer.service.spooled import NATIVE, pack_scores
+
+        found = list(scores)
+        if self._spooling is not None:
+            self._spooling.put(NATIVE + name, pack_scores(found), len(found))
 
     def _reload(self, engine: Engine, registrations: Registrations | None, requested: bool) -> None:  # noqa: FBT001 - as called
         """Take other scorers, or say why not and go on with those that are there."""
@@ -305,37 +348,41 @@ class Service:
             raise OverloadedError("Shutting down")
         if self._guard is not None and self._guard.is_over:
             raise OverloadedError("Memory is over its soft limit", retry_after=_MEMORY_RETRY)
+        if signal_ is not Signal.TRACES and not forwarder.takes(LANES[signal_]):
+            self._refuse(engine, signal_, data)
+        if self._spooling is not None:
+            return self._spooling.take(signal_, data)
         if signal_ is not Signal.TRACES:
-            self._pass_on(forwarder, engine, signal_, data)
+            pass_on(forwarder, engine, signal_, data)
             return None
         try:
             forwarder.check_room(Lane.SPANS, len(data))
         except QueueFullError as error:
-            raise OverloadedError(str(error), retry_after=_QUEUE_RETRY) from error
+            raise OverloadedError(str(error), retry_after=QUEUE_RETRY) from error
         rejected, message = engine.ingest(data)
         return PartialSuccess(rejected, message) if rejected else None
 
-    def _pass_on(self, forwarder: Forwarder, engine: Engine, signal_: Signal, data: bytes) -> None:
-        lane = _LANES[signal_]
-        if not forwarder.takes(lane):
-            if signal_ is Signal.LOGS:
-                _join_logs(engine, data)
-            if signal_ not in self._warned:
-                self._warned.add(signal_)
-                logger.warning("OTLP %s are refused: no destination takes them", signal_)
-            raise UnsupportedSignalError(f"No destination takes OTLP {signal_}")
-        items = check_request(signal_, data)
-        try:
-            forwarder.offer(lane, data, items)
-        except QueueFullError as error:
-            raise OverloadedError(str(error), retry_after=_QUEUE_RETRY) from error
+    def _refuse(self, engine: Engine, signal_: Signal, data: bytes) -> NoReturn:
         if signal_ is Signal.LOGS:
-            _join_logs(engine, data)
+            join_logs(engine, data)
+        if signal_ not in self._warned:
+            self._warned.add(signal_)
+            logger.warning("OTLP %s are refused: no destination takes them", signal_)
+        raise UnsupportedSignalError(f"No destination takes OTLP {signal_}")
 
 
-def _join_logs(engine: Engine, data: bytes) -> None:
-    """Let scorers see what is in logs. Whatever goes wrong costs them the content, and the sender nothing."""
-    try:
-        engine.ingest_logs(data)
-    except Exception:
-        logger.exception("Cannot join log records to traces")
+def _offer(forwarder: Forwarder, lane: Lane, data: bytes, items: int, since: Sequence[float] = ()) -> None:
+    """Send what the engine lets go; it was admitted."""
+    forwarder.offer(lane, data, items, admitted=lane is Lane.SPANS, since=since)
+
+
+def _is_empty(spooling: Spooling) -> bool:
+    """Close the spool, say what is left in it, and return whether that is nothing."""
+    requests, outgoing = spooling.shutdown()
+    if requests or outgoing:
+        logger.warning(
+            "%d requests that are not done, and %d that are to be sent, stay in the spool for the next start",
+            requests,
+            outgoing,
+        )
+    return not requests and not outgoing

@@ -32,13 +32,15 @@ _Part: TypeAlias = tuple[bytes, int]
 _MAX_SEARCHES: Final = 64
 # Seconds between attempts while stopping, whatever the back-off or the backend says.
 _HURRY: Final = 1.0
+_SHUTDOWN: Final = "shutdown"
 
 
 class Stopping:
-    """Tells the sending threads of a forwarder to hurry, and later to give up."""
+    """Tells the sending threads of a forwarder to hurry, and later to give up; what is spooled is not lost then."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], *, is_spooled: bool = False) -> None:
         self._clock = clock
+        self.is_spooled = is_spooled
         self._deadline = 0.0
         self.closing = threading.Event()
         self.expired = threading.Event()
@@ -126,7 +128,8 @@ class Delivery:
             if not is_late:
                 self._pending.append((data, items))
         if is_late:
-            self.drop(data, items, "shutdown")
+            self.gave_up = True
+            self.drop(data, items, _SHUTDOWN)
             return False
         self._is_taken = False
         self._searches = 0
@@ -144,7 +147,9 @@ class Delivery:
             left = [*self._pending, self._part]
             self._pending.clear()
             self._part = None
-            return [part for part in left if part is not None]
+            found = [part for part in left if part is not None]
+            self.gave_up |= bool(found)
+            return found
 
     def drop(self, data: bytes, items: int, reason: str) -> None:
         """Account for a request that never got as far as being sent."""
@@ -167,7 +172,7 @@ class Delivery:
         except RetryableError as error:
             expired = self._stopping.expired.is_set()
             self.gave_up |= expired
-            self._give_up("shutdown" if expired else "retry_expired", error)
+            self._give_up(_SHUTDOWN if expired else "retry_expired", error)
         else:
             self._took(items, partial)
 
@@ -236,6 +241,10 @@ class Delivery:
 
     def _count_dropped(self, data: bytes, items: int, reason: str, message: str) -> bool:
         """Count what is lost and keep it in the file, if there is one. Return whether to log it."""
+        if reason == _SHUTDOWN and self._stopping.is_spooled:
+            if items:
+                _logger.warning("%d %s for %s stay in the spool", items, self.lane, self.destination)
+            return False
         count("forwarder.dropped", items, lane=self.lane, destination=self.destination, reason=reason)
         if self._dead_letters is not None:
             self._dead_letters.write_request(

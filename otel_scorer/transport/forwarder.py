@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS  # pyright: ignore[reportPrivateUsage]
@@ -53,6 +53,7 @@ class Forwarder:
         timeout: Seconds for one attempt.
         clock: Monotonic seconds.
         sleep: Waits before a retry, instead of in real time.
+        is_spooled: What is not sent at shutdown is not lost: it is offered again after the next start.
     """
 
     def __init__(
@@ -65,10 +66,11 @@ class Forwarder:
         timeout: float = _TIMEOUT,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] | None = None,
+        is_spooled: bool = False,
     ) -> None:
         self._lock = threading.Lock()  # guards all queues: an offer goes to all of them or to none
         self._room = threading.Condition(self._lock)
-        self._stopping = Stopping(clock)
+        self._stopping = Stopping(clock, is_spooled=is_spooled)
         self._senders: list[Sender] = []
         queues: dict[Lane, list[_Queue]] = {lane: [] for lane in Lane}
         for destination in destinations:
@@ -110,6 +112,11 @@ class Forwarder:
         for queue in self._all():
             queue.start()
 
+    def has_room(self, lane: Lane, size: int) -> bool:
+        """Return whether every destination has room for `size` bytes more."""
+        with self._lock:
+            return all(queue.has_room(size) for queue in self._queues[lane])
+
     def check_room(self, lane: Lane, size: int) -> None:
         """
         Ask before admitting a request whose parts will be offered later, as admitted.
@@ -124,7 +131,14 @@ class Forwarder:
             self._room.wait_for(lambda: not any(queue.is_behind() for queue in self._queues[lane]), _PATIENCE)
 
     def offer(
-        self, lane: Lane, data: bytes, items: int, *, admitted: bool = False, since: Sequence[float] = ()
+        self,
+        lane: Lane,
+        data: bytes,
+        items: int,
+        *,
+        admitted: bool = False,
+        since: Sequence[float] = (),
+        done: Callable[[], None] | None = None,
     ) -> None:
         """
         Queue an encoded request at every destination, or at none; never waits.
@@ -138,13 +152,17 @@ class Forwarder:
             admitted: The client was told that we have it (see `check_room`): it must not be refused any more.
             since: When the traces ended that verdicts in it are about, in seconds of `clock`: how long that was ago is
                 recorded for each when the request was taken.
+            done: Called once every destination has taken it or lost it for good, on whatever thread that is; never if
+                it is left at shutdown.
 
         Raises:
             QueueFullError: A destination has no room, or the forwarder was shut down. The client should try again.
         """
+        queues = self._queues[lane]
+        if done is not None:
+            done = _after(len(queues) if items else 0, done)
         if not items:
             return
-        queues = self._queues[lane]
         with self._lock:
             if not lane.is_about_scores and not admitted:
                 self._refuse_if_full(lane, len(data))
@@ -152,9 +170,11 @@ class Forwarder:
             left_out = [queue for queue in queues if over or not (admitted or queue.has_room(len(data)))]
             for queue in queues:
                 if queue not in left_out:
-                    queue.put(data, items, since)
+                    queue.put(_Request(data, items, since, done))
         for queue in left_out:
             queue.delivery.drop(data, items, "shutdown" if over else "queue_full")
+            if done is not None and not over:
+                done()
 
     def gauges(self) -> list[Measured]:
         """Return what waits for each destination, by kind of data."""
@@ -218,7 +238,7 @@ class _Queue:
         self._limit = limit
         self._request_size = request_size
         self._stopping = stopping
-        self._waiting: deque[tuple[bytes, int, Sequence[float]]] = deque()
+        self._waiting: deque[_Request] = deque()
         self._size = 0
         self._thread = threading.Thread(target=self._run, name=f"otel-scorer-forward-{name}", daemon=True)
 
@@ -242,10 +262,10 @@ class _Queue:
             Measured("forwarder.queue_capacity", self._limit, attributes),
         )
 
-    def put(self, data: bytes, items: int, since: Sequence[float]) -> None:
+    def put(self, request: _Request) -> None:
         """Append a request. Under the lock."""
-        self._waiting.append((data, items, since))
-        self._size += len(data)
+        self._waiting.append(request)
+        self._size += len(request.data)
         self.ready.notify()
 
     def join(self, timeout: float) -> None:
@@ -257,7 +277,7 @@ class _Queue:
         """Drop what is still here, and return whether anything was dropped for want of time."""
         self.join(timeout)
         with self.ready:
-            waiting = [(data, items) for data, items, _ in self._waiting]
+            waiting = [(request.data, request.items) for request in self._waiting]
             self._waiting.clear()
         left = [*self.delivery.abandon(), *waiting]
         for data, items in left:
@@ -268,7 +288,7 @@ class _Queue:
         # A process that traces its own gRPC and HTTP calls must not trace those that carry traces.
         context.attach(context.set_value(SUPPRESS, True))  # noqa: FBT003 - the value instrumentations look for
         while (batch := self._take()) is not None:
-            data, items, since = batch
+            data, items, since, dones = batch
             if self.delivery.deliver(data, items) and since:
                 now = self._clock()
                 delays = [now - each for each in since]
@@ -277,8 +297,11 @@ class _Queue:
                 self._size -= len(data)
                 self._progress = self._clock()
                 self._room.notify_all()
+            if not self.delivery.gave_up:
+                for done in dones:
+                    done()
 
-    def _take(self) -> tuple[bytes, int, Sequence[float]] | None:
+    def _take(self) -> tuple[bytes, int, Sequence[float], Sequence[Callable[[], None]]] | None:
         """Wait for requests and return as many as fit in one; None when there will be no more."""
         with self.ready:
             while not self._waiting:
@@ -289,11 +312,41 @@ class _Queue:
                 return None
             parts: list[bytes] = []
             ends: list[float] = []
+            dones: list[Callable[[], None]] = []
             size = items = 0
-            while self._waiting and (not parts or size + len(self._waiting[0][0]) <= self._request_size):
-                data, count, since = self._waiting.popleft()
+            while self._waiting and (not parts or size + len(self._waiting[0].data) <= self._request_size):
+                data, count, since, done = self._waiting.popleft()
                 parts.append(data)
                 ends += since
                 size += len(data)
                 items += count
-        return (parts[0] if len(parts) == 1 else b"".join(parts)), items, ends
+                if done is not None:
+                    dones.append(done)
+        return (parts[0] if len(parts) == 1 else b"".join(parts)), items, ends, dones
+
+
+class _Request(NamedTuple):
+    """What waits for one delivery; see `Forwarder.offer`."""
+
+    data: bytes
+    items: int
+    since: Sequence[float]
+    done: Callable[[], None] | None
+
+
+def _after(times: int, done: Callable[[], None]) -> Callable[[], None]:
+    """Return what calls `done` when it has been called so many times; at once if that is never."""
+    if not times:
+        done()
+    lock = threading.Lock()
+    left = times
+
+    def count_down() -> None:
+        nonlocal left
+        with lock:
+            left -= 1
+            is_last = left == 0
+        if is_last:
+            done()
+
+    return done if times == 1 else count_down

@@ -106,6 +106,11 @@ class ScoreDelivery:
             self._changed.notify_all()
         self._drop(refused, "shutdown" if self._expired else "queue_full", "no room to wait for the backend")
 
+    def has_room(self, size: int) -> bool:
+        """Tell whether scores of this size can wait."""
+        with self._changed:
+            return self._queue.has_room(size)
+
     def shutdown(self, timeout: float) -> bool:
         """
         Send what waits, for `timeout` seconds at most. Safe to call twice.
@@ -186,6 +191,7 @@ class ScoreDelivery:
                     settled = self._queue.settle(part)
                     self._changed.notify_all()
                 count("native.sent", len(settled), destination=self._name)
+                _finish(settled)
 
     def _miss(self, part: Sequence[Entry], error: TraceMissingError) -> list[Sequence[Entry]]:
         """Have scores wait for their traces, and return those that can be sent now, as they were in the way of none."""
@@ -245,8 +251,18 @@ class ScoreDelivery:
     def _drop(self, scores: Sequence[NativeScore], reason: str, message: str) -> None:
         if not scores:
             return
+        if reason == "shutdown" and scores[0].done is not None:
+            _logger.warning("%d scores for %s stay in the spool", len(scores), self._name)
+            return
         count("native.dropped", len(scores), destination=self._name, reason=reason)
         if self._log_limit.allows(reason):
             _logger.warning("Dropped %d scores for %s: %s (%s)", len(scores), self._name, message, reason)
         if self._dead_letters is not None:
             self._dead_letters.write_scores(self._name, reason, message, scores)
+        _finish(scores)
+
+
+def _finish(scores: Iterable[NativeScore]) -> None:
+    for score in scores:
+        if score.done is not None:
+            score.done()

@@ -67,10 +67,16 @@ class ScoreQueue:
             return False
         self._size += size
         if older is not None:
-            older.score = score
+            superseded, older.score = older.score, score
+            if superseded.done is not None:
+                superseded.done()
             return True
         self._push(Entry(score, now), now)
         return True
+
+    def has_room(self, size: int) -> bool:
+        """Tell whether a score of this size would be taken."""
+        return not self._size or self._size + size <= self._limit
 
     def take(self, now: float, limit: int) -> list[Entry]:
         """Remove and return what is due, `limit` scores at most, all about traces or all about spans."""
@@ -95,6 +101,8 @@ class ScoreQueue:
                 continue
             if entry.score.id in self._waiting:
                 self._size -= entry.score.size
+                if entry.score.done is not None:
+                    entry.score.done()
             else:
                 self._push(entry, at)
 

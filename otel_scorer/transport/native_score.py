@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["SCORE_OVERHEAD", "NativeScore", "ScoreApi"]
 
@@ -24,12 +24,14 @@ class NativeScore:
         trace_id: 32 lower-case hex digits.
         span_id: 16 of them, if it is about one span.
         body: What the backend is sent, as JSON.
+        done: Called once it was sent, or given up for good, or another one has taken its place.
     """
 
     id: str
     trace_id: str
     span_id: str | None
     body: bytes
+    done: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
     @property
     def size(self) -> int:

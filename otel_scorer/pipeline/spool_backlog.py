@@ -1,0 +1,78 @@
+"""Which rows of a spool wait to be taken up: from an id on, up to the last one that was left for later."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Callable
+
+__all__ = ["Backlog", "BacklogState", "take_up"]
+
+
+class BacklogState(NamedTuple):
+    """The first id that may wait, and the last one."""
+
+    next: int
+    last: int
+
+
+class Backlog:
+    """
+    A range of ids, empty unless something waits. Whoever shares it guards it.
+
+    Rows in the range that were handled meanwhile do no harm: whoever takes it up knows them, or finds them deleted.
+
+    Args:
+        last: Everything up to this id waits; 0: nothing does.
+    """
+
+    def __init__(self, last: int = 0) -> None:
+        self.state = BacklogState(1, last)
+
+    def __len__(self) -> int:
+        """How many may wait."""
+        return max(0, self.state.last - self.state.next + 1)
+
+    def add(self, number: int) -> None:
+        """Have a row wait."""
+        first, last = self.state
+        self.state = BacklogState(min(first, number), max(last, number)) if self else BacklogState(number, number)
+
+    def advance(self, before: BacklogState, up_to: int, *, is_empty: bool) -> None:
+        """
+        Note what was taken up.
+
+        Args:
+            before: The range when that began; what was added since then still waits.
+            up_to: The last id that was looked at.
+            is_empty: There was no row at all: then whatever ids there are between, nothing waits.
+        """
+        if self.state == before and is_empty:
+            self.state = BacklogState(1, 0)
+        elif self.state.next == before.next:
+            self.state = BacklogState(up_to + 1, self.state.last)
+
+
+def take_up(backlog: Backlog, lock: threading.Lock, take: Callable[[int], tuple[int, bool]]) -> bool:
+    """
+    Take up a part of a backlog.
+
+    Args:
+        backlog: What waits.
+        lock: Guards it; not held while anything is taken up.
+        take: Given an id, takes up what comes behind; returns the last id that it looked at, and whether there was
+            nothing at all.
+
+    Returns:
+        Whether something was taken up and more may wait.
+    """
+    with lock:
+        if not backlog:
+            return False
+        state = backlog.state
+    up_to, is_empty = take(state.next - 1)
+    with lock:
+        backlog.advance(state, up_to, is_empty=is_empty)
+        return bool(backlog) and up_to >= state.next

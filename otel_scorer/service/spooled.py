@@ -1,0 +1,124 @@
+"""What a sidecar with a spool is put together from: where requests go on, and where what is written down is sent."""
+
+from __future__ import annotations
+
+import json
+import threading
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from otel_scorer.errors import QueueFullError
+from otel_scorer.pipeline.closing import Trigger
+from otel_scorer.pipeline.spooling import Spooling
+from otel_scorer.service.taking import LANES
+from otel_scorer.stores.spool import Spool
+from otel_scorer.transport.endpoints import Lane
+from otel_scorer.transport.native_score import NativeScore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from otel_scorer.config import Config
+    from otel_scorer.pipeline.memory_guard import MemoryGuard
+    from otel_scorer.transport.forwarder import Forwarder
+    from otel_scorer.transport.native_delivery import ScoreDelivery
+
+__all__ = ["NATIVE", "open_spooling", "pack_scores"]
+
+NATIVE: Final = "native:"
+"""What the kind of outgoing data begins with that is for a score API; its name follows."""
+
+
+def open_spooling(
+    config: Config, forwarder: Forwarder, natives: Mapping[str, ScoreDelivery], guard: Callable[[], MemoryGuard | None]
+) -> Spooling | None:
+    """
+    Open the spool that the configuration names, if it does.
+
+    Args:
+        config: Which folder, and how much may be in it.
+        forwarder: Where requests and verdicts go.
+        natives: The score APIs, by name.
+        guard: Returns what says whether there is memory to take up more.
+
+    Raises:
+        ConfigError: The folder cannot be used, or another process uses it.
+    """
+    settings = config.spool
+    if settings.directory is None:
+        return None
+    limits = config.assembly.limits
+    spool = Spool(
+        Path(settings.directory),
+        max_size=settings.max_size,
+        synchronous=settings.synchronous,
+        closed_limit=10 * limits.max_traces,
+    )
+    entrances = {signal: _Entrance(forwarder, lane, guard) for signal, lane in LANES.items()}
+    places: dict[str, _LanePlace | _ScorePlace] = {lane.value: _LanePlace(forwarder, lane) for lane in Lane}
+    places |= {NATIVE + name: _ScorePlace(delivery) for name, delivery in natives.items()}
+    return Spooling(spool, entrances, places, by_unit=limits.trigger is Trigger.LOCAL_ROOT)
+
+
+def pack_scores(scores: Iterable[NativeScore]) -> bytes:
+    """Return scores as they are written down."""
+    return json.dumps([(each.id, each.trace_id, each.span_id, each.body.decode()) for each in scores]).encode()
+
+
+class _LanePlace:
+    """A lane of the forwarder."""
+
+    def __init__(self, forwarder: Forwarder, lane: Lane) -> None:
+        self._forwarder = forwarder
+        self._lane = lane
+
+    def has_room(self, size: int) -> bool:
+        return self._forwarder.has_room(self._lane, size)
+
+    def offer(self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None]) -> None:
+        self._forwarder.offer(self._lane, data, items, admitted=True, since=since, done=done)
+
+
+class _Entrance(_LanePlace):
+    """Where requests of a signal go on; whoever asks for room waits a moment for a backend that keeps taking."""
+
+    def __init__(self, forwarder: Forwarder, lane: Lane, guard: Callable[[], MemoryGuard | None]) -> None:
+        super().__init__(forwarder, lane)
+        self._guard = guard
+
+    def has_room(self, size: int) -> bool:
+        guard = self._guard()
+        if guard is not None and guard.is_over:
+            return False
+        try:
+            self._forwarder.check_room(self._lane, size)
+        except QueueFullError:
+            return False
+        return True
+
+
+class _ScorePlace:
+    """A score API."""
+
+    def __init__(self, delivery: ScoreDelivery) -> None:
+        self._delivery = delivery
+
+    def has_room(self, size: int) -> bool:
+        return self._delivery.has_room(size)
+
+    def offer(self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None]) -> None:
+        del since
+        settled = partial(_count_down, [items], threading.Lock(), done)
+        self._delivery.offer(
+            NativeScore(number, trace_id, span_id, body.encode(), settled)
+            for number, trace_id, span_id, body in json.loads(data)
+        )
+
+
+def _count_down(left: list[int], lock: threading.Lock, done: Callable[[], None]) -> None:
+    with lock:
+        left[0] -= 1
+        is_last = left[0] == 0
+    if is_last:
+        done()

@@ -1,0 +1,163 @@
+"""What a spool is made of, and how it is written: requests, what is to be sent, and what is known of traces."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator, Sequence
+
+    from otel_scorer.model.wire import Signal
+
+__all__ = [
+    "ROW",
+    "Changes",
+    "Outgoing",
+    "PartlyDecided",
+    "SpooledRequest",
+    "checksum",
+    "cut_closed",
+    "cut_keys",
+    "delete",
+    "insert",
+]
+
+ROW: Final = 64
+"""Bytes that a row costs beside its data."""
+_LENGTH: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class SpooledRequest:
+    """
+    A request that was acknowledged.
+
+    Attributes:
+        id: Grows with every request.
+        signal: What it holds.
+        data: As it came.
+        is_forwarded: Whether all that was to be forwarded at once has been.
+        decided: Keys of what is decided in it; see `Changes.decided`.
+    """
+
+    id: int
+    signal: Signal
+    data: bytes
+    is_forwarded: bool = False
+    decided: frozenset[bytes] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """
+    Something to be sent as it is.
+
+    Attributes:
+        kind: Where to.
+        items: How many spans, records or scores.
+        data: What is sent.
+        id: Once it is committed.
+    """
+
+    kind: str
+    items: int
+    data: bytes
+    id: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PartlyDecided:
+    """Of a trace: whether its spans have left, and the names of the scorers whose verdicts are committed."""
+
+    released: bool
+    scorers: frozenset[str]
+
+
+@dataclass(slots=True)
+class Changes:
+    """
+    What is written at once or not at all.
+
+    Attributes:
+        outgoing: To be sent from now on.
+        sent: Ids of what has been sent.
+        finished: Ids of requests that nobody needs any more.
+        forwarded: Ids of requests of which all that was to be forwarded at once has been.
+        decided: By id of a request: the keys, all of one length, of what is decided in it.
+        closed: For each decided trace what `Spool.closed` is to return.
+        partly: Traces that are decided in part.
+        done: Of these, those that are decided now.
+    """
+
+    outgoing: list[Outgoing] = field(default_factory=list[Outgoing])
+    sent: list[int] = field(default_factory=list[int])
+    finished: list[int] = field(default_factory=list[int])
+    forwarded: list[int] = field(default_factory=list[int])
+    decided: dict[int, list[bytes]] = field(default_factory=dict[int, list[bytes]])
+    closed: list[bytes] = field(default_factory=list[bytes])
+    partly: dict[bytes, PartlyDecided] = field(default_factory=dict[bytes, PartlyDecided])
+    done: list[bytes] = field(default_factory=list[bytes])
+
+    def __bool__(self) -> bool:
+        return any((
+            self.outgoing, self.sent, self.finished, self.forwarded, self.decided, self.closed, self.partly, self.done
+        ))  # fmt: skip
+
+
+def insert(connection: sqlite3.Connection, changes: Changes, outgoing: Sequence[Outgoing]) -> None:
+    """Write the new rows of changes; `outgoing` has what is to be sent, with ids."""
+    connection.executemany(
+        "INSERT INTO outgoing VALUES (?, ?, ?, ?, ?)",
+        [(each.id, each.kind, each.items, checksum(each.id, each.kind, each.data), each.data) for each in outgoing],
+    )
+    gone = set(changes.finished)
+    marks: list[tuple[int, bytes | None]] = [(number, None) for number in changes.forwarded if number not in gone]
+    marks += [
+        (number, bytes((len(keys[0]),)) + b"".join(keys))
+        for number, keys in changes.decided.items()
+        if number not in gone
+    ]
+    connection.executemany("INSERT INTO marks (request, keys) VALUES (?, ?)", marks)
+    if changes.closed:
+        data = b"".join(len(each).to_bytes(_LENGTH, "big") + each for each in changes.closed)
+        connection.execute("INSERT INTO closed (traces, data) VALUES (?, ?)", (len(changes.closed), data))
+    connection.executemany(
+        "INSERT OR REPLACE INTO partly_decided VALUES (?, ?, ?)",
+        [(trace, each.released, json.dumps(sorted(each.scorers))) for trace, each in changes.partly.items()],
+    )
+
+
+def delete(connection: sqlite3.Connection, table: str, ids: Sequence[int]) -> int:
+    """Delete rows and return how many bytes they took."""
+    size = 0
+    for number in ids:
+        row = connection.execute(f"SELECT length(data) FROM {table} WHERE id = ?", (number,)).fetchone()  # noqa: S608
+        if row is not None:
+            size += row[0] + ROW
+            connection.execute(f"DELETE FROM {table} WHERE id = ?", (number,))  # noqa: S608 - names of ours
+    return size
+
+
+def cut_keys(keys: bytes) -> Iterator[bytes]:
+    """Yield the keys of a mark; the first byte says how long each is."""
+    size = keys[0]
+    for at in range(1, len(keys), size):
+        yield keys[at : at + size]
+
+
+def cut_closed(data: bytes) -> Iterator[bytes]:
+    """Yield what is in a row of `closed`, one for each trace."""
+    at = 0
+    while at < len(data):
+        end = at + _LENGTH + int.from_bytes(data[at : at + _LENGTH], "big")
+        yield data[at + _LENGTH : end]
+        at = end
+
+
+def checksum(number: int, kind: str, data: bytes) -> int:
+    """Return what a row is checked by: the CRC-32 of its id, its signal or kind, and its data."""
+    return zlib.crc32(data, zlib.crc32(f"{number} {kind}".encode()))
