@@ -23,6 +23,7 @@ from tests.e2e.sidecar import Gate, Sidecar, id_of, small_trace
 
 from otel_scorer.demo.agent import Agent, exporter_to, make_provider
 from otel_scorer.demo.rules import QUESTIONS
+from otel_scorer.testing import make_request, make_span
 
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
@@ -200,6 +201,26 @@ def test_a_verdict_that_is_late_is_there_once(backend: Backend, launch: Callable
         assert verdicts(backend, trace) == (expected, expected)
     finally:
         gate.close()
+
+
+@with_score_api
+def test_a_verdict_that_was_thought_better_of_takes_the_place_of_the_first(
+    backend: Backend, launch: Callable[..., Sidecar], tmp_path: Path
+) -> None:
+    number, trace = new_trace()
+    config = tmp_path / "sidecar.yaml"
+    config.write_text("assembly: {late_spans: rescore}\n", encoding="utf-8")
+    sidecar = launch("-c", str(config), scorers=("tool_errors",))
+    sidecar.send(small_trace(number))
+    first, second = Verdict("tool_errors", passed=True), Verdict("tool_errors", passed=False)
+    wait_for_verdicts(backend, trace, [first])
+
+    tool = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": "search", "error.type": "Timeout"}
+    sidecar.send(make_request(make_span("late", trace=number, span=9, parent=1, status="ERROR", attributes=tool)))
+    wait_for_verdicts(backend, trace, [second])
+    assert sidecar.stop() == 0
+    # One score; each revision is an evaluation span of its own.
+    assert verdicts(backend, trace) == ([second], [second, first])
 
 
 @with_score_api
