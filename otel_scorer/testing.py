@@ -21,9 +21,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Status
 
-from otel_scorer.model.decode import LOCAL_ROOT_FLAGS, encode_attributes, spans_from_raw
+from otel_scorer.model.decode import encode_attributes, spans_from_raw
 from otel_scorer.model.trace import Trace
-from otel_scorer.model.wire import read_traces
+from otel_scorer.model.wire import LOCAL_ROOT_FLAGS, read_traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

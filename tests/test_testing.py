@@ -50,7 +50,7 @@ def test_requests_hold_what_they_were_made_of_one_after_the_other_too() -> None:
     request = make_request(first, service="web") + make_request(second, service="db", resource={"host": "x"})
 
     assert read_spans(request) == [first, second]
-    assert [span.flags & 0x300 for span in read_traces(request).spans] == [0x100, 0x300]
+    assert [span.is_local_root for span in read_traces(request).spans] == [False, True]
     assert [span.data for span in make_raw(first, second)] == [first.SerializeToString(), second.SerializeToString()]
 
 

@@ -13,8 +13,8 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_scorer.encoders.verdict import AttributeScalar, Verdict, value_text
+from otel_scorer.model.encoding import attribute, field, fixed32_field, varint_field
 from otel_scorer.model.trace import OWN_SCOPE
-from otel_scorer.model.wire import attribute, field, fixed32_field, varint_field
 
 if TYPE_CHECKING:
     from otel_scorer.encoders.target import Target

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_scorer.encoders.on_span import EVENT_NAME, event_attributes
 from otel_scorer.encoders.verdict import value_text
-from otel_scorer.model.wire import field, fixed32_field, fixed64_field, key_value, varint_field
+from otel_scorer.model.encoding import field, fixed32_field, fixed64_field, key_value, varint_field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

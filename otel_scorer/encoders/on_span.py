@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from otel_scorer.encoders.verdict import MAX_NAME, AttributeScalar, Verdict, attribute_name, value_text
+from otel_scorer.model.encoding import field, fixed64_field, key_value
 from otel_scorer.model.facts import OWN_SCOPE
-from otel_scorer.model.wire import field, fixed64_field, key_value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

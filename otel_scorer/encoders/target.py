@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
-from otel_scorer.model import wire
+from otel_scorer.model import encoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from otel_scorer.model.wire import RawSpan
 
 __all__ = ["Target", "target_of"]
-
-_LOCAL_ROOT: Final = 0x300
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +40,19 @@ class Target:
     encoded: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        trace_id = wire.field(1, self.trace_id)
-        link = trace_id + wire.field(2, self.span_id) + wire.fixed32_field(6, self.flags)
-        start = wire.fixed64_field(7, max(0, self.end_time_ns - self.lasts_ns))
-        times = start + wire.fixed64_field(8, self.end_time_ns)
-        object.__setattr__(self, "encoded", trace_id + wire.field(4, self.span_id) + times + wire.field(13, link))
+        trace_id = encoding.field(1, self.trace_id)
+        link = trace_id + encoding.field(2, self.span_id) + encoding.fixed32_field(6, self.flags)
+        start = encoding.fixed64_field(7, max(0, self.end_time_ns - self.lasts_ns))
+        times = start + encoding.fixed64_field(8, self.end_time_ns)
+        object.__setattr__(
+            self, "encoded", trace_id + encoding.field(4, self.span_id) + times + encoding.field(13, link)
+        )
 
     @classmethod
     def of(cls, span: RawSpan, lasts_ns: int = 0) -> Target:
         """Read what is needed from a received span."""
-        end = SpanMessage.FromString(span.data).end_time_unix_nano
-        return cls(span.trace_id, span.span_id, end, span.flags & 0xFF, lasts_ns)
+        read = SpanMessage.FromString(span.data)
+        return cls(span.trace_id, span.span_id, read.end_time_unix_nano, read.flags & 0xFF, lasts_ns)
 
 
 def target_of(spans: Sequence[RawSpan]) -> RawSpan | None:
@@ -68,9 +68,10 @@ def target_of(spans: Sequence[RawSpan]) -> RawSpan | None:
         scored = [span for span in spans if not span.scope.is_own]
         ids = {span.span_id for span in scored}
         heads = [span for span in scored if span.parent_id not in ids or span.parent_id == span.span_id]
-        candidates = [span for span in heads if span.flags & _LOCAL_ROOT == _LOCAL_ROOT] or heads or scored
+        candidates = [span for span in heads if span.is_local_root] or heads or scored
     return min(candidates, key=_by_start, default=None)
 
 
 def _by_start(span: RawSpan) -> tuple[int, bytes, int]:
-    return (SpanMessage.FromString(span.data).start_time_unix_nano, span.span_id, span.kind)
+    read = SpanMessage.FromString(span.data)
+    return (read.start_time_unix_nano, span.span_id, read.kind)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+from otel_scorer.model.encoding import attribute, field, fixed64_field, varint_field
 from otel_scorer.model.trace import MISSING
-from otel_scorer.model.wire import attribute, field, fixed64_field, varint_field
 from otel_scorer.stores.trace_entries import TraceRecord, as_json
 
 if TYPE_CHECKING:

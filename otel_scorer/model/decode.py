@@ -5,7 +5,6 @@ from __future__ import annotations
 from otel_scorer.model.log_records import attach_logs, logs_from_raw, logs_from_request
 from otel_scorer.model.otlp_attributes import Attributes, encode_attributes
 from otel_scorer.model.otlp_span import (
-    LOCAL_ROOT_FLAGS,
     Origin,
     OtlpSpan,
     spans_from_raw,
@@ -14,7 +13,6 @@ from otel_scorer.model.otlp_span import (
 from otel_scorer.model.sdk_span import SdkSpan, spans_from_sdk
 
 __all__ = [
-    "LOCAL_ROOT_FLAGS",
     "Attributes",
     "Origin",
     "OtlpSpan",

@@ -16,7 +16,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord as LogRecordMessage
 from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model.facts import LogRecord
 from otel_scorer.model.otlp_attributes import Attributes, decode_value
-from otel_scorer.model.wire import ScopeRef, join_encoded
+from otel_scorer.model.splicing import join_encoded
+from otel_scorer.model.wire import ScopeRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from otel_scorer.model.encoding import nearest_double
 from otel_scorer.model.facts import AttributeValue
-from otel_scorer.model.wire import nearest_double
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,6 +9,7 @@ from otel_scorer.model.facts import Scope, SpanEvent, SpanKind, SpanLink, SpanSt
 from otel_scorer.model.otlp_attributes import Attributes, decode_value
 from otel_scorer.model.span import Span
 from otel_scorer.model.span_fields import parse_request, parse_resource_spans, parse_scope_spans, parse_span
+from otel_scorer.model.wire import LOCAL_ROOT_FLAGS
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
     from otel_scorer.model.span_fields import OriginFields, SpanFields
     from otel_scorer.model.wire import RawSpan, ScopeRef
 
-__all__ = ["LOCAL_ROOT_FLAGS", "Origin", "OtlpSpan", "spans_from_raw", "spans_from_request"]
+__all__ = ["Origin", "OtlpSpan", "spans_from_raw", "spans_from_request"]
 
-LOCAL_ROOT_FLAGS: Final = 0x300
 """SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK of OTLP's trace.proto."""
 
 _KINDS: Final = tuple(SpanKind)

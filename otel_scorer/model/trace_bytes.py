@@ -16,9 +16,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Status as StatusMessage
 from otel_scorer.model.decode import attach_logs, encode_attributes, logs_from_request, spans_from_raw
 from otel_scorer.model.facts import SpanKind, SpanStatusCode
 from otel_scorer.model.otlp_attributes import utf8_text
-from otel_scorer.model.otlp_span import LOCAL_ROOT_FLAGS, OtlpSpan
+from otel_scorer.model.otlp_span import OtlpSpan
+from otel_scorer.model.splicing import join_spans
 from otel_scorer.model.trace import Trace
-from otel_scorer.model.wire import RawSpan, join_spans, read_traces
+from otel_scorer.model.wire import LOCAL_ROOT_FLAGS, RawSpan, read_traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

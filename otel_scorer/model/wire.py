@@ -1,18 +1,17 @@
 """
 OTLP requests as bytes: slice spans out of a request, splice them into new ones, append to a span.
 
-The only module that knows the protobuf wire format. Nothing here walks bytes in Python: requests are validated by the
-protobuf runtime, and a second, smaller message type, which declares spans as plain bytes, makes the same runtime do the
-slicing (see `message_types`). So any field order, repeated fields and unknown fields come out exactly as they came in.
+With `encoding` the only module that knows the protobuf wire format. Nothing here walks bytes in Python: requests are
+validated by the protobuf runtime, and a second, smaller message type, which declares spans as plain bytes, makes the
+same runtime do the slicing (see `message_types`). So any field order, repeated fields and unknown fields come out
+exactly as they came in.
 """
 
 from __future__ import annotations
 
-import math
-import struct
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
+from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from weakref import WeakValueDictionary
@@ -25,11 +24,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans as ScopeSpansMessa
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from otel_scorer.errors import InvalidRequestError
+from otel_scorer.model.encoding import fixed32_field
 from otel_scorer.model.facts import OWN_SCOPE
 from otel_scorer.model.message_types import checking_type, slicing_type
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = [
     "SPAN_OVERHEAD",
@@ -37,24 +37,23 @@ __all__ = [
     "ScopeRef",
     "Signal",
     "TraceRequest",
-    "attribute",
     "check_request",
     "count_items",
-    "enrich_span",
-    "field",
-    "fixed32_field",
-    "fixed64_field",
-    "join_encoded",
-    "join_spans",
-    "key_value",
-    "nearest_double",
+    "cut_request",
     "read_traces",
-    "split_request",
-    "varint_field",
 ]
 
 _NO_TRACE_ID: Final = bytes(16)
 _NO_SPAN_ID: Final = bytes(8)
+# How a span usually begins: tag and length of its trace id (field 1 of Span), its id (2), and, but for a root, its
+# parent's (4).
+_TRACE_ID_FIRST: Final = b"\x0a\x10"
+_SPAN_ID_NEXT: Final = b"\x12\x08"
+_SPAN_ID_AT: Final = 18
+_PARENT_ID_NEXT: Final = b"\x22\x08"
+_PARENT_ID_AT: Final = 28
+LOCAL_ROOT_FLAGS: Final = 0x300
+"""SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK and SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK (trace.proto)."""
 SPAN_OVERHEAD: Final = 400
 """Bytes that a buffered span costs beside its data: the RawSpan, its two or three ids, its place in the buffer."""
 
@@ -68,9 +67,9 @@ class Signal(StrEnum):
 
 
 _Slices: Final = slicing_type()
-_ID_FIELDS: Final = frozenset({"trace_id", "span_id", "parent_span_id"})
+_COLUMNS: Final = frozenset({"trace_id", "span_id", "parent_span_id", "flags"})
 _CHECK: Final[dict[Signal, Callable[[bytes], Any]]] = {
-    Signal.TRACES: checking_type(ExportTraceServiceRequest, columns=_ID_FIELDS).FromString,
+    Signal.TRACES: checking_type(ExportTraceServiceRequest, columns=_COLUMNS).FromString,
     Signal.LOGS: checking_type(ExportLogsServiceRequest).FromString,
     Signal.METRICS: checking_type(ExportMetricsServiceRequest).FromString,
 }
@@ -117,8 +116,7 @@ class RawSpan(NamedTuple):
         trace_id: 16 bytes, not all zero.
         span_id: 8 bytes, not all zero.
         parent_id: 8 bytes, or None for a root.
-        kind: SpanKind number, part of a span's identity: a client and a server span may share an id.
-        flags: W3C trace flags and OTLP's `SPAN_FLAGS_CONTEXT_*` bits.
+        is_local_root: Whether the parent is known to be in another process (`SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK`).
     """
 
     data: bytes
@@ -126,8 +124,12 @@ class RawSpan(NamedTuple):
     trace_id: bytes
     span_id: bytes
     parent_id: bytes | None
-    kind: int
-    flags: int
+    is_local_root: bool
+
+    @property
+    def kind(self) -> int:
+        """SpanKind number, part of a span's identity: a client and a server span may share an id. Read when asked."""
+        return SpanMessage.FromString(self.data).kind
 
     @property
     def is_own(self) -> bool:
@@ -138,6 +140,11 @@ class RawSpan(NamedTuple):
     def size(self) -> int:
         """Bytes of memory that this span is worth while buffered."""
         return len(self.data) + SPAN_OVERHEAD
+
+
+# `RawSpan._make` would be a call of Python for each span.
+_raw_span: Final[Callable[[Iterable[Any]], RawSpan]] = partial(tuple.__new__, RawSpan)
+_NOT_LOCAL_ROOTS: Final = repeat(False)  # noqa: FBT003 - as many as there are spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,45 +165,88 @@ def read_traces(data: bytes) -> TraceRequest:
     Raises:
         InvalidRequestError: It is no such request, or has spans but not one usable.
     """
-    request = _parse_traces(data)
-    spans: list[RawSpan] = []
+    checked = _check(Signal.TRACES, data)
+    scopes = list(cut_request(data))
+    spans = None if checked is None else _read_usual(scopes, checked.resource_spans.scope_spans.spans)
+    return _read_any(data, scopes) if spans is None else TraceRequest(spans)
+
+
+def _read_usual(scopes: Sequence[tuple[ScopeRef, list[bytes]]], checked: Any) -> list[RawSpan] | None:
+    """
+    Read spans as every known encoder writes them: fields in the order of their numbers, without a trace state.
+
+    Column by column: that is the hot path. Every span has its ids where they are expected, and the request has no more
+    of them than that, so the first of those that were collected are of the first span, and so on.
+
+    Args:
+        scopes: The encoded spans of each scope.
+        checked: What was collected of all spans (see `checking_type`).
+
+    Returns:
+        The spans; None if one of them is written in another way, or has an unusable id.
+    """
+    items = [item for _, scope_items in scopes for item in scope_items]
+    if not all(map(bytes.startswith, items, repeat(_TRACE_ID_FIRST))):
+        return None
+    if not all(map(bytes.startswith, items, repeat(_SPAN_ID_NEXT), repeat(_SPAN_ID_AT))):
+        return None
+    has_parent = list(map(bytes.startswith, items, repeat(_PARENT_ID_NEXT), repeat(_PARENT_ID_AT)))
+    trace_ids, span_ids, parent_ids = list(checked.trace_id), list(checked.span_id), list(checked.parent_span_id)
+    if not len(trace_ids) == len(span_ids) == len(items) or len(parent_ids) != sum(has_parent):
+        return None
+    if _NO_TRACE_ID in trace_ids or _NO_SPAN_ID in span_ids or _NO_SPAN_ID in parent_ids:
+        return None
+    parents = iter(parent_ids)
+    parent_of = [next(parents) if has else None for has in has_parent]
+    scope_of = chain.from_iterable(repeat(scope, len(scope_items)) for scope, scope_items in scopes)
+    spans = list(map(_raw_span, zip(items, scope_of, trace_ids, span_ids, parent_of, _NOT_LOCAL_ROOTS, strict=False)))
+    local_root_flags = [flags for flags in set(checked.flags) if flags & LOCAL_ROOT_FLAGS == LOCAL_ROOT_FLAGS]
+    return _mark_local_roots(spans, local_root_flags) if local_root_flags else spans
+
+
+def _mark_local_roots(spans: Iterable[RawSpan], flags: Iterable[int]) -> list[RawSpan]:
+    # No local root is without one of these, so few other spans are parsed.
+    signs = [fixed32_field(16, each) for each in flags]
+    return [
+        span._replace(is_local_root=_has_remote_parent(SpanMessage.FromString(span.data)))
+        if any(sign in span.data for sign in signs)
+        else span
+        for span in spans
+    ]
+
+
+def _has_remote_parent(span: SpanMessage) -> bool:
+    return span.flags & LOCAL_ROOT_FLAGS == LOCAL_ROOT_FLAGS
+
+
+def _read_any(data: bytes, scopes: Sequence[tuple[ScopeRef, list[bytes]]]) -> TraceRequest:
+    """Read spans however they are written, and leave out those with an unusable id."""
+    usable: list[RawSpan] = []
     rejected = 0
     reason = ""
-    for resource_spans, resource_slices in zip(request.resource_spans, _Slices.FromString(data).resources, strict=True):
+    for scope, items in scopes:
+        for item in items:
+            span = SpanMessage.FromString(item)
+            why = _why_invalid(span.trace_id, span.span_id, span.parent_span_id)
+            if why:
+                rejected += 1
+                reason = why
+                continue
+            parent_id = span.parent_span_id if any(span.parent_span_id) else None
+            usable.append(RawSpan(item, scope, span.trace_id, span.span_id, parent_id, _has_remote_parent(span)))
+    return TraceRequest(usable, rejected, _rejection(data, rejected, reason, usable=bool(usable)))
+
+
+def cut_request(data: bytes) -> Iterator[tuple[ScopeRef, list[bytes]]]:
+    """Give the encoded items of each scope of a request, whatever the signal: all three have the same shape."""
+    for resource_slices in _Slices.FromString(data).resources:
         scope_slices = list(resource_slices.scopes)
         resource_slices.ClearField("scopes")
         resource = resource_slices.SerializeToString()
-        for scope_spans, slices in zip(resource_spans.scope_spans, scope_slices, strict=True):
+        for slices in scope_slices:
             items = list(slices.items)
             slices.ClearField("items")
-            scope = ScopeRef.of(resource, slices.SerializeToString())
-            usable, why = _read_spans(items, scope, list(scope_spans.spans))
-            spans += usable
-            rejected += len(items) - len(usable)
-            reason = why or reason
-    return TraceRequest(spans, rejected, _rejection(data, rejected, reason, usable=bool(spans)))
-
-
-def _read_spans(items: list[bytes], scope: ScopeRef, messages: Sequence[SpanMessage]) -> tuple[list[RawSpan], str]:
-    """Return the usable spans of a scope, and why the last unusable one is. Column by column: that is the hot path."""
-    trace_ids = [message.trace_id for message in messages]
-    span_ids = [message.span_id for message in messages]
-    parent_ids = [message.parent_span_id for message in messages]
-    kinds = [message.kind for message in messages]
-    flags = [message.flags for message in messages]
-    parents = [parent_id or None for parent_id in parent_ids]
-    columns = zip(items, repeat(scope), trace_ids, span_ids, parents, kinds, flags, strict=False)
-    spans = list(map(RawSpan._make, columns))
-    if _are_usable(trace_ids, span_ids, parent_ids) and _NO_SPAN_ID not in parent_ids:
-        return spans, ""
-    usable: list[RawSpan] = []
-    reason = ""
-    for span in spans:
-        why = _why_invalid(span.trace_id, span.span_id, span.parent_id or b"")
-        reason = why or reason
-        if not why:
-            usable.append(span._replace(parent_id=None) if span.parent_id == _NO_SPAN_ID else span)
-    return usable, reason
+            yield ScopeRef.of(resource, slices.SerializeToString()), items
 
 
 def check_request(signal: Signal, data: bytes) -> int:
@@ -209,12 +259,11 @@ def check_request(signal: Signal, data: bytes) -> int:
         InvalidRequestError: It is no request of this signal, or one of its spans has an invalid id: then `read_traces`
             tells the usable spans from the others.
     """
-    try:
-        checked = _CHECK[signal](data)
-    except DecodeError as error:
-        raise _not_a_request(signal, data, error) from error
+    checked = _check(signal, data)
     items = count_items(signal, data)
-    if signal is Signal.TRACES:
+    if checked is None:
+        _check_ids(_parse_traces(data))
+    elif signal is Signal.TRACES:
         span = checked.resource_spans.scope_spans.spans
         trace_ids, span_ids = list(span.trace_id), list(span.span_id)
         each_has_both = len(trace_ids) == len(span_ids) == items
@@ -222,6 +271,23 @@ def check_request(signal: Signal, data: bytes) -> int:
         if not each_has_both or not _are_usable(trace_ids, span_ids, list(span.parent_span_id)):
             _check_ids(_parse_traces(data))
     return items
+
+
+def _check(signal: Signal, data: bytes) -> Any:
+    """
+    Validate a request and return what was collected of it; None for a valid one of which nothing could be.
+
+    Raises:
+        InvalidRequestError: It is no request of this signal.
+    """
+    try:
+        return _CHECK[signal](data)
+    except DecodeError as error:
+        if signal is not Signal.TRACES:
+            raise _not_a_request(signal, data, error) from error
+    # What is collected may also come packed, and packed wrongly: to the real message that is an unknown field.
+    _parse_traces(data)
+    return None
 
 
 def _check_ids(request: ExportTraceServiceRequest) -> None:
@@ -247,131 +313,6 @@ def count_items(signal: Signal, data: bytes) -> int:
     """Return the number of spans, log records or metrics in an encoded request."""
     del signal  # the three requests have the same shape
     return sum(len(scope.items) for resource in _Slices.FromString(data).resources for scope in resource.scopes)
-
-
-def join_spans(spans: Iterable[RawSpan]) -> bytes:
-    """Splice spans into one encoded ExportTraceServiceRequest, each under its own resource and scope, in order."""
-    by_scope: dict[ScopeRef, list[bytes]] = {}
-    for span in spans:
-        items = by_scope.get(span.scope)
-        if items is None:
-            items = by_scope[span.scope] = []
-        items.append(span.data)
-    return _join_scopes(by_scope.items())
-
-
-def join_encoded(groups: Mapping[ScopeRef, Sequence[bytes]]) -> bytes:
-    """Splice encoded spans into one request, given by the resource and scope they belong to."""
-    return _join_scopes(groups.items())
-
-
-def split_request(signal: Signal, data: bytes) -> tuple[bytes, bytes] | None:
-    """
-    Cut a request into two of about half the bytes each, items untouched and in order.
-
-    Returns:
-        The two requests, or None if there is nothing to cut: one item or none.
-    """
-    del signal  # the three requests have the same shape
-    items: list[tuple[ScopeRef, bytes]] = []
-    for resource_slices in _Slices.FromString(data).resources:
-        scope_slices = list(resource_slices.scopes)
-        resource_slices.ClearField("scopes")
-        resource = resource_slices.SerializeToString()
-        for slices in scope_slices:
-            scope_items = list(slices.items)
-            slices.ClearField("items")
-            scope = ScopeRef.of(resource, slices.SerializeToString())
-            items += ((scope, item) for item in scope_items)
-    if len(items) < 2:
-        return None
-    half = sum(len(item) for _, item in items) / 2
-    at, seen = 0, 0
-    while at < len(items) - 1 and (at == 0 or seen + len(items[at][1]) <= half):
-        seen += len(items[at][1])
-        at += 1
-    return _join_items(items[:at]), _join_items(items[at:])
-
-
-def enrich_span(data: bytes, attributes: Mapping[str, bytes], events: Sequence[bytes] = ()) -> bytes:
-    """
-    Return an encoded span with attributes and events added.
-
-    Keys that the span already has are replaced: OTLP forbids duplicate attribute keys.
-
-    Args:
-        data: The encoded span.
-        attributes: Encoded KeyValue (see `key_value`) by key.
-        events: Encoded Span.Event messages.
-    """
-    if any(key.encode() in data for key in attributes):
-        span = SpanMessage.FromString(data)
-        kept = [pair for pair in span.attributes if pair.key not in attributes]
-        if len(kept) != len(span.attributes):
-            del span.attributes[:]
-            span.attributes.extend(kept)
-            data = span.SerializeToString()
-    return b"".join([data, *(field(9, pair) for pair in attributes.values()), *(field(11, event) for event in events)])
-
-
-def field(number: int, payload: bytes) -> bytes:
-    """Encode a length-delimited field (bytes, string, message)."""
-    size = len(payload)
-    if number < 16 and size < 0x80:
-        return bytes((number << 3 | 2, size)) + payload
-    return _varint(number << 3 | 2) + _varint(size) + payload
-
-
-def varint_field(number: int, value: int) -> bytes:
-    """Encode an integer, bool or enum field. Negative integers are written as two's complement in 64 bits."""
-    return _varint(number << 3) + _varint(value & 0xFFFF_FFFF_FFFF_FFFF)
-
-
-def fixed64_field(number: int, value: int) -> bytes:
-    """Encode a fixed64 field, OTLP's type for times in nanoseconds."""
-    return _varint(number << 3 | 1) + value.to_bytes(8, "little")
-
-
-def fixed32_field(number: int, value: int) -> bytes:
-    """Encode a fixed32 field, OTLP's type for flags."""
-    return _varint(number << 3 | 5) + value.to_bytes(4, "little")
-
-
-def key_value(key: str, value: str | float) -> bytes:
-    """
-    Encode a `common.v1.KeyValue` with a scalar value.
-
-    Lone surrogates, which UTF-8 cannot carry, become question marks. Integers outside 64 bits become doubles, infinite
-    ones if need be.
-    """
-    if isinstance(value, str):
-        encoded = field(1, value.encode("utf-8", "replace"))
-    elif isinstance(value, bool):
-        encoded = b"\x10\x01" if value else b"\x10\x00"
-    elif isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
-        encoded = varint_field(3, value)
-    else:
-        encoded = b"\x21" + struct.pack("<d", nearest_double(value))
-    return _key(key) + field(2, encoded)
-
-
-def attribute(key: str, value: str | float) -> bytes:
-    """Encode one span attribute, ready to be appended to an encoded span (Span.attributes, field 9)."""
-    return field(9, key_value(key, value))
-
-
-def nearest_double(value: float) -> float:
-    """Return a number as a double; an integer that is too large becomes infinite."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf if value > 0 else -math.inf
-
-
-# Keys repeat from span to span.
-@lru_cache(maxsize=1024)
-def _key(key: str) -> bytes:
-    return field(1, key.encode("utf-8", "replace"))
 
 
 def _parse_traces(data: bytes) -> ExportTraceServiceRequest:
@@ -418,45 +359,3 @@ def _is_logs(data: bytes) -> bool:
         for scope in resource.scope_logs
         for record in scope.log_records
     )
-
-
-def _join_items(items: Iterable[tuple[ScopeRef, bytes]]) -> bytes:
-    by_scope: dict[ScopeRef, list[bytes]] = {}
-    for scope, item in items:
-        by_scope.setdefault(scope, []).append(item)
-    return _join_scopes(by_scope.items())
-
-
-def _join_scopes(groups: Iterable[tuple[ScopeRef, Sequence[bytes]]]) -> bytes:
-    """Join everything in one go: spans are large, and each intermediate string would copy them once more."""
-    by_resource: dict[bytes, list[bytes]] = {}
-    sizes: dict[bytes, int] = {}
-    for ref, items in groups:
-        lengths = [len(item) for item in items]
-        prefixes = [_ITEM_PREFIXES[length] if length < _PREFIXED else b"\x12" + _varint(length) for length in lengths]
-        size = len(ref.scope) + sum(lengths) + sum(map(len, prefixes))
-        header = b"\x12" + _varint(size)
-        parts = by_resource.setdefault(ref.resource, [])
-        parts += (header, ref.scope)
-        parts += chain.from_iterable(zip(prefixes, items, strict=True))
-        sizes[ref.resource] = sizes.get(ref.resource, 0) + len(header) + size
-    out: list[bytes] = []
-    for resource, parts in by_resource.items():
-        out += (b"\x0a" + _varint(len(resource) + sizes[resource]), resource, *parts)
-    return b"".join(out)
-
-
-def _varint(value: int) -> bytes:
-    if value < 0x80:
-        return value.to_bytes(1, "little")
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-# Tag and length of an item, for every length below 16 KiB: most spans, and one index instead of a loop for each.
-_PREFIXED: Final = 1 << 14
-_ITEM_PREFIXES: Final = [b"\x12" + _varint(size) for size in range(_PREFIXED)]

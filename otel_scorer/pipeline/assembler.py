@@ -24,7 +24,6 @@ from otel_scorer.pipeline.closing import (
 )
 from otel_scorer.pipeline.evicting import OldestTraces, worth_closing
 from otel_scorer.pipeline.open_trace import (
-    LOCAL_ROOT,
     ClosingRules,
     Deadlines,
     OpenTrace,
@@ -132,7 +131,7 @@ class TraceAssembler:
         has_matcher = self._has_matcher
         buffered = 0
         for span in spans:
-            data, scope, trace_id, span_id, parent_id, _, flags = span
+            data, scope, trace_id, span_id, parent_id, is_local_root = span
             trace = open_traces.get(trace_id)
             if trace is None:
                 if scope.is_own:
@@ -159,7 +158,7 @@ class TraceAssembler:
             size = len(data) + SPAN_OVERHEAD
             trace.size += size
             self.size += size
-            if parent_id is None or flags & LOCAL_ROOT == LOCAL_ROOT or has_matcher:
+            if parent_id is None or is_local_root or has_matcher:
                 self._rules.note(trace, span, now)
                 touched.add(trace_id)
             if len(known) >= max_spans:

@@ -17,7 +17,8 @@ from otel_scorer.encoders.evaluation_span import encode_evaluation_span, own_sco
 from otel_scorer.encoders.on_span import encode_attributes, encode_event, span_attributes
 from otel_scorer.encoders.target import Target, target_of
 from otel_scorer.encoders.verdict import Explanations, Verdict, verdicts_of
-from otel_scorer.model.wire import RawSpan, ScopeRef, enrich_span, join_encoded
+from otel_scorer.model.splicing import enrich_span, join_encoded
+from otel_scorer.model.wire import RawSpan, ScopeRef
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:

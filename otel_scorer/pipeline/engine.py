@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model.log_records import read_logs
-from otel_scorer.model.wire import Signal, check_request, join_spans, read_traces
+from otel_scorer.model.splicing import join_spans
+from otel_scorer.model.wire import Signal, check_request, read_traces
 from otel_scorer.pipeline.assembler import ClosedTrace, CloseReason, TraceAssembler
 from otel_scorer.pipeline.emission import Emitter
 from otel_scorer.pipeline.engine_options import EngineOptions

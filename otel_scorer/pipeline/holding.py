@@ -6,7 +6,6 @@ from collections import deque
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from otel_scorer.model.decode import LOCAL_ROOT_FLAGS
 from otel_scorer.pipeline.closing import Trigger
 from otel_scorer.telemetry import count
 
@@ -64,7 +63,7 @@ class Holding:
 
     def is_main(self, span: RawSpan) -> bool:
         """Tell whether a span stands for what is scored, so that `hold_root` holds it."""
-        return span.parent_id is None or (self._local_roots and span.flags & LOCAL_ROOT_FLAGS == LOCAL_ROOT_FLAGS)
+        return span.parent_id is None or (self._local_roots and span.is_local_root)
 
     def begin(self, waiting: Waiting, now: float) -> None:
         """Note that a trace waits, if it holds spans."""

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 from otel_scorer.errors import OtelScorerError
 from otel_scorer.model.decode import attach_logs, logs_from_raw, spans_from_raw
 from otel_scorer.model.log_records import join_logs
+from otel_scorer.model.splicing import join_spans
 from otel_scorer.model.trace import Trace
-from otel_scorer.model.wire import join_spans
 from otel_scorer.stores.trace_entries import Entry, TraceRecord
 from otel_scorer.telemetry import count
 

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from otel_scorer.model.log_records import RawLog
     from otel_scorer.model.wire import RawSpan
 
-__all__ = ["LOCAL_ROOT", "ClosingRules", "Deadlines", "OpenTrace", "count_repeat", "has_gaps", "twin_key"]
+__all__ = ["ClosingRules", "Deadlines", "OpenTrace", "count_repeat", "has_gaps", "twin_key"]
 
-LOCAL_ROOT: Final = 0x300  # SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK (trace.proto)
 _parent_of: Final = operator.attrgetter("parent_id")
 _id_of: Final = operator.attrgetter("span_id")
 
@@ -128,7 +127,7 @@ class ClosingRules:
 
     def is_head(self, span: RawSpan) -> bool:
         """Tell whether a span is where a unit begins."""
-        return span.parent_id is None or span.flags & LOCAL_ROOT == LOCAL_ROOT
+        return span.parent_id is None or span.is_local_root
 
     def name(self, unit: OpenTrace) -> bytes:
         """Return what tells a unit from the others of its trace, whatever the order in which its spans came."""
@@ -146,7 +145,7 @@ class ClosingRules:
                 trace.local_roots.append(span)
         else:
             is_root = span.parent_id is None
-            if span.flags & LOCAL_ROOT == LOCAL_ROOT and self.limits.trigger is not Trigger.ROOT:
+            if span.is_local_root and self.limits.trigger is not Trigger.ROOT:
                 trace.local_roots.append(span)
         if is_root and trace.root_at is None:
             trace.root_at = now
@@ -245,7 +244,7 @@ def has_gaps(spans: Collection[RawSpan], known: Iterable[bytes], *, local: bool)
     if not local:
         return True
     strangers = [span for span in spans if span.parent_id in missing]
-    return not all(span.flags & LOCAL_ROOT == LOCAL_ROOT for span in strangers)
+    return not all(span.is_local_root for span in strangers)
 
 
 def twin_key(known: dict[bytes, RawSpan], span: RawSpan) -> bytes:

@@ -8,8 +8,10 @@ limits, and so is the cutting into units (trace id, local root).
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
+from otel_scorer.model.encoding import field, varint_field
 from otel_scorer.model.trace import OWN_SCOPE
 from otel_scorer.model.wire import RawSpan, ScopeRef
 from otel_scorer.pipeline.assembler import TraceAssembler
@@ -24,11 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["QuietUnits"]
 
 _SCOPE: Final = ScopeRef(b"", b"")
-_LOCAL_ROOT: Final = 0x300
-# The assembler counts the bytes of spans, and these have none: blanks of some sizes are shared by all.
 _SMALLEST: Final = 10
-_BLANKS: Final = {bits: bytes(1 << bits) for bits in range(_SMALLEST, 20)}
-_LARGEST: Final = max(_BLANKS)
+_LARGEST: Final = 19
 
 
 class QuietUnits:
@@ -118,13 +117,12 @@ class QuietUnits:
         parent = span.parent
         bits = min(max(self._measure(span).bit_length(), _SMALLEST), _LARGEST)
         return RawSpan(
-            _BLANKS[bits],
+            _blank(span.kind.value, bits),
             _SCOPE,
             trace_id,
             span_id,
             None if parent is None else parent.span_id.to_bytes(8, "big"),
-            span.kind.value,
-            _LOCAL_ROOT if parent is not None and parent.is_remote else 0,
+            parent is not None and parent.is_remote,
         )
 
     def _units(self, closed: Iterable[ClosedTrace[RawSpan]]) -> list[ClosedUnit[ReadableSpan]]:
@@ -144,6 +142,12 @@ class QuietUnits:
         if not known:
             self._spans.pop(trace_id, None)
         return spans
+
+
+@cache
+def _blank(kind: int, bits: int) -> bytes:
+    """Encode a span of some size: the assembler counts bytes, and spans of the SDK have none. All share a few."""
+    return varint_field(6, kind) + field(5, bytes(1 << bits))
 
 
 def _is_head(span: ReadableSpan) -> bool:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
 from otel_scorer.model.decode import attach_logs, logs_from_raw, spans_from_raw
+from otel_scorer.model.encoding import key_value
+from otel_scorer.model.splicing import enrich_span
 from otel_scorer.model.trace import Trace
-from otel_scorer.model.wire import enrich_span, key_value
 from otel_scorer.pipeline.closing import CUT_SHORT
 from otel_scorer.pipeline.keep_evidence import Evidence, facts_of, keep_number
 from otel_scorer.pipeline.keep_rules import Kept

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 from otel_scorer.encoders.evaluation_span import own_scope
 from otel_scorer.encoders.log_record import encode_log_record
 from otel_scorer.encoders.target import Target
-from otel_scorer.model.wire import ScopeRef, join_encoded
+from otel_scorer.model.splicing import join_encoded
+from otel_scorer.model.wire import ScopeRef
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:

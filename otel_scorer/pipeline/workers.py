@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.log_records import join_logs
-from otel_scorer.model.wire import join_spans
+from otel_scorer.model.splicing import join_spans
 from otel_scorer.pipeline.faults import Fault, decide_fault, find_cause, find_overdue
 from otel_scorer.pipeline.jobs import Job, Result
 from otel_scorer.pipeline.protocol import pack, unpack, unpack_decision

@@ -12,9 +12,9 @@ import pydantic_core
 
 from otel_scorer.errors import StoreError
 from otel_scorer.model.decision import Decision
+from otel_scorer.model.encoding import nearest_double
 from otel_scorer.model.otlp_attributes import utf8_text
 from otel_scorer.model.trace_bytes import logs_as_bytes, spans_as_bytes
-from otel_scorer.model.wire import nearest_double
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -7,7 +7,8 @@ import threading
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.errors import PermanentError, RetryableError, TooLargeError
-from otel_scorer.model.wire import count_items, split_request
+from otel_scorer.model.splicing import split_request
+from otel_scorer.model.wire import count_items
 from otel_scorer.telemetry import count
 from otel_scorer.transport.fallback_sender import BAD_REQUEST
 from otel_scorer.transport.log_limit import LogLimit

@@ -14,8 +14,9 @@ from tests.dialects.captured import CAPTURES, expectations, requests_of, traces_
 from otel_scorer.dialects import READER
 from otel_scorer.model.decode import spans_from_raw, spans_from_request
 from otel_scorer.model.otlp_json import decode_object
+from otel_scorer.model.splicing import join_spans
 from otel_scorer.model.trace import Trace
-from otel_scorer.model.wire import RawSpan, Signal, join_spans, read_traces
+from otel_scorer.model.wire import RawSpan, Signal, read_traces
 from otel_scorer.scorers.builtin import BUILT_IN
 
 if TYPE_CHECKING:

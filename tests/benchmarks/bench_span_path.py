@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from otel_scorer.model.wire import join_spans, read_traces
+from otel_scorer.model.splicing import join_spans
+from otel_scorer.model.wire import read_traces
 from otel_scorer.pipeline.assembler import AssemblyLimits, TraceAssembler
 from otel_scorer.testing import make_request, make_span
 

@@ -13,7 +13,8 @@ from tests.e2e.sidecar import SCORERS, Sidecar
 from tests.e2e.sink import Sink
 
 from otel_scorer.model.otlp_json import decode_object
-from otel_scorer.model.wire import Signal, split_request
+from otel_scorer.model.splicing import split_request
+from otel_scorer.model.wire import Signal
 from otel_scorer.reporting.inspection import inspect_trace
 from otel_scorer.testing import make_span, make_trace
 

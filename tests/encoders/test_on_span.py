@@ -20,7 +20,7 @@ from otel_scorer.encoders.on_span import (
 )
 from otel_scorer.encoders.verdict import verdicts_of
 from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
-from otel_scorer.model.wire import enrich_span
+from otel_scorer.model.splicing import enrich_span
 from otel_scorer.testing import EPOCH_NS, make_request, make_span, read_spans
 
 

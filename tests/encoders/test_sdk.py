@@ -19,8 +19,10 @@ from otel_scorer.encoders.sdk import EnrichedSpan, evaluation_readable_span, sdk
 from otel_scorer.encoders.target import Target
 from otel_scorer.encoders.verdict import Verdict, verdicts_of
 from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.encoding import key_value
 from otel_scorer.model.feedback import AssessmentError, Feedback
-from otel_scorer.model.wire import enrich_span, key_value, read_traces
+from otel_scorer.model.splicing import enrich_span
+from otel_scorer.model.wire import read_traces
 
 FEEDBACKS = [
     Feedback("passes", value=True, rationale="fine"),

@@ -13,8 +13,8 @@ from tests.fakes import Counted, a_decision
 from otel_scorer.encoders.evaluation_span import evaluation_attributes
 from otel_scorer.encoders.verdict import Explanations, Verdict, attribute_name, value_text, verdicts_of
 from otel_scorer.model.decision import Outcome
+from otel_scorer.model.encoding import key_value
 from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
-from otel_scorer.model.wire import key_value
 
 TRACE_ID, TARGET_ID = b"t" * 16, b"s" * 8
 

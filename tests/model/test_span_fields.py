@@ -25,7 +25,7 @@ def message() -> SpanMessage:
 
 
 def raw(span: SpanMessage) -> RawSpan:
-    return RawSpan(span.SerializeToString(), ScopeRef.of(b"", b""), TRACE_ID, SPAN_ID, None, span.kind, span.flags)
+    return RawSpan(span.SerializeToString(), ScopeRef.of(b"", b""), TRACE_ID, SPAN_ID, None, True)
 
 
 def test_all_fields_are_those_of_the_original_message() -> None:

@@ -405,7 +405,7 @@ def test_a_chain_deeper_than_the_recursion_limit_can_be_walked() -> None:
 
 
 def test_nothing_of_a_span_is_read_before_somebody_looks() -> None:
-    garbage = RawSpan(b"no span", ScopeRef.of(b"", b""), b"t" * 16, b"s" * 8, None, 1, 1)
+    garbage = RawSpan(b"no span", ScopeRef.of(b"", b""), b"t" * 16, b"s" * 8, None, False)
 
     reader = PlainReader()
     trace = Trace(spans_from_raw([garbage]), reader, close_reason="idle", is_complete=True)

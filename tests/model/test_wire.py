@@ -19,19 +19,10 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from tests.strategies import ATTRIBUTES, UNKNOWN_FIELDS, length_delimited, pieces_of, requests, span_messages
 
 from otel_scorer.errors import InvalidRequestError
-from otel_scorer.model import wire
-from otel_scorer.model.wire import (
-    ScopeRef,
-    Signal,
-    check_request,
-    count_items,
-    enrich_span,
-    join_encoded,
-    join_spans,
-    key_value,
-    read_traces,
-    split_request,
-)
+from otel_scorer.model import encoding
+from otel_scorer.model.encoding import key_value
+from otel_scorer.model.splicing import enrich_span, join_encoded, join_spans, split_request
+from otel_scorer.model.wire import ScopeRef, Signal, check_request, count_items, read_traces
 from otel_scorer.testing import make_raw, make_request, make_span, read_spans
 
 if TYPE_CHECKING:
@@ -87,7 +78,7 @@ def test_a_slice_knows_what_the_message_says(written: WrittenRequest) -> None:
         message = SpanMessage.FromString(sent.data)
         parent_id = message.parent_span_id if any(message.parent_span_id) else None
         assert (span.trace_id, span.span_id, span.parent_id) == (message.trace_id, message.span_id, parent_id)
-        assert (span.kind, span.flags) == (message.kind, message.flags)
+        assert (span.kind, span.is_local_root) == (message.kind, message.flags & 0x300 == 0x300)
 
 
 @given(requests())
@@ -455,10 +446,10 @@ def test_a_value_is_encoded_in_its_own_type(value: str | float, kind: str, read:
 
 @given(span_messages())
 def test_fields_written_here_are_what_protobuf_writes(message: SpanMessage) -> None:
-    start = wire.fixed64_field(7, message.start_time_unix_nano) + wire.varint_field(6, message.kind)
-    name = wire.field(5, message.name.encode())
+    start = encoding.fixed64_field(7, message.start_time_unix_nano) + encoding.varint_field(6, message.kind)
+    name = encoding.field(5, message.name.encode())
 
-    written = SpanMessage.FromString(start + name + wire.attribute("k", "v"))
+    written = SpanMessage.FromString(start + name + encoding.attribute("k", "v"))
 
     assert (written.start_time_unix_nano, written.kind, written.name) == (
         message.start_time_unix_nano,

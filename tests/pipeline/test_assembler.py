@@ -19,9 +19,11 @@ from tests.fakes import Counted, PlainReader, a_decision
 from tests.strategies import batched
 
 from otel_scorer.model.decode import spans_from_raw
+from otel_scorer.model.encoding import varint_field
 from otel_scorer.model.log_records import RawLog
+from otel_scorer.model.splicing import join_spans
 from otel_scorer.model.trace import Trace
-from otel_scorer.model.wire import SPAN_OVERHEAD, RawSpan, ScopeRef, join_spans, read_traces
+from otel_scorer.model.wire import SPAN_OVERHEAD, RawSpan, ScopeRef, read_traces
 from otel_scorer.pipeline.assembler import (
     Added,
     AssemblyLimits,
@@ -45,13 +47,13 @@ def raw(
     parent: int | None = None,
     *,
     kind: int = 1,
-    data: bytes = b"span",
+    data: bytes = b"\x2a\x04span",
     remote_parent: bool = False,
 ) -> RawSpan:
     """A span as the assembler sees it, without the cost of encoding one."""
     parent_id = None if parent is None else parent.to_bytes(8, "big")
-    flags = 0x301 if remote_parent else 0x101
-    return RawSpan(data, SCOPE, trace.to_bytes(16, "big"), span.to_bytes(8, "big"), parent_id, kind, flags)
+    data += varint_field(6, kind)
+    return RawSpan(data, SCOPE, trace.to_bytes(16, "big"), span.to_bytes(8, "big"), parent_id, remote_parent)
 
 
 def an_assembler(**limits: object) -> TraceAssembler:
@@ -651,7 +653,7 @@ def test_a28_a_span_that_is_not_sampled_is_like_any_other() -> None:
 
     [trace] = assembler.due(2.0)
 
-    assert (trace.spans[0].flags, trace.reason, trace.complete) == (0, CloseReason.ROOT_QUIET, True)
+    assert (trace.spans[0].is_local_root, trace.reason, trace.complete) == (False, CloseReason.ROOT_QUIET, True)
 
 
 def test_a29_the_clock_that_counts_is_one_that_nobody_sets() -> None:

@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from otel_scorer.model import encoding
 from otel_scorer.model.wire import RawSpan, ScopeRef
 from otel_scorer.pipeline.assembler import Added, AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler, Trigger
 
@@ -54,7 +55,7 @@ class ModelTrace:
         last = self.arrivals[-1][0]
         roots = [at for at, span in self.arrivals if span.parent_id is None]
         has_local_root = trigger is not Trigger.ROOT and any(
-            span.flags & 0x300 == 0x300 and span.parent_id not in ids for span in self.spans
+            span.is_local_root and span.parent_id not in ids for span in self.spans
         )
         if roots:
             due = min(last + LIMITS.root_grace, roots[0] + LIMITS.root_cap)
@@ -68,9 +69,10 @@ class ModelTrace:
 def a_span(*shape: Any) -> RawSpan:
     trace, span, parent, kind, what, size = shape
     parent_id = None if parent is None else parent.to_bytes(8, "big")
-    flags = 0x301 if what == "local root" and parent is not None else 0x101
+    is_local_root = what == "local root" and parent is not None
     scope = OWN if what == "own" else APP
-    return RawSpan(bytes(size), scope, trace.to_bytes(16, "big"), span.to_bytes(8, "big"), parent_id, kind, flags)
+    data = encoding.varint_field(6, kind) + encoding.field(5, bytes(size))
+    return RawSpan(data, scope, trace.to_bytes(16, "big"), span.to_bytes(8, "big"), parent_id, is_local_root)
 
 
 class NoSpanIsLostAndNoTraceClosesTwice(RuleBasedStateMachine):

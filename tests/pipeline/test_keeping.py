@@ -13,7 +13,8 @@ from tests.fakes import Counted, a_decision, a_log, logs_request
 from otel_scorer.dialects import READER
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.log_records import RawLog, read_logs
-from otel_scorer.model.wire import RawSpan, join_spans
+from otel_scorer.model.splicing import join_spans
+from otel_scorer.model.wire import RawSpan
 from otel_scorer.pipeline.closing import ClosedTrace, CloseReason
 from otel_scorer.pipeline.keeping import TraceKeeper
 from otel_scorer.stores.database import Database, open_database

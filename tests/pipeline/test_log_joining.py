@@ -20,7 +20,7 @@ DROPPED = "assembler.log_records_dropped"
 
 def raw(trace: int = 1, span: int = 1, parent: int | None = None, data: bytes = b"span") -> RawSpan:
     parent_id = None if parent is None else parent.to_bytes(8, "big")
-    return RawSpan(data, SCOPE, trace.to_bytes(16, "big"), span.to_bytes(8, "big"), parent_id, 1, 0x101)
+    return RawSpan(data, SCOPE, trace.to_bytes(16, "big"), span.to_bytes(8, "big"), parent_id, False)
 
 
 def log(text: bytes = b"record", *, trace: int = 1, span: int = 1) -> RawLog:

@@ -12,6 +12,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from otel_scorer.model import encoding
 from otel_scorer.model.wire import RawSpan, ScopeRef
 from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler, Trigger
 
@@ -37,7 +38,7 @@ class Arrival:
 
     @property
     def is_head(self) -> bool:
-        return self.span.parent_id is None or self.span.flags & 0x300 == 0x300
+        return self.span.parent_id is None or self.span.is_local_root
 
 
 @dataclass
@@ -102,9 +103,10 @@ def units_of(arrivals: Iterable[Arrival], own: Iterable[RawSpan]) -> list[Unit]:
 def a_span(*shape: Any) -> RawSpan:
     trace, span, parent, kind, what, size = shape
     parent_id = None if parent is None else parent.to_bytes(8, "big")
-    flags = 0x301 if what == "local root" and parent is not None else 0x101
+    is_local_root = what == "local root" and parent is not None
     scope = OWN if what == "own" else APP
-    return RawSpan(bytes(size), scope, trace.to_bytes(16, "big"), span.to_bytes(8, "big"), parent_id, kind, flags)
+    data = encoding.varint_field(6, kind) + encoding.field(5, bytes(size))
+    return RawSpan(data, scope, trace.to_bytes(16, "big"), span.to_bytes(8, "big"), parent_id, is_local_root)
 
 
 class EverySpanLeavesWithItsUnit(RuleBasedStateMachine):

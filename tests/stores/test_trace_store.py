@@ -108,7 +108,7 @@ def test_more_than_a_page_is_found_completely_and_in_order(store: TraceStore) ->
 
 
 def spans_of_one(number: int) -> bytes:
-    from otel_scorer.model.wire import field
+    from otel_scorer.model.encoding import field
 
     span = field(1, number.to_bytes(16)) + field(2, number.to_bytes(8)) + field(5, b"work")
     return field(1, field(2, field(2, span)))
