@@ -79,10 +79,12 @@ def _tune_memory() -> None:
     Tell the C library to keep what it was given, and the garbage collector to look less often.
 
     Requests of half a megabyte come and go by the thousand. By default glibc maps and unmaps each of their buffers, so
-    that every one costs page faults: a third of all CPU, measured. Every thread with a heap of its own, which grows by a
-    page at a time, would cost another tenth. Spans are freed by reference count; the collector only has cycles to find.
+    that every one costs page faults: a third of all CPU, measured. Threads with heaps of their own, which grow by a
+    page at a time, would cost another tenth. Spans are freed by reference count; the collector only has cycles to find,
+    and looking through what is buffered again and again costs a tenth, and the longest pauses. Hardly anything here
+    leaves cycles.
     """
-    gc.set_threshold(250_000, 50, 100)
+    gc.set_threshold(1_000_000, 50, 100)
     with contextlib.suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         m_trim_threshold, m_top_pad, m_mmap_threshold, m_arena_max = -1, -2, -3, -8

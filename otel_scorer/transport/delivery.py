@@ -99,13 +99,14 @@ class Delivery:
         self._sender = sender
         self.lane = lane
         self.destination = destination
-        self._retry = retry
         self._timeout = timeout
         self._request_size = request_size
         self._dead_letters = dead_letters
         self._stopping = stopping
-        self._clock = clock
-        self._sleep = sleep or stopping.sleep
+        # One for all requests: it refers to itself, so each would stay until the garbage collector finds it.
+        self._retrying = retry.attempts(
+            clock=clock, sleep=sleep or stopping.sleep, stopped=stopping.expired.is_set, on_retry=self._on_retry
+        )
         self._log_limit = LogLimit()
         self.gave_up = False
         """Whether anything was dropped because time ran out at shutdown."""
@@ -166,7 +167,7 @@ class Delivery:
         if len(data) > self._request_size and self._cut(data):
             return
         try:
-            partial = self._attempts(data)
+            partial = self._retrying(self._attempt, data)
         except PermanentError as error:
             if not (self._is_worth_cutting(error) and self._cut(data)):
                 self._give_up("too_large" if isinstance(error, TooLargeError) else error.code, error)
@@ -203,12 +204,6 @@ class Delivery:
                 self._pending += parts
                 self._part = None
         return True
-
-    def _attempts(self, part: bytes) -> PartialSuccess | None:
-        retrying = self._retry.attempts(
-            clock=self._clock, sleep=self._sleep, stopped=self._stopping.expired.is_set, on_retry=self._on_retry
-        )
-        return retrying(self._attempt, part)
 
     def _attempt(self, part: bytes) -> PartialSuccess | None:
         return self._sender.send(self.lane.signal, part, self._stopping.limit(self._timeout))

@@ -49,7 +49,9 @@ class RetryPolicy:
         on_retry: Callable[[RetryableError], None],
     ) -> tenacity.Retrying:
         """
-        Return what runs one request until it succeeds, fails for good, or is given up (then its error is raised).
+        Return what runs a request until it succeeds, fails for good, or is given up (then its error is raised).
+
+        For any number of requests, one after the other.
 
         Args:
             clock: Monotonic seconds.
@@ -60,7 +62,12 @@ class RetryPolicy:
         backoff = tenacity.wait_random_exponential(
             multiplier=self.initial_interval, exp_base=self.multiplier, max=self.max_interval
         )
-        started = clock()
+        started = 0.0
+
+        def begin(state: tenacity.RetryCallState) -> None:
+            nonlocal started
+            if state.attempt_number == 1:
+                started = clock()
 
         def wait(state: tenacity.RetryCallState) -> float:
             return max(backoff(state), _failure(state).retry_after or 0.0)
@@ -74,6 +81,7 @@ class RetryPolicy:
             wait=wait,
             stop=stop,
             sleep=sleep,
+            before=begin,
             before_sleep=lambda state: on_retry(_failure(state)),
             reraise=True,
         )

@@ -123,6 +123,35 @@ def test_of_an_id_that_comes_twice_in_a_span_the_last_one_counts() -> None:
     assert (span.trace_id[-1], span.span_id[-1], span.parent_id) == (2, 3, (4).to_bytes(8, "big"))
 
 
+@pytest.mark.parametrize("extra", [b"\x1a\x02a=", b"\x22\x08pppppppp", b"\x12\x08other id", b"\x0a\x10" + b"t" * 16])
+@pytest.mark.parametrize("first", [True, False])
+def test_ids_in_unusual_places_are_those_that_protobuf_reads(extra: bytes, first: bool) -> None:
+    start = length_delimited(1, b"T" * 16) + length_delimited(2, b"S" * 8)
+    data = start + extra + length_delimited(4, b"P" * 8) if first else start + length_delimited(4, b"P" * 8) + extra
+    usual = [make_span("root", span=1), make_span("child", span=2, parent=1, remote_parent=True)]
+    pieces = (usual[0].SerializeToString(), data, usual[1].SerializeToString())
+    scope = b"".join(length_delimited(2, each) for each in pieces)
+
+    spans = read_traces(length_delimited(1, length_delimited(2, scope))).spans
+
+    for span, message in zip(spans, (usual[0], SpanMessage.FromString(data), usual[1]), strict=True):
+        assert (span.trace_id, span.span_id) == (message.trace_id, message.span_id)
+        assert span.parent_id == (message.parent_span_id or None)
+        assert span.is_local_root == (message.flags & 0x300 == 0x300)
+
+
+@pytest.mark.parametrize("flags", [b"\x82\x01\x04\x01\x03\x00\x00", b"\x82\x01\x03\x01\x03\x00"])
+def test_flags_in_the_form_of_a_list_are_a_field_that_nobody_knows(flags: bytes) -> None:
+    data = make_span("work").SerializeToString() + flags
+    request = length_delimited(1, length_delimited(2, length_delimited(2, data)))
+
+    assert check_request(Signal.TRACES, request) == 1
+    [span] = read_traces(request).spans
+
+    assert span.is_local_root is (SpanMessage.FromString(data).flags & 0x300 == 0x300)
+    assert span.data == data
+
+
 def test_schema_urls_stay_with_their_spans() -> None:
     data = make_request(make_span(span=1), schema_url="https://one") + make_request(
         make_span(span=2), schema_url="https://two"

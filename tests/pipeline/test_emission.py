@@ -90,7 +90,7 @@ def test_held_spans_that_nobody_judged_come_back_as_they_are() -> None:
     assert enriched[0] is CHILD
     assert enriched[1].data != ROOT.data
     assert enriched[1].data.startswith(ROOT.data)
-    unchanged = ("scope", "trace_id", "span_id", "parent_id", "kind", "flags")
+    unchanged = ("scope", "trace_id", "span_id", "parent_id", "kind", "is_local_root")
     assert all(getattr(enriched[1], name) == getattr(ROOT, name) for name in unchanged)
 
 

@@ -18,7 +18,7 @@ SCOPE = ScopeRef.of(b"", b"")
 DROPPED = "assembler.log_records_dropped"
 
 
-def raw(trace: int = 1, span: int = 1, parent: int | None = None, data: bytes = b"span") -> RawSpan:
+def raw(trace: int = 1, span: int = 1, parent: int | None = None, data: bytes = b"\x30\x01\x30\x01") -> RawSpan:
     parent_id = None if parent is None else parent.to_bytes(8, "big")
     return RawSpan(data, SCOPE, trace.to_bytes(16, "big"), span.to_bytes(8, "big"), parent_id, False)
 

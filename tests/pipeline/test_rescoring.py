@@ -65,7 +65,7 @@ def test_a21_a_copy_of_a_span_that_was_scored_changes_nothing_and_is_not_forward
     counted = Counted()
     assembler = closed_once()
 
-    added = assembler.add([raw(span=1), raw(span=2, parent=1, data=b"other")], 10.0)
+    added = assembler.add([raw(span=1), raw(span=2, parent=1, data=b"\x30\x01\x2a\x01x")], 10.0)
 
     assert (len(added.late), len(added.duplicates)) == (0, 2)
     assert assembler.next_deadline() is None

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,3 +94,19 @@ def test_there_is_no_second_attempt_when_switched_off_or_stopped(policy: RetryPo
         backend.run(policy, stopped=stopped)
 
     assert backend.calls == 1
+
+
+def test_every_request_has_its_own_time_and_leaves_nothing_to_the_garbage_collector() -> None:
+    backend = Backend()
+    attempts = RetryPolicy(max_elapsed=60.0).attempts(
+        clock=lambda: backend.now, sleep=backend.sleep, stopped=lambda: False, on_retry=backend.retried.append
+    )
+    attempts(backend)
+    gc.collect()
+    for _ in range(3):
+        backend.now += 1000.0
+        backend.errors = [unavailable(), unavailable()]
+        assert attempts(backend) == "taken"
+
+    assert gc.collect() == 0
+    assert len(backend.retried) == 6
