@@ -105,7 +105,7 @@ def test_every_request_has_its_own_time_and_leaves_nothing_to_the_garbage_collec
     gc.collect()
     for _ in range(3):
         backend.now += 1000.0
-        backend.errors = [unavailable(), unavailable()]
+        backend.errors += [unavailable(), unavailable()]
         assert attempts(backend) == "taken"
 
     assert gc.collect() == 0
