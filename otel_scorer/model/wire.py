@@ -143,7 +143,7 @@ class RawSpan(NamedTuple):
 
 
 # `RawSpan._make` would be a call of Python for each span.
-_raw_span: Final[Callable[[Iterable[Any]], RawSpan]] = partial(tuple.__new__, RawSpan)
+_raw_span: Final[Callable[[Iterable[Any]], RawSpan]] = partial(tuple[Any, ...].__new__, RawSpan)
 _NOT_LOCAL_ROOTS: Final = repeat(False)  # noqa: FBT003 - as many as there are spans
 
 
