@@ -107,7 +107,7 @@ class ScoringSpanExporter(SpanExporter):
                 if (span.end_time or 0) < self._taken_over_at:
                     self._processor.on_end(span)
             return SpanExportResult.SUCCESS
-        if self._pipeline is None:
+        if self._pipeline is None or not self._has_begun(self._pipeline):
             return self._exporter.export(spans)
         self._pipeline.take(spans)
         return SpanExportResult.SUCCESS
@@ -154,6 +154,16 @@ class ScoringSpanExporter(SpanExporter):
     def after_fork(self) -> None:
         """Another thread of the parent may have held the lock."""
         self._deciding = threading.Lock()
+
+    def _has_begun(self, pipeline: AppPipeline) -> bool:
+        if not pipeline.is_begun:
+            try:
+                pipeline.begin()
+            except RuntimeError as error:  # Python 3.12.0 to 3.12.2 start no threads once the interpreter exits
+                self._settings = self._pipeline = None
+                _give_up(error)
+                return False
+        return True
 
     def _new_pipeline(self, settings: AppSettings) -> AppPipeline | None:
         from otel_scorer.config import taught_reader
