@@ -1,3 +1,4 @@
+# pyright: reportUnnecessaryTypeIgnoreComment=false
 from __future__ import annotations
 
 import json
@@ -10,11 +11,15 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]  # no stubs exist
 from opentelemetry import context
 from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -38,6 +43,8 @@ from otel_scorer.transport.http_receiver import HttpReceiver
 from otel_scorer.transport.retry import RetryPolicy
 
 WAIT = 30.0
+FUTURE = datetime(2126, 1, 1, tzinfo=UTC)
+TRAILER = "google.rpc.retryinfo-bin"
 QUICK = RetryPolicy(initial_interval=0.01, max_interval=0.02)
 
 
@@ -271,6 +278,48 @@ def test_there_is_room_again_once_requests_are_done(
     assert forwarder.shutdown(WAIT)
 
     assert sum(len(data) // 2 for _, data in sender.sent) == counted("sent") > 100
+
+
+RETRY_INFO = RetryInfo(retry_delay=Duration(seconds=7)).SerializeToString()
+
+
+@pytest.mark.parametrize(
+    ("kind", "answer", "at_least"),
+    [
+        ("http_backend", {"status": 503, "headers": {"Retry-After": "7"}}, 7.0),
+        ("http_backend", {"status": 503, "headers": {"Retry-After": format_datetime(FUTURE, usegmt=True)}}, 1e6),
+        ("http_backend", {"status": 429}, 0.0),
+        ("grpc_backend", {"code": grpc.StatusCode.UNAVAILABLE, "trailers": ((TRAILER, RETRY_INFO),)}, 7.0),
+        ("grpc_backend", {"code": grpc.StatusCode.RESOURCE_EXHAUSTED, "trailers": ((TRAILER, RETRY_INFO),)}, 7.0),
+        ("grpc_backend", {"code": grpc.StatusCode.UNAVAILABLE}, 0.0),
+    ],
+)
+def test_a_backend_is_asked_again_when_it_said_or_after_a_growing_delay(
+    *,
+    request: pytest.FixtureRequest,
+    start: Callable[..., Forwarder],
+    a_request: Callable[..., bytes],
+    kind: str,
+    answer: dict[str, Any],
+    at_least: float,
+) -> None:
+    backend = request.getfixturevalue(kind)
+    reply = sys.modules[type(backend).__module__].Reply
+    backend.replies.extend([reply(**answer)] * 3)
+    slept: list[float] = []
+    forwarder = start(
+        connect(f"http://{backend.address}", protocol="grpc" if kind == "grpc_backend" else "http/protobuf"),
+        retry=RetryPolicy(initial_interval=1.0, multiplier=2.0, max_interval=4.0, max_elapsed=0),
+        sleep=slept.append,
+    )
+
+    forwarder.offer(Lane.SPANS, a_request(1), 1)
+    backend.wait_for(lambda: backend.span_ids == [1])
+
+    assert len(slept) == 3
+    assert all(seconds >= at_least for seconds in slept)
+    if not at_least:
+        assert all(seconds <= bound for seconds, bound in zip(slept, (1.0, 2.0, 4.0), strict=True))
 
 
 def test_an_outage_passes_and_everything_arrives_once(
