@@ -28,6 +28,7 @@ from otel_scorer.testing import make_request, make_span
 pytestmark = [pytest.mark.server, pytest.mark.timeout(600)]
 
 HERE = Path(__file__).parent
+LATE = f"{HERE / 'scorers.py'}:late"
 PAGE = Path(__file__).parents[2] / "docs" / "backends.md"
 # Where screenshots go for the documentation, if anywhere.
 IMAGES = os.environ.get("OTEL_SCORER_IMAGES")
@@ -61,6 +62,13 @@ def launch(backend: Backend) -> Iterator[Callable[..., Sidecar]]:
     yield start
     for sidecar in started:
         sidecar.close()
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.close()
 
 
 def new_trace() -> tuple[int, str]:
@@ -183,24 +191,41 @@ def evaluations_in(file: Path) -> int:
     return file.read_text("utf-8").count('"name":"evaluation ') if file.exists() else 0
 
 
-def test_a_verdict_that_is_late_is_there_once(backend: Backend, launch: Callable[..., Sidecar]) -> None:
+def test_a_verdict_that_is_late_is_there_once(backend: Backend, launch: Callable[..., Sidecar], gate: Gate) -> None:
     number, trace = new_trace()
-    gate = Gate()
-    try:
-        scorers = ("tool_errors", f"{HERE / 'scorers.py'}:late")
-        sidecar = launch(scorers=scorers, environment=gate.environment)
-        sidecar.send(small_trace(number))
-        assert gate.wait_for_scorer() == trace
-        wait_until(partial(backend.has, trace), bool)
-        assert "late" not in str(verdicts(backend, trace))
-        gate.open()
+    sidecar = launch(scorers=("tool_errors", LATE), environment=gate.environment)
+    sidecar.send(small_trace(number))
+    assert gate.wait_for_scorer() == trace
+    wait_until(partial(backend.has, trace), bool)
+    assert "late" not in str(verdicts(backend, trace))
+    gate.open()
 
-        expected = [Verdict("late", passed=True), Verdict("tool_errors", passed=True)]
-        wait_for_verdicts(backend, trace, expected)
-        assert sidecar.stop() == 0
-        assert verdicts(backend, trace) == (expected, expected)
-    finally:
-        gate.close()
+    expected = [Verdict("late", passed=True), Verdict("tool_errors", passed=True)]
+    wait_for_verdicts(backend, trace, expected)
+    assert sidecar.stop() == 0
+    assert verdicts(backend, trace) == (expected, expected)
+
+
+def test_a_sidecar_that_is_killed_before_a_verdict_gives_it_from_its_spool(
+    backend: Backend, launch: Callable[..., Sidecar], gate: Gate, tmp_path: Path
+) -> None:
+    number, trace = new_trace()
+    scorers = ("tool_errors", LATE)
+    spool = ("--spool", str(tmp_path / "spool"))
+    sidecar = launch(*spool, scorers=scorers, environment=gate.environment)
+    sidecar.send(small_trace(number))
+    assert gate.wait_for_scorer() == trace
+    sidecar.process.kill()
+    sidecar.wait()
+    gate.open()
+
+    sidecar = launch(*spool, scorers=scorers, environment=gate.environment)
+    assert gate.wait_for_scorer() == trace
+    gate.open()
+    expected = [Verdict("late", passed=True), Verdict("tool_errors", passed=True)]
+    wait_for_verdicts(backend, trace, expected)
+    assert sidecar.stop() == 0
+    assert verdicts(backend, trace) == (expected, expected)
 
 
 @with_score_api
