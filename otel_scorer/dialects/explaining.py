@@ -84,8 +84,7 @@ class ExplainingReader(DialectReader):
 
     def unknown_types(self, span: Span) -> list[tuple[str, object]]:
         """Return the attributes that should say the span's type, with a value that means none."""
-        telling = (key for key, rules in self._type_rules.items() if any(rule.tells for rule in rules))
-        return [(key, span.attributes[key]) for key in telling if key in span.attributes]
+        return [(key, span.attributes[key]) for key in self._type_keys if key in span.attributes]
 
     def vocabulary(self) -> frozenset[str]:
         """Return all attribute keys that any dialect reads; one that ends in `.*` stands for all below it."""

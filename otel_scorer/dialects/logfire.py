@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from otel_scorer.dialects.chat import as_messages
 from otel_scorer.dialects.message_events import event_array
-from otel_scorer.dialects.table import Attribute, Dialect, SpanTypeKey, attributes
+from otel_scorer.dialects.table import Attribute, Dialect, attributes
 from otel_scorer.dialects.values import is_dict, json_value
 from otel_scorer.model.trace import MISSING
 
@@ -22,8 +22,8 @@ DIALECT = Dialect(
     scopes=("logfire", "logfire.*"),
     keys=("logfire.msg_template", "logfire.span_type"),
     base="otel_genai",
-    # Sent when a span starts, in its place until it ends.
-    span_types=(SpanTypeKey("logfire.span_type", {}, placeholders=frozenset({"pending_span"})),),
+    # Sent when a span starts, as a child of it.
+    placeholders={"logfire.span_type": "pending_span"},
     fields={
         "inputs": (
             Attribute("gen_ai.input.messages", as_messages("user")),

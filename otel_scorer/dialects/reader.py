@@ -26,7 +26,7 @@ from otel_scorer.dialects.values import identifier, number, same, string_list
 from otel_scorer.model.trace import MISSING, SpanType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from otel_scorer.dialects.table import Dialect, Source
     from otel_scorer.model.trace import Span, Trace
@@ -110,6 +110,7 @@ class DialectReader:
         self._type_keys = tuple(dict.fromkeys(rule.key for rule in rules))
         self._later_type_keys = {key: self._type_keys[place:] for place, key in enumerate(self._type_keys, 1)}
         self._type_rules = {key: tuple(rule for rule in rules if rule.key == key) for key in self._type_keys}
+        self._placeholders = tuple(pair for dialect in dialects for pair in dialect.placeholders.items())
         self._detector = Detector(self.dialects)
         self._answers: dict[tuple[str, object], str] = {}
         # Apart from the answers, so that nobody who makes up values can crowd those out.
@@ -164,11 +165,22 @@ class DialectReader:
         return value
 
     def derive(self, trace: Trace, field: str) -> Any:
-        """Return what the trace as a whole says about a field, see `structure`."""
+        """Return what the trace as a whole says about a field, see `structure`; of `placeholders`, which spans are."""
+        if field == "placeholders":
+            return self._placeholders_of(trace.arrived)
         marks = self._marks.get(field)
         if marks is not None and not _has_any(trace.attribute_keys, *marks):
             return [] if field == "tags" else None
         return structure.derive(trace, field)
+
+    def _placeholders_of(self, spans: Iterable[Span]) -> list[Span]:
+        marks = self._placeholders
+        return [
+            span
+            for span in spans
+            for key, value in marks
+            if key in span.attribute_keys and span.attributes[key] == value
+        ]
 
     def _resolve(self, key: str, value: object) -> tuple[str | None, str | None]:
         """Return the type that an attribute says, or None, and the one to fall back to, or None."""

@@ -184,7 +184,6 @@ class SpanTypeKey:
         types: Span type by value of the attribute.
         generic: Values that only count if no other dialect knows better.
         decode: For values that are encoded.
-        placeholders: Values of spans that stand for another span: UNKNOWN, whatever else they say.
         present: Span type of whatever has the attribute at all.
         by_name: Whether a value that is the name of a span type, in any case, means that type.
         open_ended: Whether unknown values are span types of the user's own.
@@ -194,15 +193,9 @@ class SpanTypeKey:
     types: Mapping[str, str]
     generic: frozenset[str] = frozenset()
     decode: Callable[[object], object] = identifier
-    placeholders: frozenset[str] = frozenset()
     present: str | None = None
     by_name: bool = False
     open_ended: bool = False
-
-    @property
-    def tells(self) -> bool:
-        """Whether a value of it can mean a type; else it only marks spans that stand for another."""
-        return bool(self.types or self.present or self.by_name or self.open_ended)
 
     def resolve(self, value: object) -> tuple[str | None, str | None]:
         """Return the type that the value means, or None, and the type to fall back to, or None."""
@@ -211,8 +204,6 @@ class SpanTypeKey:
         decoded = self.decode(value)
         if not is_text(decoded):
             return None, None
-        if decoded in self.placeholders:
-            return SpanType.UNKNOWN, None
         folded = decoded.lower()
         found = next((kind for name, kind in self.types.items() if name.lower() == folded), None)
         if found is None and self.by_name and decoded.upper() in SPAN_TYPES:
@@ -250,6 +241,8 @@ class Dialect:
         resource: The same for attributes of the resource.
         events: Span events of which each proves it.
         names: Span names that prove it; a `*` at the end matches any rest.
+        placeholders: Attributes that, with this value, mark a record which stands for a span until that ends: it is no
+            span of the trace.
         base: The dialect that it builds on, asked for what this one does not say.
         span_types: Attributes that say what a span does, best first.
         name_rules: Span names that do, within `scopes`.
@@ -265,6 +258,7 @@ class Dialect:
     resource: Mapping[str, str] = field(default_factory=dict[str, str])
     events: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
+    placeholders: Mapping[str, str] = field(default_factory=dict[str, str])
     base: str | None = None
     span_types: tuple[SpanTypeKey, ...] = ()
     name_rules: tuple[NameRule, ...] = ()

@@ -238,6 +238,36 @@ class TraceInfo:
     assessments: tuple[Feedback | Expectation, ...] = ()
     trace: Trace | None = field(default=None, repr=False, compare=False)
 
+    @classmethod
+    def of(
+        cls, trace: Trace, tagged: Mapping[str, str], assessments: tuple[Feedback | Expectation, ...]
+    ) -> TraceInfo:
+        """
+        Gather the facts about a trace.
+
+        Args:
+            trace: The trace.
+            tagged: What it was tagged with where it was stored.
+            assessments: What came with it.
+        """
+        root = trace.root
+        tags = dict.fromkeys(trace.tags, "true")
+        if root is not None:
+            keys = [key for key in root.attribute_keys if key.startswith("mlflow.traceTag.")]
+            tags |= {key.removeprefix("mlflow.traceTag."): str(root.attributes[key]) for key in sorted(keys)}
+        tags |= tagged
+        if root is None:
+            return cls(trace.trace_id, 0, 0, "IN_PROGRESS", tags, assessments, trace)
+        return cls(
+            trace_id=root.trace_id,
+            request_time=root.start_time_ns // 1_000_000,
+            execution_duration=root.duration_ns // 1_000_000,
+            state=str(root.status.status_code) if root.parent_id is None or root.is_local_root else "IN_PROGRESS",
+            tags=tags,
+            assessments=assessments,
+            trace=trace,
+        )
+
     @property
     def request_id(self) -> str:
         """Another name of `trace_id`."""

@@ -31,7 +31,7 @@ def plain_trace(trace: Trace) -> dict[str, Any]:
             "is_complete": trace.is_complete,
             "revision": trace.revision,
         },
-        "data": {"spans": [span.to_dict() for span in [*trace.spans, *trace.own_spans]]},
+        "data": {"spans": [span.to_dict() for span in [*trace.spans, *trace.placeholders, *trace.own_spans]]},
     }
 
 

@@ -20,7 +20,8 @@ class Reader(Protocol):
     `read` answers for one span: `inputs`, `outputs`, `tool_name`, `tool_call_id`, `tool_args`, `tool_result`,
     `documents`, `model`, `input_tokens`, `output_tokens`, `session_id`, `user_id`, `tags`, ...; MISSING if it does not
     say. `derive` answers for a trace after its spans were joined: `tool_calls`, `llm_calls`, `usage`, `documents`,
-    `messages`, `inputs`, `outputs`, `session_id`, `user_id`, `model`, `tags`, `evaluations`, `dialects`.
+    `messages`, `inputs`, `outputs`, `session_id`, `user_id`, `model`, `tags`, `evaluations`, `dialects`, and
+    `placeholders`, the spans that are none.
     """
 
     def span_type(self, span: Span) -> str:

@@ -94,6 +94,19 @@ class Trace:
         """All spans in the order in which they came, evaluation spans of otel_scorer last."""
         return [*self._unordered, *self.own_spans]
 
+    @property
+    def placeholders(self) -> list[Span]:
+        """Records that stand for a span until it ends, as Logfire sends them: part of what came, not in `spans`."""
+        left_out: list[Span] | None = self._cache.get("placeholders")
+        if left_out is None:
+            left_out = self._cache["placeholders"] = self.reader.derive(self, "placeholders") or []
+        return left_out
+
+    @property
+    def _members(self) -> list[Span]:
+        left_out = self.placeholders
+        return [span for span in self._unordered if span not in left_out] if left_out else self._unordered
+
     def forget(self) -> None:
         """Drop what was decoded, to be as small as before; it is decoded again for whoever is looking, or will."""
         self._cache = {}
@@ -116,7 +129,7 @@ class Trace:
         """Parents and children."""
         tree: Tree | None = self._cache.get("tree")
         if tree is None:
-            tree = self._cache["tree"] = Tree(self._unordered)
+            tree = self._cache["tree"] = Tree(self._members)
         return tree
 
     @property
@@ -144,7 +157,7 @@ class Trace:
         """Facts about the trace as a whole."""
         info: TraceInfo | None = self._cache.get("info")
         if info is None:
-            info = self._cache["info"] = self._info()
+            info = self._cache["info"] = TraceInfo.of(self, self._tags, self._assessments)
         return info
 
     @property
@@ -234,14 +247,14 @@ class Trace:
         """The keys of all attributes of all spans."""
         keys: frozenset[str] | None = self._cache.get("attribute_keys")
         if keys is None:
-            keys = frozenset[str]().union(*[span.attribute_keys for span in self._unordered])
+            keys = frozenset[str]().union(*[span.attribute_keys for span in self._members])
             self._cache["attribute_keys"] = keys
         return keys
 
     @property
     def span_types(self) -> frozenset[str]:
         """The types of all spans."""
-        return frozenset(span.span_type for span in self._unordered)
+        return frozenset(span.span_type for span in self._members)
 
     @property
     def service_name(self) -> str | None:
@@ -370,25 +383,6 @@ class Trace:
         if value is _UNREAD:
             value = self._cache[field] = self.reader.derive(self, field)
         return value
-
-    def _info(self) -> TraceInfo:
-        root = self.root
-        tags = dict.fromkeys(self.tags, "true")
-        if root is not None:
-            keys = [key for key in root.attribute_keys if key.startswith("mlflow.traceTag.")]
-            tags |= {key.removeprefix("mlflow.traceTag."): str(root.attributes[key]) for key in sorted(keys)}
-        tags |= self._tags
-        if root is None:
-            return TraceInfo(self.trace_id, 0, 0, "IN_PROGRESS", tags, self._assessments, self)
-        return TraceInfo(
-            trace_id=root.trace_id,
-            request_time=root.start_time_ns // 1_000_000,
-            execution_duration=root.duration_ns // 1_000_000,
-            state=str(root.status.status_code) if root.parent_id is None or root.is_local_root else "IN_PROGRESS",
-            tags=tags,
-            assessments=self._assessments,
-            trace=self,
-        )
 
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id} with {len(self._unordered)} spans>"

@@ -35,8 +35,8 @@ _STATUS_CODES: Final = {code: StatusMessage.StatusCode.Value(f"STATUS_CODE_{code
 
 
 def spans_as_bytes(trace: Trace) -> bytes:
-    """Return all spans of a trace, own ones included, as one encoded ExportTraceServiceRequest."""
-    spans = [*trace.spans, *trace.own_spans]
+    """Return all spans of a trace, placeholders and own ones included, as one encoded ExportTraceServiceRequest."""
+    spans = [*trace.spans, *trace.placeholders, *trace.own_spans]
     raw = [span.raw for span in spans if isinstance(span, OtlpSpan) and span.raw is not None]
     if len(raw) == len(spans):
         return join_spans(raw)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import random
+from typing import Any
 
 import pytest
 from tests.dialects.captured import build, requests_of
 from tests.dialects.made import event, log, made, trace_of, view
 
+from otel_scorer.dialects import READER
 from otel_scorer.dialects.values import arguments, json_twice, json_value, number, string_list
 from otel_scorer.model.trace import MISSING, Trace
+from otel_scorer.model.trace_bytes import spans_as_bytes, trace_from_bytes
 
 
 @pytest.mark.parametrize(
@@ -315,3 +318,52 @@ def test_a_flattened_list_suggests_a_type_by_its_first_key_and_not_by_what_only_
     assert view("x", {"z": 1, "embedding.embeddings.0.embedding.text": "t"}).span_type == "EMBEDDING"
     assert view("x", {"my.retrieval.documents.0.document.id": "d"}).span_type == "UNKNOWN"
     assert view("x", {"my\nretrieval.documents.0.document.id": "d"}).span_type == "UNKNOWN"
+
+
+@pytest.mark.parametrize("name", ["logfire", "pydantic_ai"])
+def test_records_that_stand_for_a_span_until_it_ends_are_no_part_of_the_tree(name: str) -> None:
+    """Logfire sends one when a span starts: a child of it, with another id and all that was known by then."""
+    requests = requests_of(name)
+    expected = facts_of(build(requests))
+    for request in requests:
+        for resource_spans in request["body"].get("resourceSpans", []):
+            for scope_spans in resource_spans["scopeSpans"]:
+                scope_spans["spans"] += [pending(span) for span in scope_spans["spans"]]
+
+    traces = build(requests)
+
+    assert facts_of(traces) == expected
+    for trace in traces:
+        assert len(trace.placeholders) == len(trace.spans)
+        # They are stored and sent on with the others, and not seen after that either.
+        again = trace_from_bytes(spans_as_bytes(trace), b"", READER)
+        assert (len(again.arrived), len(again.spans)) == (len(trace.arrived), len(trace.spans))
+        assert len(Trace.from_dict(trace.to_dict()).spans) == len(trace.spans)
+
+
+def pending(span: dict[str, Any]) -> dict[str, Any]:
+    marks = [
+        {"key": "logfire.span_type", "value": {"stringValue": "pending_span"}},
+        {"key": "logfire.pending_parent_id", "value": {"stringValue": span.get("parentSpanId") or "0" * 16}},
+    ]
+    kept = [pair for pair in span["attributes"] if pair["key"] != "logfire.span_type"]
+    start = span["startTimeUnixNano"]
+    identity = {"spanId": span["spanId"][::-1], "parentSpanId": span["spanId"], "endTimeUnixNano": start}
+    return {**span, **identity, "attributes": [*kept, *marks]}
+
+
+def facts_of(traces: list[Trace]) -> list[object]:
+    return [(facts(trace), trace.attribute_keys, trace.span_types, trace.is_complete, trace.model) for trace in traces]
+
+
+def test_a_trace_of_which_only_such_a_record_came_has_no_spans() -> None:
+    trace = trace_of(made("chat", {"logfire.span_type": "pending_span", "gen_ai.operation.name": "chat"}))
+
+    assert (trace.spans, trace.root, trace.llm_calls, trace.usage) == ([], None, [], None)
+    assert len(trace.trace_id) == 32
+
+
+def test_an_attribute_that_only_looks_like_the_mark_of_such_a_record_does_no_harm() -> None:
+    trace = trace_of(made("x", {"logfire.span_type": ["pending_span"]}), made("y", {"logfire.span_type": "log"}))
+
+    assert len(trace.spans) == 2

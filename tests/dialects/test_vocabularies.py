@@ -40,7 +40,6 @@ QUESTION = "What is the weather in Paris?"
         ("gemini_cli", "LLM", "x", "gemini", {"gen_ai.agent.name": "gemini-cli", "gen_ai.operation.name": "llm_call"}),
         ("autogen", "AGENT", "invoke_agent a", "autogen-core", {"gen_ai.operation.name": "invoke_agent"}),
         ("openlit", "UNKNOWN", "my_function", "openlit.otel.tracing", {"function.args": "('x',)"}),
-        ("logfire", "UNKNOWN", "x", "logfire", {"logfire.span_type": "pending_span", "gen_ai.operation.name": "chat"}),
         ("logfire", "CHAT_MODEL", "x", "logfire.openai", {"logfire.span_type": "log", "gen_ai.operation.name": "chat"}),
         ("pydantic_ai", "AGENT", "agent run", "pydantic-ai", {}),
         ("pydantic_ai", "CHAIN", "running tools", "pydantic-ai", {}),
