@@ -239,9 +239,7 @@ class TraceInfo:
     trace: Trace | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(
-        cls, trace: Trace, tagged: Mapping[str, str], assessments: tuple[Feedback | Expectation, ...]
-    ) -> TraceInfo:
+    def of(cls, trace: Trace, tagged: Mapping[str, str], assessments: tuple[Feedback | Expectation, ...]) -> TraceInfo:
         """
         Gather the facts about a trace.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 from otel_scorer.model.encoding import nearest_double
 from otel_scorer.model.facts import AttributeValue
@@ -11,9 +13,22 @@ from otel_scorer.model.facts import AttributeValue
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+    from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
-__all__ = ["Attributes", "decode_value", "encode_attributes", "utf8_text"]
+__all__ = ["Attributes", "EncodedAttributes", "decode_encoded", "decode_value", "encode_attributes", "utf8_text"]
+
+_STRING: Final = 0x0A  # AnyValue.string_value, length-delimited
+_SHORT: Final = 0x80  # lengths below are one byte
+
+
+def decode_encoded(data: bytes) -> AttributeValue:
+    """Return an encoded AnyValue, of a request that was validated, as a plain Python value."""
+    size = len(data) - 2
+    # Most values that are looked at are a short text and nothing else.
+    if 0 <= size < _SHORT and data[0] == _STRING and data[1] == size:
+        return data[2:].decode()
+    value = AnyValue.FromString(data)
+    return value.string_value or decode_value(value)
 
 
 def decode_value(value: AnyValue) -> AttributeValue:
@@ -71,6 +86,26 @@ class Attributes(Mapping[str, AttributeValue]):
 
     def __repr__(self) -> str:
         return repr(dict(self))
+
+
+class EncodedAttributes(Attributes):
+    """Attributes whose values are encoded: decoded when one is read."""
+
+    __slots__ = ()
+
+    def __init__(self, values: Mapping[str, bytes]) -> None:
+        super().__init__(cast("Mapping[str, AnyValue]", values))
+
+    def __getitem__(self, key: str) -> AttributeValue:
+        value = cast("bytes | None", self._values.get(key))
+        if value is None:
+            raise KeyError(key)
+        return decode_encoded(value)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of `key`, or `default`."""
+        value = cast("bytes | None", self._values.get(key))
+        return default if value is None else decode_encoded(value)
 
 
 def encode_attributes(pairs: Any, values: Mapping[str, Any]) -> None:

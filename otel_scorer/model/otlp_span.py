@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakKeyDictionary
 
 from otel_scorer.model.facts import Scope, SpanEvent, SpanKind, SpanLink, SpanStatusCode
-from otel_scorer.model.otlp_attributes import Attributes, decode_value
+from otel_scorer.model.otlp_attributes import Attributes, EncodedAttributes, decode_encoded
 from otel_scorer.model.span import Span
 from otel_scorer.model.span_fields import parse_request, parse_resource_spans, parse_scope_spans, parse_span
 from otel_scorer.model.wire import LOCAL_ROOT_FLAGS
@@ -127,7 +127,7 @@ class OtlpSpan(Span):
     def attributes(self) -> Attributes:
         attributes = self._attributes
         if attributes is None:
-            attributes = self._attributes = Attributes(self.fields.attributes)
+            attributes = self._attributes = EncodedAttributes(self.fields.attributes)
         return attributes
 
     @property
@@ -160,8 +160,7 @@ class OtlpSpan(Span):
         values = (self.fields if fields is None else fields).attributes
         for key in keys:
             if key in values:
-                value = values[key]
-                return key, value.string_value or decode_value(value)
+                return key, decode_encoded(values[key])
         return None
 
     @property

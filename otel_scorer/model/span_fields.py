@@ -2,7 +2,8 @@
 A second message type for OTLP spans: same bytes, but attributes are a protobuf map instead of a list.
 
 On the wire a KeyValue is an entry of a `map<string, AnyValue>`. So the protobuf runtime itself does the look-up by key,
-and asking a span for one attribute costs the same whether it carries two or two hundred.
+and asking a span for one attribute costs the same whether it carries two or two hundred. Of a span, the values stay
+encoded until they are read: most never are.
 """
 
 from __future__ import annotations
@@ -33,7 +34,11 @@ __all__ = [
 
 
 class SpanFields(Protocol):
-    """What a view reads of a span: the fields of OTLP's trace.proto, of a repeated attribute key the last one."""
+    """
+    What a view reads of a span: the fields of OTLP's trace.proto, of a repeated attribute key the last one.
+
+    The value of an attribute is an encoded AnyValue.
+    """
 
     trace_id: bytes
     span_id: bytes
@@ -42,7 +47,7 @@ class SpanFields(Protocol):
     kind: int
     start_time_unix_nano: int
     end_time_unix_nano: int
-    attributes: Mapping[str, AnyValue]
+    attributes: Mapping[str, bytes]
     events: Sequence[Span.Event]
     links: Sequence[Span.Link]
     status: Status
@@ -91,7 +96,7 @@ def _build() -> dict[str, type[Message]]:
         syntax="proto3",
         dependency=["opentelemetry/proto/common/v1/common.proto", "opentelemetry/proto/trace/v1/trace.proto"],
     )
-    _copy_with_map(file, "Span", trace_pb2.Span.DESCRIPTOR)
+    _copy_with_map(file, "Span", trace_pb2.Span.DESCRIPTOR, are_encoded=True)
     _copy_with_map(file, "Resource", resource_pb2.Resource.DESCRIPTOR)
     _copy_with_map(file, "Scope", common_pb2.InstrumentationScope.DESCRIPTOR)
     for name, parts in (
@@ -120,18 +125,16 @@ def _build() -> dict[str, type[Message]]:
     return {descriptor.name: message_factory.GetMessageClass(descriptor) for descriptor in found}
 
 
-def _copy_with_map(file: descriptor_pb2.FileDescriptorProto, name: str, descriptor: Descriptor) -> None:
+def _copy_with_map(
+    file: descriptor_pb2.FileDescriptorProto, name: str, descriptor: Descriptor, *, are_encoded: bool = False
+) -> None:
     copy = file.message_type.add(name=name)
     entry = copy.nested_type.add(name="AttributesEntry")
     entry.options.map_entry = True
     entry.field.add(name="key", number=1, type=_KIND.TYPE_STRING, label=_KIND.LABEL_OPTIONAL)
-    entry.field.add(
-        name="value",
-        number=2,
-        type=_KIND.TYPE_MESSAGE,
-        type_name=".opentelemetry.proto.common.v1.AnyValue",
-        label=_KIND.LABEL_OPTIONAL,
-    )
+    value = entry.field.add(name="value", number=2, type=_KIND.TYPE_BYTES, label=_KIND.LABEL_OPTIONAL)
+    if not are_encoded:
+        value.type, value.type_name = _KIND.TYPE_MESSAGE, ".opentelemetry.proto.common.v1.AnyValue"
     original = descriptor_pb2.DescriptorProto()
     descriptor.CopyToProto(original)
     copy.field.extend(original.field)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 from google.protobuf.message import DecodeError
+from hypothesis import given
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from tests.strategies import span_messages
 
 from otel_scorer.dialects import READER
 from otel_scorer.model.decode import logs_from_request, spans_from_raw
+from otel_scorer.model.otlp_attributes import Attributes
 from otel_scorer.model.span_fields import parse_span
 from otel_scorer.model.trace import LogRecord, Trace
 from otel_scorer.model.wire import RawSpan, ScopeRef
@@ -110,3 +113,23 @@ def test_a_stored_trace_keeps_its_log_records() -> None:
     restored = Trace.from_json(Trace([view], READER).to_json())
 
     assert restored.spans[0].logs == view.logs
+
+
+@given(span_messages())
+def test_values_that_are_decoded_late_are_those_of_the_original_message(span: SpanMessage) -> None:
+    [view] = spans_from_raw([raw(span)])
+
+    assert dict(view.attributes) == dict(Attributes.of(span.attributes))
+    for key in {pair.key for pair in span.attributes}:
+        assert view.first_of(["not there", key]) == (key, view.attributes[key])
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 129, 130, 16_383, 16_384])
+@pytest.mark.parametrize("letter", ["a", "\n", "é"])
+def test_a_text_of_any_length_is_read_as_it_was_sent(length: int, letter: str) -> None:
+    span = message()
+    span.attributes.add(key="text").value.string_value = letter * length
+
+    [view] = spans_from_raw([raw(span)])
+
+    assert view.attributes["text"] == view.get_attribute("text") == letter * length
