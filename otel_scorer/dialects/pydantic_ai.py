@@ -12,6 +12,11 @@ __all__ = ["DIALECT"]
 _ARGUMENTS = (Attribute("gen_ai.tool.call.arguments", arguments), Attribute("tool_arguments", arguments))
 _RESULT = (Attribute("gen_ai.tool.call.result", json_twice), Attribute("tool_response", json_value))
 
+
+def _details(*names: str) -> tuple[Attribute, ...]:
+    return attributes(*(f"gen_ai.usage.details.{name}" for name in names))
+
+
 DIALECT = Dialect(
     name="pydantic_ai",
     scopes=("pydantic-ai",),
@@ -41,6 +46,12 @@ DIALECT = Dialect(
         "cost": attributes("operation.cost"),
         "input_tokens": attributes("gen_ai.usage.input_tokens"),
         "output_tokens": attributes("gen_ai.usage.output_tokens"),
+        # Whatever the provider's answer says beside that, under the provider's names.
+        "cache_read_tokens": _details(
+            "cache_read_tokens", "cached_tokens", "cache_read_input_tokens", "cached_content_tokens"
+        ),
+        "cache_write_tokens": _details("cache_write_tokens", "cache_creation_input_tokens"),
+        "reasoning_tokens": _details("reasoning_tokens", "thoughts_tokens"),
     },
     capture="leave include_content of InstrumentationSettings on",
 )

@@ -261,6 +261,26 @@ def test_strands_with_one_event_per_side() -> None:
     assert (call.arguments, call.result) == ({"city": "Paris"}, "18 C")
 
 
+@pytest.mark.parametrize(
+    ("said", "field"),
+    [
+        ("reasoning_tokens", "reasoning_tokens"),
+        ("thoughts_tokens", "reasoning_tokens"),
+        ("cached_tokens", "cache_read_tokens"),
+        ("cache_read_input_tokens", "cache_read_tokens"),
+        ("cache_creation_input_tokens", "cache_write_tokens"),
+    ],
+)
+def test_pydantic_ai_passes_on_what_a_provider_calls_its_tokens_and_they_are_not_added(said: str, field: str) -> None:
+    used = {"gen_ai.usage.input_tokens": 10, "gen_ai.usage.output_tokens": 7, f"gen_ai.usage.details.{said}": 3}
+    trace = trace_of(made("chat m", {"gen_ai.operation.name": "chat", **used}, scope="pydantic-ai"))
+
+    [span] = trace.spans
+    assert span.read(field) == 3
+    assert READER.unread(span) == []
+    assert trace.usage == Usage(10, 7, 17)
+
+
 def test_claude_code_counts_cached_tokens_as_input() -> None:
     request = made(
         "claude_code.llm_request",
