@@ -97,10 +97,7 @@ class Trace:
     @property
     def placeholders(self) -> list[Span]:
         """Records that stand for a span until it ends, as Logfire sends them: part of what came, not in `spans`."""
-        left_out: list[Span] | None = self._cache.get("placeholders")
-        if left_out is None:
-            left_out = self._cache["placeholders"] = self.reader.derive(self, "placeholders") or []
-        return left_out
+        return cast("list[Span] | None", self._derive("placeholders")) or []
 
     @property
     def _members(self) -> list[Span]:
