@@ -114,7 +114,7 @@ def was_traced(model: FakeOpenAI) -> bool:
     return any("x-traced" in headers or "traceparent" in headers for headers, _ in model.requests)
 
 
-def test_judges_run_in_the_sidecar(
+def test_a32_judges_run_in_the_sidecar(
     own_sink: Sink, start: Callable[..., Sidecar], model: FakeOpenAI, environment: dict[str, str]
 ) -> None:
     sidecar = start(
@@ -180,7 +180,7 @@ def test_judges_run_over_files(model: FakeOpenAI, environment: dict[str, str], t
     assert KEY not in done.stdout + done.stderr
 
 
-def test_judges_run_in_the_application(
+def test_a32_judges_run_in_the_application(
     model: FakeOpenAI, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for name, value in environment.items():

@@ -58,7 +58,7 @@ def verdicts(scores: list[Score]) -> Counter[tuple[bytes, str]]:
 
 
 @pytest.mark.parametrize(("what", "culprit", "error"), CASES, ids=[what for what, _, _ in CASES])
-def test_one_decision_is_lost_and_no_other(
+def test_a30_one_decision_is_lost_and_no_other(
     what: str, culprit: str, error: str | None, sidecar: Sidecar, sink: Sink
 ) -> None:
     traces = Traces(CASES.index((what, culprit, error)) + 1)
@@ -78,7 +78,7 @@ def test_one_decision_is_lost_and_no_other(
     assert all(score.raw.trace_id == id_of(bad[0]) for score in scores if score.value is not True)
 
 
-def test_several_at_once_cost_one_decision_each(own_sink: Sink, start: Callable[..., Sidecar]) -> None:
+def test_a30_several_at_once_cost_one_decision_each(own_sink: Sink, start: Callable[..., Sidecar]) -> None:
     sidecar = start("--export", own_sink.grpc, "--scorers", NASTY, "--root-grace", "0.3", "--workers", "2")
     bad = {trace: case for trace, case in enumerate(CASES, 1) if case[2] is not None}
     fine = [trace * 100 + number for trace in bad for number in range(3)]

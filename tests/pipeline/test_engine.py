@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from random import Random
 from typing import Any
 
 import pytest
@@ -238,7 +240,7 @@ def test_verdicts_on_a_span_go_to_that_span() -> None:
         assert score.parent_span_id == AGENT[2].span_id
 
 
-def test_spans_that_are_sent_again_are_passed_on_once_and_scored_once() -> None:
+def test_a16_spans_that_are_sent_again_are_passed_on_once_and_scored_once() -> None:
     with running() as run:
         run.ingest(*AGENT[:2])
         run.ingest(*AGENT)
@@ -249,7 +251,43 @@ def test_spans_that_are_sent_again_are_passed_on_once_and_scored_once() -> None:
         assert len(job.trace.spans) == 3
 
 
-def test_a_late_span_is_passed_on_and_leads_to_no_other_score() -> None:
+@pytest.mark.parametrize("forwarding", Forwarding)
+def test_a17_of_two_spans_with_one_id_and_kind_the_first_one_is_passed_on(forwarding: Forwarding) -> None:
+    with running(forwarding, answer=says_true) as run:
+        run.ingest(make_span("first", parent=9, start=1))
+        run.ingest(make_span("second", parent=9, start=1))
+        run.ingest(make_span("root", span=9))
+        run.close_traces()
+        run.sink.wait_for(scores=1)
+
+        assert sorted(names(run.sink.spans)) == ["first", "root"]
+
+
+@pytest.mark.timeout(180)
+def test_a23_of_ten_thousand_traces_in_any_order_each_is_scored_once_and_nothing_is_lost() -> None:
+    place = make_span(trace=0xA1B2_C3D4 << 96).trace_id
+    patterns = [make_request(make_span("work", trace=0xA1B2_C3D4 << 96, span=1))]
+    patterns += [make_request(make_span("work", trace=0xA1B2_C3D4 << 96, span=n, parent=1)) for n in range(2, 21)]
+    spans = [(trace, pattern) for trace in range(1, 10_001) for pattern in patterns]
+    Random(23).shuffle(spans)
+
+    with running(answer=says_true) as run:
+        for first in range(0, len(spans), 1000):
+            part = spans[first : first + 1000]
+            # Requests that are put behind each other are one.
+            run.engine.ingest(b"".join(data.replace(place, trace.to_bytes(16, "big")) for trace, data in part))
+        jobs = run.close_traces(10_000)
+        assert run.engine.drain(60.0)
+
+        assert Counter(job.trace.trace_id for job in jobs) == Counter(
+            {t.to_bytes(16, "big"): 1 for t in range(1, 10_001)}
+        )
+        assert {(len(job.trace.spans), job.trace.complete) for job in jobs} == {(20, True)}
+        assert Counter(span.trace_id for span in run.sink.scores) == Counter(job.trace.trace_id for job in jobs)
+        assert len(run.sink.spans) == 200_000
+
+
+def test_a20_a_late_span_is_passed_on_and_leads_to_no_other_score() -> None:
     with running(answer=says_true) as run:
         run.ingest(*AGENT)
         run.close_traces()
@@ -264,12 +302,26 @@ def test_a_late_span_is_passed_on_and_leads_to_no_other_score() -> None:
         assert {job.trace.trace_id[-1] for job in run.backend.jobs} == {1, 2}
 
 
-def test_a_trace_over_its_limit_is_scored_at_once() -> None:
+def test_a24_a_trace_over_its_limit_is_scored_at_once() -> None:
     with running(max_spans_per_trace=3, answer=says_true) as run:
         run.ingest(*AGENT, make_span("one too many", span=4, parent=1))
 
         assert run.backend.jobs[0].trace.reason is CloseReason.SPAN_LIMIT
         assert names(run.sink.spans) == ["root", "llm", "tool", "one too many"]
+        assert names(run.sink.scores) == ["evaluation check"]
+
+
+@pytest.mark.parametrize("forwarding", Forwarding)
+def test_a25_a_trace_that_weighs_too_much_is_scored_in_part_and_all_of_it_is_passed_on(forwarding: Forwarding) -> None:
+    megabyte = {"text": "x" * (1 << 20)}
+    with running(forwarding, answer=says_true) as run:
+        for number in range(2, 66):
+            run.ingest(make_span(f"part {number}", span=number, parent=1, attributes=megabyte))
+        [job] = run.backend.wait_for_jobs(1)
+
+        assert (job.trace.reason, job.trace.complete) == (CloseReason.BYTE_LIMIT, False)
+        assert len(job.trace.spans) == 32
+        assert Counter(names(run.sink.spans)) == Counter(f"part {number}" for number in range(2, 66))
         assert names(run.sink.scores) == ["evaluation check"]
 
 

@@ -315,7 +315,7 @@ def test_who_waits_too_long_for_a_hanging_call_is_timed_out() -> None:
 
 
 @RUNS
-def test_instrumentation_is_suppressed_while_a_scorer_runs(runs: Any) -> None:
+def test_a32_instrumentation_is_suppressed_while_a_scorer_runs(runs: Any) -> None:
     log: list[str] = []
 
     @contextmanager
