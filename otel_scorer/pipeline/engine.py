@@ -82,7 +82,7 @@ class Engine:
         self._assembles = bool(scorers) or options.forwarding is Forwarding.HOLD_TRACE
         self._holding = Holding(options.forwarding, options.limits.trigger, options.hold_deadline)
         self._spooled = SpooledTraces(spooling)
-        self._triage = None if options.keep is None else Triage(options.keep, options.limits)
+        self._triage = None if options.keep is None else Triage(options.keep, options.limits, self._spooled.held)
         self._assembler = TraceAssembler(options.limits, matches, judges=bool(scorers) or self._triage is not None)
         self._waiting: dict[int, Waiting] = {}
         self._next_job = 0

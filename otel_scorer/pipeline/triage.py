@@ -23,7 +23,7 @@ from otel_scorer.pipeline.keep_rules import Kept
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from otel_scorer.model.reader import Reader
     from otel_scorer.model.wire import RawSpan
@@ -94,11 +94,18 @@ class Triage:
     Args:
         keep: How traces are chosen.
         limits: `max_traces` and `max_spans_per_trace` bound what is remembered, and what waits.
+        left_of: Returns what is left of the spans of a trace to be sent; nothing if an earlier process has sent them.
     """
 
-    def __init__(self, keep: Keep, limits: AssemblyLimits) -> None:
+    def __init__(
+        self,
+        keep: Keep,
+        limits: AssemblyLimits,
+        left_of: Callable[[ClosedTrace[RawSpan], list[RawSpan]], list[RawSpan]],
+    ) -> None:
         self._keep = keep
         self._limits = limits
+        self._left_of = left_of
         self._fates: OrderedDict[bytes, Fate] = OrderedDict()
         # Traces that are closed and not decided, with what has come of them since.
         self._undecided: dict[bytes, tuple[ClosedTrace[RawSpan], list[RawSpan]]] = {}
@@ -106,6 +113,8 @@ class Triage:
     def begin(self, closed: Iterable[ClosedTrace[RawSpan]]) -> None:
         """Note that traces are closed: what comes of them now waits with them."""
         for trace in closed:
+            if not self._left_of(trace, trace.spans):
+                continue
             fate = self._fates.get(trace.trace_id)
             # What is scored again was sent already, unless it was not kept: then it has another chance.
             if trace.revision == 1 or (fate is not None and not fate.is_kept):

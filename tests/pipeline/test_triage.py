@@ -13,14 +13,14 @@ from otel_scorer.encoders.verdict import Verdict
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.reader import Reader
 from otel_scorer.model.wire import RawSpan
-from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, LatePolicy
+from otel_scorer.pipeline.assembler import Added, AssemblyLimits, ClosedTrace, CloseReason, LatePolicy, TraceAssembler
 from otel_scorer.pipeline.emission import Emission, Emit
 from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
 from otel_scorer.pipeline.jobs import Job, ScorerProfile
 from otel_scorer.pipeline.keep_evidence import NUMBERS, keep_number
 from otel_scorer.pipeline.keep_rules import KeepRule
-from otel_scorer.pipeline.triage import COUNT_ATTRIBUTE, Keep
-from otel_scorer.testing import CollectingSink, FakeBackend, ManualClock, make_request, make_span
+from otel_scorer.pipeline.triage import COUNT_ATTRIBUTE, Keep, Triage
+from otel_scorer.testing import CollectingSink, FakeBackend, ManualClock, make_raw, make_request, make_span
 
 CHECK = ScorerProfile("check", "1", 1.0)
 GOOD = a_decision(True, passed=(True,))
@@ -466,6 +466,20 @@ def test_when_scorers_go_the_rule_goes_on() -> None:
 
     # Nobody can say any more whether it failed.
     assert run.counts == {"root": 1.0, "tool": 1.0}
+
+
+def test_a_trace_that_an_earlier_process_has_sent_is_not_decided_about_again() -> None:
+    [root, tool] = make_raw(*agent())
+    trace = ClosedTrace(root.trace_id, [root], CloseReason.IDLE, complete=True)
+    keep = Keep(rule=KeepRule("sample(0)"), reader=PlainReader())
+    triage = Triage(keep, AssemblyLimits(), left_of=lambda _, __: [])
+
+    triage.begin([trace])
+    added = Added(late=[tool])
+    triage.arrange(added, TraceAssembler(AssemblyLimits()))
+
+    assert triage.spans_of(trace) == []
+    assert added.late == [tool]
 
 
 def test_two_engines_keep_the_same_sample() -> None:
