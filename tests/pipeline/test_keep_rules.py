@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.fakes import PlainReader, a_decision
 
@@ -239,6 +239,7 @@ def test_the_share_is_that_of_the_traces_that_would_have_been_kept() -> None:
     assert judge(PASSED, number=NUMBERS // 8) == (Kept.NOT_KEPT, 0.125)
 
 
+@example(rates=[1e-18], negated=True, numbers=[26])
 @given(
     rates=st.lists(st.floats(0, 1), min_size=1, max_size=4),
     negated=st.booleans(),
@@ -249,15 +250,15 @@ def test_whoever_is_kept_stands_for_as_many_as_the_share_says(
 ) -> None:
     rule = KeepRule(f"{'not ' if negated else ''}({' or '.join(f'sample({rate!r})' for rate in rates)})")
     highest = int(max(rates) * NUMBERS)
+    kept_numbers = NUMBERS - highest if negated else highest
 
     for number in numbers:
         outcome, share = rule.judge(Evidence(number=number))
         kept = (number < highest) is not negated
         assert (outcome is not Kept.NOT_KEPT) is kept
-        expected = (NUMBERS - highest if negated else highest) / NUMBERS
-        assert math.isclose(share, expected, rel_tol=1e-12)
+        assert math.isclose(share, kept_numbers / NUMBERS, rel_tol=1e-12)
         if kept:
-            assert outcome is (Kept.KEPT if share == 1 else Kept.SAMPLED)
+            assert outcome is (Kept.KEPT if kept_numbers == NUMBERS else Kept.SAMPLED)
 
 
 def test_the_sample_is_as_large_as_asked_for_and_grows_with_the_rate() -> None:
