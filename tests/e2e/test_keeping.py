@@ -206,3 +206,26 @@ def test_a_scorer_that_a_rule_names_may_be_registered_later(
 
     own_sink.wait_for_spans(2, id_of(1))
     assert sidecar.stop() == 0
+
+
+def test_what_is_not_kept_does_not_stay_in_a_spool(
+    tmp_path: Path, own_sink: Sink, start: Callable[..., Sidecar]
+) -> None:
+    lines = ("keep: any_failed", "scorers: [tool_errors]", "hold_deadline: 100s", f"spool: {{directory: {tmp_path}/s}}")
+    config = configured(tmp_path, *lines)
+    traces = range(1, 101)
+    sidecar = start("-c", config, "--export", own_sink.grpc)
+    sidecar.send(agents(traces))
+    wait_for_outcomes(sidecar, 100)
+    assert sidecar.stop() == 0
+
+    # Whatever is left would be scored again, and sent again.
+    again = start("-c", config, "--export", own_sink.grpc)
+    again.send(agents([1717]))
+    wait_for_outcomes(again, 1)
+    assert again.stop() == 0
+
+    assert "are taken up" not in again.log
+    assert sorted(int.from_bytes(span.trace_id, "big") for span in own_sink.raw if not span.is_own) == sorted(
+        [trace for trace in traces if trace in BAD] * 2
+    )
