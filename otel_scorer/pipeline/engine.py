@@ -323,12 +323,11 @@ class Engine:
                 jobs.append(job)
             # Counted before they are submitted: whoever replaces the scorers waits for them.
             scorers.jobs += len(jobs)
-        if unscored or settled:
-            with self._spooled.safely():
-                spans_of, held_of = self._holding.spans_of, self._spooled.held
-                self._forward_traces([(held_of(trace, spans_of(trace)), trace.size, None) for trace in unscored])
-                self._send_on(settled)
-                self._spooled.decide([*unscored, *(waiting.trace for waiting, _ in settled)])
+        if unscored and not self._spooled.release((self._holding.spans_of(trace), trace) for trace in unscored):
+            self._forward_traces([(self._holding.spans_of(trace), trace.size, None) for trace in unscored])
+        with self._spooled.safely():
+            self._send_on(settled)
+            self._spooled.decide(waiting.trace for waiting, _ in settled)
         refused_jobs = scorers.backend.submit(jobs) if scorers.backend is not None and jobs else ()
         if refused_jobs:
             self.deliver(Result(job.id, shed(job, scorers), done=True) for job in refused_jobs)

@@ -7,7 +7,7 @@ No thread, no lock, no clock: whoever shares a tracker guards it, and passes the
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from otel_scorer.pipeline.closing import ClosedTrace
     from otel_scorer.stores.spool_rows import Changes
 
-__all__ = ["RequestTracker"]
+__all__ = ["RequestTracker", "Waiting"]
 
 _NOTHING: Final[tuple[int, ...]] = ()
+
+Waiting: TypeAlias = list[tuple[bytes, list[int]]]
+"""Of a closed trace: for each of its keys the requests that its spans came in."""
 
 
 class _Request:
@@ -57,7 +60,7 @@ class RequestTracker:
         # By key of what is buffered: the requests that it came in.
         self._buffered: dict[bytes, list[int]] = {}
         # By identity of a closed trace: for each of its keys the requests. The engine holds the trace meanwhile.
-        self._closed: dict[int, list[tuple[bytes, list[int]]]] = {}
+        self._closed: dict[int, Waiting] = {}
         # The same lists, by key.
         self._undecided: dict[bytes, list[int]] = {}
         # Log records that wait for their trace, by key, and until when.
@@ -154,17 +157,23 @@ class RequestTracker:
             self._closed[id(trace)] = found
             self._undecided.update(found)
 
-    def decide(self, trace: ClosedTrace[RawSpan], changes: Changes) -> list[int]:
+    def take(self, trace: ClosedTrace[RawSpan]) -> Waiting:
+        """Return what waits for a trace that was closed, to `decide` about it soon: nothing more comes for it."""
+        found = self._closed.pop(id(trace), [])
+        for key, _ in found:
+            self._undecided.pop(key, None)
+        return found
+
+    def decide(self, waiting: Waiting, changes: Changes) -> list[int]:
         """
         Note what follows from a trace being decided, and return requests that are pinned until that is written.
 
         Args:
-            trace: A trace that was closed.
+            waiting: What waits for it.
             changes: Where it is noted.
         """
         pinned: list[int] = []
-        for key, numbers in self._closed.pop(id(trace), ()):
-            self._undecided.pop(key, None)
+        for key, numbers in waiting:
             for number in numbers:
                 request = self._requests.get(number)
                 if request is not None:

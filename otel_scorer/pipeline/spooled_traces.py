@@ -5,6 +5,9 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+from otel_scorer.model.wire import join_spans
+from otel_scorer.pipeline.releasing import in_requests
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from contextlib import AbstractContextManager
@@ -85,15 +88,24 @@ class SpooledTraces:
 
     def held(self, trace: ClosedTrace[RawSpan], spans: list[RawSpan]) -> list[RawSpan]:
         """Return what is still held of a trace, after what an earlier process has sent."""
-        progress = None if self._spooling is None else self._spooling.progress(trace)
+        progress = None if self._spooling is None else self._spooling.progress.of(trace)
         return [] if progress is not None and progress.released else spans
 
     def left(self, trace: ClosedTrace[RawSpan], chosen: tuple[int, ...], scorers: ScorerSet) -> tuple[int, ...]:
         """Return who still has to judge a trace, after those whom an earlier process has asked."""
-        progress = None if self._spooling is None else self._spooling.progress(trace)
+        progress = None if self._spooling is None else self._spooling.progress.of(trace)
         if progress is None:
             return chosen
         return tuple(each for each in chosen if scorers.profiles[each].name not in progress.scorers)
+
+    def release(self, traces: Iterable[tuple[list[RawSpan], ClosedTrace[RawSpan]]]) -> bool:
+        """Send traces about which there is nothing to decide; return whether there is a spool that sees to it."""
+        if self._spooling is None:
+            return False
+        sent = list(traces)
+        requests = in_requests((self.held(trace, spans), trace.size, None) for spans, trace in sent)
+        self._spooling.release([(join_spans(spans), len(spans)) for spans, _ in requests], [trace for _, trace in sent])
+        return True
 
     def decide(self, traces: Iterable[ClosedTrace[RawSpan]]) -> None:
         """Note, within `safely`, that all about these traces is put."""

@@ -10,18 +10,20 @@ from __future__ import annotations
 import logging
 import threading
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import InvalidRequestError, OverloadedError, RequestError, SpoolFullError, StoreError
 from otel_scorer.model.wire import Signal, check_request, read_traces
 from otel_scorer.pipeline.spool_backlog import Backlog, take_up
+from otel_scorer.pipeline.spool_batch import Batch, Decided
 from otel_scorer.pipeline.spool_outgoing import CHUNK, Place, SpooledOutgoing
+from otel_scorer.pipeline.spool_progress import Progress
 from otel_scorer.pipeline.spool_tracking import RequestTracker
-from otel_scorer.stores.spool_rows import Changes, Outgoing, PartlyDecided, SpooledRequest
+from otel_scorer.stores.spool_rows import Changes, Outgoing, SpooledRequest
 from otel_scorer.telemetry import Measured, count
 from otel_scorer.transport.exchange import PartialSuccess
+from otel_scorer.transport.forwarder import call_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -44,15 +46,6 @@ _PAUSE: Final = 0.5
 _RETRY_AFTER: Final = 1.0
 
 
-@dataclass(slots=True)
-class _Batch:
-    """What is written at once; `since` belongs to the outgoing data, one for one."""
-
-    changes: Changes = field(default_factory=Changes)
-    since: list[Sequence[float]] = field(default_factory=list["Sequence[float]"])
-    decided: list[ClosedTrace[RawSpan]] = field(default_factory=list["ClosedTrace[RawSpan]"])
-
-
 class Spooling:
     """
     Stands between receivers, engine and whoever sends. `start` before the first request; `shutdown` last.
@@ -62,6 +55,9 @@ class Spooling:
         entrances: For each signal that is taken: where its requests go first. Without room there they wait on disk.
         places: By kind of outgoing data: where it goes.
         by_unit: Whether units of traces are assembled.
+
+    Attributes:
+        progress: Which traces are decided in part.
     """
 
     def __init__(
@@ -72,13 +68,15 @@ class Spooling:
         self._by_unit = by_unit
         self._lock = threading.Lock()  # guards everything down to the batch
         self._tracker = RequestTracker(Changes(), by_unit=by_unit)
-        self._partly: dict[bytes, PartlyDecided] = spool.partly_decided()
+        # Traces that were sent without a verdict, and not deleted yet.
+        self._released: list[Decided] = []
+        self.progress = Progress(spool.partly_decided())
         last_request, _ = spool.last_ids
         self._requests = {signal: Backlog(last_request) for signal in entrances}
         self._outgoing = SpooledOutgoing(spool, places)
         # Guards the batch, and keeps the order: engine lock and `_lock` may be taken while it is held.
         self._batching = threading.RLock()
-        self._batch: _Batch | None = None
+        self._batch: Batch | None = None
         self._ingest: Callable[[SpooledRequest], PartialSuccess | None] = _nobody
         self._draining = threading.Event()
         self._stopping = threading.Event()
@@ -106,6 +104,7 @@ class Spooling:
     def shutdown(self) -> tuple[int, int]:
         """Write down what is done and return how many requests, and how many of those to be sent, stay."""
         self.stop()
+        self._forget_released()
         self._flush()
         left = self._spool.left
         self._spool.close()
@@ -209,12 +208,6 @@ class Spooling:
             for trace in traces:
                 self._tracker.close(trace)
 
-    def progress(self, trace: ClosedTrace[RawSpan]) -> PartlyDecided | None:
-        """Return what an earlier process has decided of a trace."""
-        if not self._partly or trace.revision > 1:
-            return None
-        return self._partly.get(trace.trace_id + trace.unit)
-
     @contextmanager
     def batch(self) -> Generator[None]:
         """Collect what is put, and what is decided, until the outermost block ends; then write it, then send it."""
@@ -222,7 +215,7 @@ class Spooling:
             if self._batch is not None:
                 yield
                 return
-            batch = self._batch = _Batch()
+            batch = self._batch = Batch()
             try:
                 yield
             finally:
@@ -242,25 +235,27 @@ class Spooling:
         batch = self._batch
         if batch is None or trace.revision > 1:
             return
-        batch.decided.append(trace)
-        ids = b"".join(span.span_id for span in trace.spans if not span.scope.is_own) if self._by_unit else b""
-        batch.changes.closed.append(trace.trace_id + ids)
-        key = trace.trace_id + trace.unit
-        if self._partly and self._partly.pop(key, None) is not None:
-            batch.changes.partly.pop(key, None)
-            batch.changes.done.append(key)
+        batch.decide([self._take(trace)])
+
+    def release(self, requests: Sequence[tuple[bytes, int]], traces: Sequence[ClosedTrace[RawSpan]]) -> None:
+        """
+        Send traces about which there is nothing to decide; they stay as they were written down until they are sent.
+
+        Args:
+            requests: Their spans, and how many those are.
+            traces: The traces.
+        """
+        taken = [self._take(trace) for trace in traces if trace.revision == 1]
+        sent = call_after(len(requests), partial(self._release, taken))
+        for data, items in requests:
+            self._entrances[Signal.TRACES].offer(data, items, (), sent)
 
     def partly_decided(self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], *, released: bool) -> None:
         """Note, in a batch, that these decisions about a trace are put, and maybe its spans, but not all there is."""
         batch = self._batch
         if batch is None or trace.revision > 1:
             return
-        key = trace.trace_id + trace.unit
-        before = self._partly.get(key, PartlyDecided(released=False, scorers=frozenset()))
-        scorers = before.scorers | {each.scorer for each in decisions}
-        now = self._partly[key] = PartlyDecided(before.released or released, scorers)
-        if now != before:
-            batch.changes.partly[key] = now
+        batch.changes.partly |= self.progress.add(trace, decisions, released=released)
 
     def _handle(self, request: SpooledRequest) -> PartialSuccess | None:
         try:
@@ -274,15 +269,34 @@ class Spooling:
             with self._lock:
                 self._tracker.unpin((request.id,))
 
+    def _take(self, trace: ClosedTrace[RawSpan]) -> Decided:
+        """Take out what waits for a trace."""
+        ids = b"".join(span.span_id for span in trace.spans if not span.scope.is_own) if self._by_unit else b""
+        with self._lock:
+            return Decided(self._tracker.take(trace), trace.trace_id + ids, self.progress.end(trace))
+
+    def _release(self, traces: Sequence[Decided]) -> None:
+        with self._lock:
+            self._released += traces
+
+    def _forget_released(self) -> None:
+        """Write down what was sent without a verdict."""
+        with self._lock:
+            released, self._released = self._released, []
+        if released:
+            with self.batch():
+                if self._batch is not None:
+                    self._batch.decide(released)
+
     def _forwarded(self, number: int) -> None:
         with self._lock:
             self._tracker.forwarded(number)
 
-    def _write(self, batch: _Batch) -> None:
+    def _write(self, batch: Batch) -> None:
         """Commit a batch, however long that takes, and send what is in it."""
         changes = batch.changes
         with self._lock:
-            pinned = [number for trace in batch.decided for number in self._tracker.decide(trace, changes)]
+            pinned = [number for waiting in batch.decided for number in self._tracker.decide(waiting, changes)]
             self._tracker.finish(pinned, changes)
         if not changes:
             return
@@ -328,6 +342,7 @@ class Spooling:
         while not self._stopping.is_set():
             is_busy = False
             try:
+                self._forget_released()
                 self._flush()
                 for signal, backlog in self._requests.items():
                     is_busy |= take_up(backlog, self._lock, partial(self._next_requests, signal))

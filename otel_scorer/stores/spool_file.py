@@ -30,7 +30,7 @@ _APPLICATION_ID: Final = 0x6F747370
 # Requests are some hundred kilobytes: pages of this size cost half the CPU of SQLite's default, measured.
 _PAGE_SIZE: Final = 16 * 1024
 # The log is written back when it has grown by this, and cut to this should it have grown further.
-_LOG_SIZE: Final = 16 << 20
+_LOG_SIZE: Final = 32 << 20
 # Looking through a whole file takes a second for each gigabyte or so: a larger one is found out where it is read.
 _CHECKED_SIZE: Final = 256 << 20
 # Between damaged pages: ids that are tried one by one.

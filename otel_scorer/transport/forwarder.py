@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from otel_scorer.transport.endpoints import Destination
     from otel_scorer.transport.exchange import Sender
 
-__all__ = ["Forwarder"]
+__all__ = ["Forwarder", "call_after"]
 
 _QUEUE_SIZE: Final = 256 << 20
 # The default limit of gRPC servers, before decompression.
@@ -160,7 +160,7 @@ class Forwarder:
         """
         queues = self._queues[lane]
         if done is not None:
-            done = _after(len(queues) if items else 0, done)
+            done = call_after(len(queues) if items else 0, done)
         if not items:
             return
         with self._lock:
@@ -334,7 +334,7 @@ class _Request(NamedTuple):
     done: Callable[[], None] | None
 
 
-def _after(times: int, done: Callable[[], None]) -> Callable[[], None]:
+def call_after(times: int, done: Callable[[], None]) -> Callable[[], None]:
     """Return what calls `done` when it has been called so many times; at once if that is never."""
     if not times:
         done()

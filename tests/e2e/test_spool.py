@@ -25,6 +25,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, small_trace
 from tests.e2e.sink import WAIT, Sink
+from tests.score_server import Reply, ScoreServer
 
 from otel_scorer.testing import make_request, make_span
 
@@ -420,3 +421,108 @@ def test_a_damaged_file_keeps_nobody_from_starting(
     second.send(small_trace(1000))
     own_sink.wait_for_spans(SPANS, id_of(1000))
     assert second.stop() == 0
+
+
+def test_held_traces_that_nobody_scores_survive_a_kill(own_sink: Sink, start: Start, spool: Path) -> None:
+    flags = ("--export", own_sink.grpc, "--forwarding", "hold_trace", "--spool", str(spool))
+    ids = [id_of(trace) for trace in range(1, 21)]
+    first = start(*flags, "--root-grace", "3600")
+    for trace in range(1, 21):
+        first.send(small_trace(trace))
+    kill(first)
+
+    second = start(*flags, "--root-grace", "0.2")
+
+    own_sink.wait_for_spans(20 * SPANS, *ids)
+    assert second.stop() == 0
+    assert len(own_sink.raw_of(*ids)) == 20 * SPANS
+    assert rows_in(spool) == 0
+
+
+def test_units_of_a_trace_are_taken_up_one_by_one(own_sink: Sink, start: Start, spool: Path) -> None:
+    configuration = settings(spool, "assembly: {trigger: local_root, root_grace: 300ms}")
+    flags = ("-c", configuration, "--export", own_sink.grpc, "--scorers", UNCERTAIN, "--spool", str(spool))
+    calls = [make_span("call", trace=1, span=10 * n, parent=10 * n + 9, remote_parent=True) for n in range(1, 6)]
+    inside = [make_span("inside", trace=1, span=10 * n + 1, parent=10 * n) for n in range(1, 6)]
+    first = start(*flags)
+    first.send(make_request(calls[0], inside[0], *inside[1:]))
+    own_sink.wait_for_scores(1, id_of(1))
+    kill(first)
+
+    second = start(*flags)
+    second.send(make_request(*calls[1:]))
+
+    own_sink.wait_for(lambda: len({score.raw.span_id for score in own_sink.scores_of(id_of(1))}) == 5)
+    assert second.stop() == 0
+    said = {(score.raw.span_id, score.explanation, score.value) for score in own_sink.scores_of(id_of(1))}
+    assert len(said) == 5
+    assert {spans for _, _, spans in said} == {2}
+    assert rows_in(spool) == 0
+
+
+def test_scores_for_an_api_are_sent_again_as_they_were(own_sink: Sink, start: Start, spool: Path) -> None:
+    with closing(ScoreServer()) as api:
+        configuration = f"""
+scorers: [{UNCERTAIN}]
+emit: [native, logs]
+assembly: {{root_grace: 200ms}}
+exporters:
+  otlp: {{endpoint: "{own_sink.grpc}"}}
+  phoenix: {{endpoint: "{api.url}", retry_on_failure: {{initial_interval: 10ms, max_interval: 50ms}}}}
+spool: {{directory: "{spool}"}}
+"""
+        api.answer = lambda call: Reply(503, {"detail": "away"})
+        first = start("-c", settings(spool, configuration))
+        first.send(small_trace(1))
+        api.wait_for(lambda: bool(api.calls))
+        kill(first)
+        refused = len(api.calls)
+
+        api.answer = lambda call: Reply(200, {"data": [{"id": "1"}]})
+        second = start("-c", settings(spool, configuration))
+        api.wait_for(lambda: len(api.calls) > refused)
+        assert second.stop() == 0
+
+        said = {score["result"]["explanation"] for call in api.calls for score in call.body["data"]}
+        assert len(said) == 1
+        own_sink.wait_for(lambda: bool(own_sink.requests("logs")))
+        assert len(set(own_sink.requests("logs"))) == 1
+        assert said.pop().encode() in own_sink.requests("logs")[0]
+        assert rows_in(spool) == 0
+
+
+def test_log_records_are_there_for_a_trace_that_is_scored_after_a_kill(
+    own_sink: Sink, start: Start, spool: Path, tmp_path: Path
+) -> None:
+    scorer = tmp_path / "reads_logs.py"
+    scorer.write_text(READS_LOGS, encoding="utf-8")
+    flags = ("--export", own_sink.grpc, "--scorers", str(scorer), "--spool", str(spool))
+    logs = ExportLogsServiceRequest()
+    record = logs.resource_logs.add().scope_logs.add().log_records.add()
+    record.trace_id, record.span_id = id_of(1), (1).to_bytes(8, "big")
+    record.event_name = "gen_ai.client.inference.operation.details"
+    said = '[{"role": "user", "parts": [{"type": "text", "content": "What is the weather?"}]}]'
+    record.attributes.add(key="gen_ai.input.messages").value.string_value = said
+    chat = make_span("chat", trace=1, span=1, attributes={"gen_ai.operation.name": "chat", "gen_ai.request.model": "m"})
+    first = start(*flags, "--root-grace", "3600")
+    assert first.post(logs.SerializeToString(), "/v1/logs").status == 200
+    first.send(make_request(chat))
+    own_sink.wait_for(lambda: len(own_sink.requests("logs")) == 1)
+    own_sink.wait_for_spans(1, id_of(1))
+    kill(first)
+
+    second = start(*flags, "--root-grace", "0.2")
+
+    [score] = own_sink.wait_for_scores(1, id_of(1))
+    assert second.stop() == 0
+    assert "What is the weather?" in str(score.explanation)
+    assert rows_in(spool) == 0
+
+
+READS_LOGS = """
+from otel_scorer import Feedback, scorer
+
+@scorer
+def reads_logs(trace):
+    return Feedback(value=True, rationale=str(trace.root.inputs))
+"""
