@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from otel_scorer.model.wire import join_spans
+from otel_scorer.model.splicing import join_spans
 from otel_scorer.pipeline.releasing import in_requests
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from otel_scorer.pipeline.spool_progress import Progress
 from otel_scorer.pipeline.spool_tracking import RequestTracker
 from otel_scorer.stores.spool_rows import Changes, Outgoing, SpooledRequest
 from otel_scorer.telemetry import Measured, count
+from otel_scorer.transport.countdown import call_after
 from otel_scorer.transport.exchange import PartialSuccess
-from otel_scorer.transport.forwarder import call_after
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +11,7 @@ from otel_scorer.pipeline.closing import Trigger
 from otel_scorer.pipeline.spooling import Spooling
 from otel_scorer.service.taking import LANES
 from otel_scorer.stores.spool import Spool
+from otel_scorer.transport.countdown import call_after
 from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.native_score import NativeScore
 
@@ -109,16 +108,8 @@ class _ScorePlace:
 
     def offer(self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None]) -> None:
         del since
-        settled = partial(_count_down, [items], threading.Lock(), done)
+        settled = call_after(items, done)
         self._delivery.offer(
             NativeScore(number, trace_id, span_id, body.encode(), settled)
             for number, trace_id, span_id, body in json.loads(data)
         )
-
-
-def _count_down(left: list[int], lock: threading.Lock, done: Callable[[], None]) -> None:
-    with lock:
-        left[0] -= 1
-        is_last = left[0] == 0
-    if is_last:
-        done()

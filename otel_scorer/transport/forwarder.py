@@ -17,6 +17,7 @@ from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY as SUPPRESS  # p
 
 from otel_scorer.errors import QueueFullError
 from otel_scorer.telemetry import Measured, record
+from otel_scorer.transport.countdown import call_after
 from otel_scorer.transport.delivery import Delivery, Stopping
 from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.retry import RetryPolicy
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from otel_scorer.transport.endpoints import Destination
     from otel_scorer.transport.exchange import Sender
 
-__all__ = ["Forwarder", "call_after"]
+__all__ = ["Forwarder"]
 
 _QUEUE_SIZE: Final = 256 << 20
 # The default limit of gRPC servers, before decompression.
@@ -332,21 +333,3 @@ class _Request(NamedTuple):
     items: int
     since: Sequence[float]
     done: Callable[[], None] | None
-
-
-def call_after(times: int, done: Callable[[], None]) -> Callable[[], None]:
-    """Return what calls `done` when it has been called so many times; at once if that is never."""
-    if not times:
-        done()
-    lock = threading.Lock()
-    left = times
-
-    def count_down() -> None:
-        nonlocal left
-        with lock:
-            left -= 1
-            is_last = left == 0
-        if is_last:
-            done()
-
-    return done if times == 1 else count_down
