@@ -332,3 +332,61 @@ if __name__ == "__main__":
     assert (done.returncode, done.stderr) == (0, "")
     assert names(sink.spans) == {"job 0": 1, "job 1": 1, "job 2": 1}
     assert all("otel_scorer.later.value" in keys(span) for span in sink.spans)
+
+
+# Each line that comes in is an invocation; the answer says whether everything was out when it ended.
+INVOCATIONS = """
+import itertools
+second = threading.Event()
+def slow(trace):
+    return second.wait(40)
+if len(sys.argv) > 2:
+    provider = TracerProvider()
+    processor = ScoringSpanProcessor(OTLPSpanExporter(sys.argv[1]), [slow], hold_deadline=60)
+    provider.add_span_processor(processor)
+    tracer = provider.get_tracer("app")
+for number in itertools.count():
+    if not sys.stdin.readline():
+        break
+    if number:
+        second.set()
+    with tracer.start_as_current_span(f"invocation {number}"):
+        pass
+    print(provider.force_flush(300 if not number and len(sys.argv) > 2 else 30_000), flush=True)
+"""
+
+
+def invoke_and_freeze(sink: Sink, *arguments: str, times: int) -> Iterator[str]:
+    """Yield the answer to each invocation, while the process is frozen."""
+    command = [sys.executable, "-W", "ignore", "-c", PROGRAM + INVOCATIONS, sink.http_address, *arguments]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for _ in range(times):
+            process.stdin.write("go\n")
+            process.stdin.flush()
+            answer = process.stdout.readline().strip()
+            process.send_signal(signal.SIGSTOP)
+            _, status = os.waitpid(process.pid, os.WUNTRACED)
+            assert os.WIFSTOPPED(status)
+            yield answer
+            process.send_signal(signal.SIGCONT)
+        process.stdin.close()
+        assert process.wait(50) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_a_process_that_is_frozen_after_each_invocation_has_sent_everything_before(sink: Sink) -> None:
+    for number, answer in enumerate(invoke_and_freeze(sink, times=3)):
+        assert answer == "True"
+        assert names(sink.spans) == {f"invocation {each}": 1 for each in range(number + 1)}
+        assert all("otel_scorer.later.value" in keys(span) for span in sink.spans)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_an_invocation_does_not_wait_longer_than_its_flush_and_what_is_left_goes_with_the_next_one(sink: Sink) -> None:
+    answers = list(invoke_and_freeze(sink, "slow", times=2))
+
+    assert answers == ["False", "True"]
+    assert names(sink.spans) == {"invocation 0": 1, "invocation 1": 1}
+    assert all("otel_scorer.slow.value" in keys(span) for span in sink.spans)

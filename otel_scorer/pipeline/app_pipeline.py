@@ -248,15 +248,20 @@ if hasattr(os, "register_at_fork"):
 
 
 def _finish_with_child_process(pipeline: AppPipeline) -> None:
-    """Have a forked child of multiprocessing score and export what it did: it ends without what runs at exit."""
+    """Have a child of multiprocessing or Celery score and export what it did: it ends without what runs at exit."""
+    found = ref(pipeline)
     process = sys.modules.get("multiprocessing.process")
     if process is not None and process.parent_process() is not None:
         from multiprocessing.util import Finalize
 
-        Finalize(pipeline, _flush, args=(ref(pipeline),), exitpriority=0)
+        Finalize(pipeline, _flush, args=(found,), exitpriority=0)
+    celery = sys.modules.get("celery.signals")
+    if celery is not None:
+        # A process of its prefork pool; where there is none nobody sends this.
+        celery.worker_process_shutdown.connect(partial(_flush, found), weak=False, dispatch_uid=id(pipeline))
 
 
-def _flush(pipeline: ref[AppPipeline]) -> None:
+def _flush(pipeline: ref[AppPipeline], **_said: object) -> None:
     if (found := pipeline()) is not None:
         found.flush(_CHILD_END)
 

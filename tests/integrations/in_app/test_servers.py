@@ -70,8 +70,10 @@ def test_a_server_scores_every_request_and_what_is_left_when_it_ends(
 
 
 @pytest.mark.needs("celery")
-def test_celery_prefork_scores_every_task(sink: Sink, serve: Callable[..., Server], tmp_path: Path) -> None:
-    env = {"BACKEND": sink.http_address, "BROKER": str(tmp_path)}
+def test_celery_prefork_scores_every_task_and_what_is_left_when_a_process_of_it_ends(
+    sink: Sink, serve: Callable[..., Server], tmp_path: Path
+) -> None:
+    env = {"BACKEND": sink.http_address, "BROKER": str(tmp_path), "DELAY": NEVER}
     tasks = "tests.integrations.in_app.tasks"
     worker = [sys.executable, "-m", "celery", "-A", tasks, "worker", "-P", "prefork", "-c", "2", "-l", "INFO"]
     server = serve(worker, tmp_path, **env)
@@ -79,6 +81,7 @@ def test_celery_prefork_scores_every_task(sink: Sink, serve: Callable[..., Serve
     send = f"from {tasks} import sell_later\nfor _ in range({REQUESTS}): sell_later.delay()"
     subprocess.run([sys.executable, "-c", send], check=True, timeout=100, env={**os.environ, **env})
 
+    assert until(lambda: server.log.count("succeeded in") == REQUESTS), server.log
+    assert server.end() == 0
     assert until(lambda: len(attributes_of(sink, "sell")) == REQUESTS), server.log
     check(sink, REQUESTS)
-    assert server.end() == 0
