@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_scorer.dialects import default_reader
 from otel_scorer.pipeline.app_intake import MANY_PENDING
-from otel_scorer.pipeline.app_options import app_options
+from otel_scorer.pipeline.app_options import app_options, outlets_of
 from otel_scorer.pipeline.app_pipeline import AppPipeline
 from otel_scorer.pipeline.app_signals import finish_on_sigterm
 from otel_scorer.pipeline.assembler import AssemblyLimits
@@ -22,7 +22,7 @@ from otel_scorer.telemetry import count
 from otel_scorer.transport.sdk_exporter import destination_of, exporters_beside
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
     from typing import Any
 
@@ -32,12 +32,13 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.trace import Reader
+    from otel_scorer.pipeline.verdict_sinks import VerdictOutlets
 
 __all__ = ["ScoringSpanProcessor"]
 
 logger = logging.getLogger(__name__)
 
-EmitKind: TypeAlias = Literal["events", "attributes", "evaluation_span"]
+EmitKind: TypeAlias = Literal["events", "attributes", "evaluation_span", "logs", "metrics", "native"]
 ForwardingKind: TypeAlias = Literal["hold_root", "hold_trace", "passthrough"]
 
 # A SpanContext is a tuple, and its properties cost as much as everything else that is done for a span.
@@ -60,8 +61,10 @@ class ScoringSpanProcessor(SpanProcessor):
             `path/to/file.py`, the name of a built-in).
         store: A store of registered scorers. Those that are started there run here too, after `scorers`; a change is
             followed within a second, on a thread of ours.
-        emit: How verdicts are written: `events` and `attributes` on the scored span, `evaluation_span`.
-            Default: events and attributes; `evaluation_span` with `export_spans=False`.
+        emit: How verdicts are written, together: `events` and `attributes` on the scored span, `evaluation_span`;
+            beside spans `logs` and `metrics`, to where `OTEL_EXPORTER_OTLP_*` says, and `native`, over the score APIs
+            that a configuration file names: see `from_config`. Default: events and attributes; `evaluation_span` with
+            `export_spans=False`.
         forwarding: `hold_root`: spans leave when they end, the local root with its verdicts. `hold_trace`: all
             spans wait. `passthrough`: none does; every verdict becomes an evaluation span.
         export_spans: Whether spans are exported at all.
@@ -82,6 +85,7 @@ class ScoringSpanProcessor(SpanProcessor):
             loaded is then logged once, and spans are exported without scores.
         dialects: What otel_scorer should know about your spans: the section `dialects` of the configuration as a
             mapping, or a configuration file that has one (docs/dialects.md).
+        outlets: Makes what sends verdicts beside spans, from the kinds in `emit` that are. `from_config` sees to that.
 
     Raises:
         ValueError: Options contradict each other.
@@ -113,6 +117,7 @@ class ScoringSpanProcessor(SpanProcessor):
         shutdown_timeout: float = 30.0,
         lazy: bool = False,
         dialects: Mapping[str, Any] | str | Path | None = None,
+        outlets: Callable[[Collection[str]], VerdictOutlets] | None = None,
     ) -> None:
         _check_exporter(exporter)
         if timeout < 0:
@@ -147,6 +152,7 @@ class ScoringSpanProcessor(SpanProcessor):
             store=store,
             timeout=timeout,
             is_lazy=lazy,
+            outlets=outlets_of(options, outlets or _environment_outlets),
         )
         self._has_looked_around = False
 
@@ -304,6 +310,12 @@ class ScoringSpanProcessor(SpanProcessor):
                     type(exporter).__name__,
                 )
                 return
+
+
+def _environment_outlets(emit: Collection[str]) -> VerdictOutlets:
+    from otel_scorer.config import environment_outlets
+
+    return environment_outlets(emit)
 
 
 def _taught(dialects: Mapping[str, Any] | str | Path) -> Reader:

@@ -166,23 +166,26 @@ class ScoringSpanExporter(SpanExporter):
         return True
 
     def _new_pipeline(self, settings: AppSettings) -> AppPipeline | None:
-        from otel_scorer.config import taught_reader
+        from otel_scorer.config import environment_outlets, taught_reader
         from otel_scorer.dialects import default_reader
+        from otel_scorer.pipeline.app_options import outlets_of
         from otel_scorer.pipeline.app_pipeline import AppPipeline
         from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT
         from otel_scorer.pipeline.suppression import unrecorded
 
         try:
             dialects, store = settings.options.get("dialects"), settings.options.get("store")
+            options = _quiet_options(settings)
             return AppPipeline(
                 self._exporter,
                 settings.scorers,
-                _quiet_options(settings),
+                options,
                 default_reader() if dialects is None else taught_reader(dialects),
                 store=store,
                 timeout=settings.options.get("timeout", DEFAULT_TIMEOUT),
                 is_lazy=True,
                 suppress=unrecorded,
+                outlets=outlets_of(options, settings.options.get("outlets", environment_outlets)),
             )
         except Exception as error:  # noqa: BLE001 - whatever is wrong, the application goes on
             self._settings = None
@@ -283,7 +286,11 @@ def _settings(scorers: list[str] | None, emit: list[str] | None, config: str | N
 def _quiet_options(settings: AppSettings) -> AppOptions:
     from otel_scorer.pipeline.app_options import app_options
 
-    given = {**_but(settings.options, "dialects", "store", "timeout"), **settings.graces, "schedule_delay": _DELAY}
+    given = {
+        **_but(settings.options, "dialects", "outlets", "store", "timeout"),
+        **settings.graces,
+        "schedule_delay": _DELAY,
+    }
     return app_options(cast("GivenOptions", given), counts=False, scorers_change=True)
 
 

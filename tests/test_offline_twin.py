@@ -65,7 +65,7 @@ def exported(path: Path) -> list[tuple[str, dict[str, Any]]]:
     return [
         (span["traceId"], {pair["key"]: pair["value"] for pair in span.get("attributes", [])})
         for line in path.read_text().splitlines()
-        for resource in json.loads(line)["resourceSpans"]
+        for resource in json.loads(line).get("resourceSpans", [])
         for scope in resource["scopeSpans"]
         for span in scope["spans"]
     ]
@@ -121,11 +121,9 @@ def test_what_an_application_said_is_said_again_about_the_spans_that_it_exported
     assert without_labels(on_files(folder)) == without_labels(said)
 
 
-@pytest.mark.server
-def test_the_sidecar_says_the_same_as_the_application(folder: Path) -> None:
-    said = in_the_application(folder)
+def through_the_sidecar(folder: Path) -> None:
+    """Run the application again, without the processor: the sidecar goes on where that wrote to."""
     (folder / "exported.jsonl").rename(folder / "application.jsonl")
-
     command = [sys.executable, "-m", "otel_scorer", "serve", "-c", "otel-scorer.yaml"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=folder) as sidecar:
         assert sidecar.stdout is not None
@@ -136,6 +134,43 @@ def test_the_sidecar_says_the_same_as_the_application(folder: Path) -> None:
         provider.shutdown()
         sidecar.terminate()
         assert sidecar.wait(60) == 0
+
+
+def logged(path: Path) -> set[tuple[str, str | None, frozenset[str]]]:
+    """Return the log records of a file: the name and label of each verdict, and what else is said about it."""
+    records = [
+        {pair["key"]: pair["value"] for pair in record["attributes"]}
+        for line in path.read_text().splitlines()
+        for resource in json.loads(line).get("resourceLogs", [])
+        for scope in resource["scopeLogs"]
+        for record in scope["logRecords"]
+    ]
+    return {
+        (plain(found["gen_ai.evaluation.name"]), label(found, "gen_ai.evaluation.score.label"), frozenset(found))
+        for found in records
+    }
+
+
+@pytest.mark.server
+def test_log_records_of_verdicts_are_the_same_in_the_application_and_in_the_sidecar(folder: Path) -> None:
+    text = (folder / "otel-scorer.yaml").read_text()
+    (folder / "otel-scorer.yaml").write_text(f"{text}emit: [logs]\nscore_logs: {{attributes: {{acme.mark: score}}}}\n")
+
+    in_the_application(folder)
+    through_the_sidecar(folder)
+
+    # What `sampled` says is about an answer, and the traces in its sample are others each time.
+    said = {item for item in logged(folder / "application.jsonl") if item[0] != "sampled"}
+    assert {name for name, _, _ in said} == {"too_long", "tool_errors"}
+    assert all("acme.mark" in keys for _, _, keys in said)
+    assert said == {item for item in logged(folder / "exported.jsonl") if item[0] != "sampled"}
+
+
+@pytest.mark.server
+def test_the_sidecar_says_the_same_as_the_application(folder: Path) -> None:
+    said = in_the_application(folder)
+
+    through_the_sidecar(folder)
 
     answered = [found for _, found in exported(folder / "exported.jsonl") if "gen_ai.evaluation.name" in found]
     told = {

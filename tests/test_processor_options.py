@@ -34,7 +34,6 @@ class Unsent(OTLPSpanExporter):
     [
         ({"emit": ["events"], "export_spans": False}, "export_spans=False somebody else"),
         ({"emit": ["attributes"], "export_spans": False}, "export_spans=False somebody else"),
-        ({"emit": ["logs"]}, "only in the sidecar"),
         ({"emit": ["everything"]}, "unknown"),
         ({"emit": []}, "emit is empty"),
         ({"forwarding": "hold_everything"}, "forwarding='hold_everything' is unknown"),

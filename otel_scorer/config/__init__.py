@@ -11,7 +11,7 @@ from otel_scorer.config.exporters import (
     OtlpExporter,
     SpanExporter,
 )
-from otel_scorer.config.in_app import AppSettings, app_settings, otlp_exporter
+from otel_scorer.config.in_app import AppSettings, app_settings, environment_outlets, otlp_exporter
 from otel_scorer.config.keeping import check_scorers
 from otel_scorer.config.model import AssemblySettings, Config, Emit, Forwarding
 from otel_scorer.config.native import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
@@ -51,6 +51,7 @@ __all__ = [
     "TelemetrySettings",
     "app_settings",
     "check_scorers",
+    "environment_outlets",
     "exporters_from_urls",
     "fixed_changes",
     "format_bytes",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from otel_scorer.config.exporters import ConsoleExporter, FileExporter, OtlpExporter
+from otel_scorer.config.native import NativeExporter
 from otel_scorer.config.reading import load_config
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.wire import Signal
@@ -18,17 +20,18 @@ from otel_scorer.transport.endpoints import Protocol, choose_protocol, signal_ur
 from otel_scorer.transport.file_sender import ConsoleSender, FileSender
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from otel_scorer.config.exporters import Exporter
+    from otel_scorer.config.exporters import SpanExporter as Places
     from otel_scorer.config.model import Config
+    from otel_scorer.pipeline.verdict_sinks import VerdictOutlets
     from otel_scorer.scorers.loading import ScorerSpec
     from otel_scorer.transport.exchange import Sender
 
-__all__ = ["AppSettings", "app_settings", "otlp_exporter"]
+__all__ = ["AppSettings", "app_settings", "environment_outlets", "otlp_exporter"]
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,7 @@ def app_settings(path: str | Path, environ: Mapping[str, str] | None = None) -> 
     options |= {name: getattr(config, name) for name in _PLAIN}
     options |= {name: getattr(config.assembly, name) for name in _ASSEMBLY}
     options |= {"timeout": config.scoring.timeout, "concurrency": config.scoring.concurrency}
+    options["outlets"] = partial(_outlets, config, environ)
     if "dialects" in config.model_fields_set:
         options["dialects"] = path
     return AppSettings(
@@ -89,6 +93,26 @@ def app_settings(path: str | Path, environ: Mapping[str, str] | None = None) -> 
         {name: getattr(config.assembly, name) for name in _GRACES},
         lambda: _exporter_of(config, environ),
     )
+
+
+def environment_outlets(emit: Collection[str]) -> VerdictOutlets:
+    """
+    Return what sends verdicts beside spans to where `OTEL_EXPORTER_OTLP_*` says.
+
+    Raises:
+        ConfigError: That cannot be used, or there is no place for one of the kinds.
+    """
+    from otel_scorer.config.score_outlets import ScoreOutlets, exporters_of_environment
+
+    return ScoreOutlets(exporters_of_environment(), emit)
+
+
+def _outlets(config: Config, environ: Mapping[str, str], emit: Collection[str]) -> VerdictOutlets:
+    from otel_scorer.config.score_outlets import ScoreOutlets, exporters_of_environment
+
+    if "exporters" not in config.model_fields_set:
+        config = config.model_copy(update={"exporters": exporters_of_environment(environ).exporters})
+    return ScoreOutlets(config, emit)
 
 
 def otlp_exporter(environ: Mapping[str, str], **given: Any) -> SpanExporter:
@@ -118,11 +142,12 @@ def otlp_exporter(environ: Mapping[str, str], **given: Any) -> SpanExporter:
 def _exporter_of(config: Config, environ: Mapping[str, str]) -> SpanExporter:
     if "exporters" not in config.model_fields_set:
         return otlp_exporter(environ)
-    made = [_sdk_exporter(exporter) for exporter in config.exporters.values()]
+    # Score APIs take no spans.
+    made = [_sdk_exporter(each) for each in config.exporters.values() if not isinstance(each, NativeExporter)]
     return made[0] if len(made) == 1 else _Several(made)
 
 
-def _sdk_exporter(exporter: Exporter) -> SpanExporter:
+def _sdk_exporter(exporter: Places) -> SpanExporter:
     match exporter:
         case ConsoleExporter():
             return _Sending(ConsoleSender())
@@ -130,8 +155,6 @@ def _sdk_exporter(exporter: Exporter) -> SpanExporter:
             return _Sending(FileSender(exporter.path))
         case OtlpExporter():
             return _otlp(exporter)
-        case _:
-            raise ConfigError("exporters: the score APIs of backends are for the sidecar, not for the application")
 
 
 def _otlp(exporter: OtlpExporter) -> SpanExporter:

@@ -17,13 +17,15 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags
 from otel_scorer.encoders.evaluation_span import SCOPE_VERSION, evaluation_attributes
 from otel_scorer.encoders.on_span import EVENT_NAME, event_attributes
 from otel_scorer.model.trace import OWN_SCOPE
+from otel_scorer.model.wire import read_traces
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from otel_scorer.encoders.verdict import AttributeScalar, Verdict
+    from otel_scorer.model.wire import RawSpan
 
-__all__ = ["EnrichedSpan", "evaluation_readable_span", "sdk_target_of", "verdict_event"]
+__all__ = ["EnrichedSpan", "evaluation_readable_span", "raw_span_of", "sdk_target_of", "verdict_event"]
 
 _OWN_SCOPE: Final = InstrumentationScope(OWN_SCOPE, SCOPE_VERSION)
 _INT64: Final = 1 << 63
@@ -132,6 +134,14 @@ def sdk_target_of(spans: Iterable[ReadableSpan]) -> ReadableSpan | None:
         heads = [span for span in scored if span.parent is not None and span.parent.span_id not in ids]
         roots = [span for span in heads if span.parent is not None and span.parent.is_remote] or heads or scored
     return min(roots, key=_by_start, default=None)
+
+
+def raw_span_of(span: ReadableSpan) -> RawSpan:
+    """Return an ended span as it would be received from the SDK's exporter, for who writes about received spans."""
+    from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
+
+    [raw] = read_traces(encode_spans([span]).SerializeToString()).spans
+    return raw
 
 
 def _is_own(span: ReadableSpan) -> bool:

@@ -6,12 +6,20 @@ The same rules as in `emission`, for the SDK's spans.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from otel_scorer.encoders.on_span import span_attributes
-from otel_scorer.encoders.sdk import EnrichedSpan, evaluation_readable_span, sdk_target_of, verdict_event
+from otel_scorer.encoders.sdk import (
+    EnrichedSpan,
+    evaluation_readable_span,
+    raw_span_of,
+    sdk_target_of,
+    verdict_event,
+)
 from otel_scorer.encoders.verdict import Verdict, verdicts_of
-from otel_scorer.pipeline.emission import Emission, Emit
+from otel_scorer.pipeline.closing import ClosedTrace
+from otel_scorer.pipeline.emission import ON_SPAN, Emission, Emit
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
@@ -20,9 +28,12 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_scorer.model.decision import Decision
+    from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.units import ClosedUnit
 
 __all__ = ["AppEmitter"]
+
+logger = logging.getLogger(__name__)
 
 
 class AppEmitter:
@@ -37,12 +48,25 @@ class AppEmitter:
     def __init__(self, emission: Emission, send: Callable[[ReadableSpan], None]) -> None:
         self._emission = emission
         self._send = send
-        self._on_span = emission.emit & {Emit.ATTRIBUTES, Emit.EVENTS}
+        self._on_span = emission.emit & ON_SPAN
+        # What was to ride on a span that has left goes into one of its own, whether that was asked for or not.
+        self._adds_spans = bool(emission.emit & {*ON_SPAN, Emit.EVALUATION_SPAN})
 
     def emit(self, unit: ClosedUnit[ReadableSpan], decisions: Iterable[Decision]) -> None:
         """Write verdicts on a unit of which every span has left."""
         for target, verdicts in self._by_target(unit, decisions):
-            self._add_spans(unit, target, verdicts)
+            if self._adds_spans:
+                self._add_spans(unit, target, verdicts)
+
+    def flush(self) -> None:
+        """Have what stands beside spans handed on, as far as it is time to."""
+        for sink in self._emission.sinks:
+            sink.flush()
+
+    def finish(self) -> None:
+        """Have what stands beside spans handed on now."""
+        for sink in self._emission.sinks:
+            sink.finish()
 
     def release(
         self, unit: ClosedUnit[ReadableSpan], held: Sequence[ReadableSpan], decisions: Iterable[Decision]
@@ -55,7 +79,7 @@ class AppEmitter:
             index = here.get(id(target))
             if index is not None and self._on_span:
                 spans[index] = self._enriched(unit, target, verdicts)
-            if index is None or Emit.EVALUATION_SPAN in self._emission.emit:
+            if Emit.EVALUATION_SPAN in self._emission.emit or (index is None and self._adds_spans):
                 loose.append((target, verdicts))
         for span in spans:
             self._send(span)
@@ -80,7 +104,25 @@ class AppEmitter:
                 span = by_id.get(verdict.span_id, main)
                 count("encoder.unknown_targets", int(verdict.span_id not in by_id))
             grouped.setdefault(id(span), (span, []))[1].append(verdict)
-        return list(grouped.values())
+        found = list(grouped.values())
+        if self._emission.sinks:
+            self._put_beside(unit, found)
+        return found
+
+    def _put_beside(
+        self, unit: ClosedUnit[ReadableSpan], found: Iterable[tuple[ReadableSpan, Sequence[Verdict]]]
+    ) -> None:
+        """Hand verdicts to what writes about received spans."""
+        trace: ClosedTrace[RawSpan] = ClosedTrace(unit.trace_id, [], unit.reason, unit.complete, revision=unit.revision)
+        try:
+            for span, verdicts in found:
+                target = raw_span_of(span)
+                for sink in self._emission.sinks:
+                    sink.add(trace, target, verdicts)
+            self.flush()
+        except Exception:  # the spans that wait for the verdicts must leave all the same
+            count("processor.errors", where="emit")
+            logger.exception("Verdicts could not be written beside spans")
 
     def _add_spans(self, unit: ClosedUnit[ReadableSpan], target: ReadableSpan, verdicts: Sequence[Verdict]) -> None:
         for verdict in verdicts:

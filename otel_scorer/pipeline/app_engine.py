@@ -220,7 +220,9 @@ class AppEngine:
             self._submit(jobs)
         self._scoring.hurry()
         with self._decided:
-            return self._decided.wait_for(lambda: next(iter(self._waiting), last) >= last, max(0.0, timeout))
+            is_done = self._decided.wait_for(lambda: next(iter(self._waiting), last) >= last, max(0.0, timeout))
+        self._emitter.finish()
+        return is_done
 
     def shutdown(self, timeout: float) -> bool:
         """
@@ -244,6 +246,7 @@ class AppEngine:
             left = [waiting for waiting in self._waiting.values() if waiting.held]
             gone = [(waiting, *waiting.let_go()) for waiting in left]
         self._release(gone, reason="shutdown")
+        self._emitter.finish()
         return in_time
 
     def _wants(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001 - asked by the assembler
@@ -373,6 +376,7 @@ class AppEngine:
                     gone.append((held, *held.let_go()))
             deadlines = [deadline, self._held_until[0][0] if self._held_until else None]
         self._release(gone, reason="deadline")
+        self._emitter.flush()
         return min((then - now for then in deadlines if then is not None), default=_LONGEST_TICK)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypedDict, cast
 
 from otel_scorer.encoders.verdict import Explanations
@@ -11,9 +12,11 @@ from otel_scorer.pipeline.emission import ON_SPAN, Emission, Emit
 from otel_scorer.pipeline.engine import Forwarding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection, Iterable
 
-__all__ = ["QUEUE_SIZE", "AppOptions", "GivenOptions", "app_options", "emit_kinds", "forwarding_of"]
+    from otel_scorer.pipeline.verdict_sinks import VerdictOutlets
+
+__all__ = ["BESIDE_SPANS", "QUEUE_SIZE", "AppOptions", "GivenOptions", "app_options", "emit_kinds", "forwarding_of"]
 
 QUEUE_SIZE: Final = 2048
 """Closed units that may be in scoring, if nobody says; as many as the SDK's queue takes spans."""
@@ -31,9 +34,9 @@ _POSITIVE: Final = frozenset({
     "max_queue_size",
     "schedule_delay",
 })  # fmt: skip
-# The others are for the sidecar.
-_HERE: Final = (Emit.EVALUATION_SPAN, Emit.ATTRIBUTES, Emit.EVENTS)
-_KNOWN: Final = ", ".join(_HERE)
+_KNOWN: Final = ", ".join(Emit)
+BESIDE_SPANS: Final = frozenset({Emit.LOGS, Emit.METRICS, Emit.NATIVE})
+"""These do not go to the exporter of spans."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,9 +136,6 @@ def emit_kinds(emit: Iterable[str] | None, *, export_spans: bool) -> frozenset[E
         return ON_SPAN if export_spans else frozenset({Emit.EVALUATION_SPAN})
     names = [emit] if isinstance(emit, str) else list(emit)
     for name in names:
-        if name in set(Emit) - set(_HERE):
-            msg = f"emit={name!r} is not available in the application, only in the sidecar; there are {_KNOWN}"
-            raise ValueError(msg)
         if name not in set(Emit):
             msg = f"emit={name!r} is unknown; there are {_KNOWN}"
             raise ValueError(msg)
@@ -150,6 +150,14 @@ def emit_kinds(emit: Iterable[str] | None, *, export_spans: bool) -> frozenset[E
         )
         raise ValueError(msg)
     return kinds
+
+
+def outlets_of(
+    options: AppOptions, make: Callable[[Collection[str]], VerdictOutlets]
+) -> Callable[[], VerdictOutlets] | None:
+    """Return what makes the outlets for the verdicts that go beside spans; None if none do."""
+    beside = options.emission.emit & BESIDE_SPANS
+    return partial(make, beside) if beside else None
 
 
 def forwarding_of(name: str) -> Forwarding:

@@ -11,6 +11,7 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -29,7 +30,7 @@ from otel_scorer.transport.log_limit import LogLimit
 from otel_scorer.transport.sdk_exporter import SdkExport
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.trace import Reader
     from otel_scorer.pipeline.app_options import AppOptions
     from otel_scorer.pipeline.runner import Suppression
+    from otel_scorer.pipeline.verdict_sinks import VerdictOutlets
     from otel_scorer.scorers.base import Scorer
 
 __all__ = ["AppPipeline", "report_mistake"]
@@ -66,6 +68,7 @@ class AppPipeline:
         is_lazy: Load scorers with the first span, on a thread of ours. What cannot be loaded is then logged, and
             everything is exported without scores.
         suppress: What scorers run in.
+        outlets: Makes what sends verdicts beside spans, in each process of its own.
 
     Raises:
         ScorerError: Something in `scorers` is none; unless `is_lazy`.
@@ -83,8 +86,11 @@ class AppPipeline:
         timeout: float,
         is_lazy: bool = False,
         suppress: Suppression = suppressed,
+        outlets: Callable[[], VerdictOutlets] | None = None,
     ) -> None:
         self._options = options
+        self._make_outlets = outlets
+        self._outlets: VerdictOutlets | None = None
         self._reader = reader
         self._scorers = scorers
         self._select = partial(Selection, default_timeout=timeout, suppress=suppress)
@@ -118,6 +124,7 @@ class AppPipeline:
             if self.is_begun:
                 return
             self._export.renew()
+            self._open_outlets()
             self.engine = self._new_engine()
             self.engine.start()
             if isinstance(self._selector, LazySelector):
@@ -147,11 +154,16 @@ class AppPipeline:
             return True
         deadline = time.monotonic() + timeout
         try:
-            is_decided = self.engine.flush(deadline - time.monotonic())
-            return self._export.flush(deadline - time.monotonic()) and is_decided
+            # Scores come last: where they go, their traces must be known.
+            is_done = self.engine.flush(deadline - time.monotonic())
+            is_done &= self._export.flush(deadline - time.monotonic())
+            if self._outlets is not None:
+                is_done &= self._outlets.flush(deadline - time.monotonic())
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
             self.complain("force_flush", error)
             return False
+        else:
+            return is_done
 
     def shutdown(self, timeout: float) -> None:
         """Score and export what is there, open units too, within the time. Whoever comes second waits for the first."""
@@ -167,6 +179,8 @@ class AppPipeline:
             if not self.engine.shutdown(timeout * _SCORERS_SHARE):
                 logger.warning("Some verdicts were not in within the time for shutting down; they are lost")
             self._export.shutdown(deadline - time.monotonic())
+            if self._outlets is not None and not self._outlets.shutdown(deadline - time.monotonic()):
+                logger.warning("Some verdicts could not be sent within the time for shutting down; they are lost")
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
             self.complain("shutdown", error)
         self._has_ended.set()
@@ -191,11 +205,25 @@ class AppPipeline:
         self._ending = threading.Lock()
         self._has_ended = threading.Event()
         self._export.forget()
+        self._outlets = None
         self.engine = self._new_engine()
         self.is_begun = False
 
+    def _open_outlets(self) -> None:
+        if self._make_outlets is None:
+            return
+        try:
+            self._outlets = self._make_outlets()
+            self._outlets.start()
+        except Exception as error:  # noqa: BLE001 - spans, and verdicts on them, leave all the same
+            self._outlets = None
+            self.complain("emit", error)
+
     def _new_engine(self) -> AppEngine:
-        return AppEngine(self._options, self._selector, self._reader, self._export.send)
+        options = self._options
+        if self._outlets is not None:
+            options = replace(options, emission=replace(options.emission, sinks=self._outlets.sinks))
+        return AppEngine(options, self._selector, self._reader, self._export.send)
 
     def _load(self) -> list[Selection]:
         self._given = [self._select(scorer) for scorer in _scorers_of(self._scorers)]

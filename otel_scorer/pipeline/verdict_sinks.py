@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import ClosedTrace
 
-__all__ = ["LogSink", "VerdictSink"]
+__all__ = ["LogSink", "VerdictOutlets", "VerdictSink"]
 
 
 class VerdictSink(Protocol):
@@ -38,6 +38,27 @@ class VerdictSink(Protocol):
 
     def finish(self) -> None:
         """Hand on everything: no more will come."""
+        ...
+
+
+class VerdictOutlets(Protocol):
+    """Sinks, and what sends what they hand on, in one process."""
+
+    @property
+    def sinks(self) -> tuple[VerdictSink, ...]:
+        """Take verdicts."""
+        ...
+
+    def start(self) -> None:
+        """Begin to send."""
+        ...
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until everything is sent, for so many seconds at most, and return whether it is."""
+        ...
+
+    def shutdown(self, timeout: float) -> bool:
+        """Send what waits, for so many seconds at most, and return whether all of it was sent."""
         ...
 
 

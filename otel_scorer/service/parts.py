@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otel_scorer.config import OFF, ConsoleExporter, FileExporter, NativeExporter, OtlpExporter
+from otel_scorer.config.destinations import destination, otlp_destination
 from otel_scorer.encoders.on_span import without_verdicts
 from otel_scorer.encoders.verdict import Explanations
-from otel_scorer.errors import ConfigError
 from otel_scorer.model.decode import spans_from_raw
 from otel_scorer.pipeline.emission import Emission, Emit
 from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
 from otel_scorer.pipeline.memory_guard import MemoryGuard
 from otel_scorer.pipeline.memory_use import available_memory, give_back, resident_bytes, reusable_bytes
-from otel_scorer.pipeline.verdict_sinks import LogSink
 from otel_scorer.transport.authentication import Authenticator
-from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
+from otel_scorer.transport.endpoints import Destination, Lane
 from otel_scorer.transport.fallback_sender import FallbackSender
 from otel_scorer.transport.grpc_receiver import GrpcReceiver
 from otel_scorer.transport.http_receiver import HttpReceiver
@@ -27,7 +25,7 @@ from otel_scorer.transport.tls import client_context, server_context
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from otel_scorer.config import Config, MetricsSettings, ScorerSettings, SpanExporter
+    from otel_scorer.config import Config, MetricsSettings, ScorerSettings
     from otel_scorer.config.receivers import AuthSettings, ServerTlsSettings
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.keeping import TraceKeeper
@@ -51,7 +49,6 @@ __all__ = [
     "open_store",
     "span_destinations",
     "span_matcher",
-    "verdict_sinks",
     "worker_setup",
 ]
 
@@ -83,20 +80,6 @@ def _forgiving(made: Destination) -> Destination:
     """Return a destination that gets spans without their verdicts where it refuses them with these."""
     sender = FallbackSender(made.senders[Lane.SPANS], made.name, without_verdicts)
     return replace(made, senders={**made.senders, Lane.SPANS: sender})
-
-
-def verdict_sinks(config: Config, offer: Callable[[Lane, bytes, int], None]) -> tuple[VerdictSink, ...]:
-    """Return what takes verdicts beside spans and offers them; only who wants metrics loads what they take."""
-    sinks: list[VerdictSink] = []
-    if "logs" in config.emit:
-        sinks.append(LogSink(partial(offer, Lane.SCORE_LOGS), config.score_logs.attributes))
-    if "metrics" in config.emit:
-        from otel_scorer.pipeline.verdict_metrics import VerdictMetrics
-
-        settings = config.score_metrics
-        on_metrics = partial(offer, Lane.SCORE_METRICS)
-        sinks.append(VerdictMetrics(on_metrics, interval=settings.interval, delta=settings.temporality == "delta"))
-    return tuple(sinks)
 
 
 def engine_options(config: Config, sinks: tuple[VerdictSink, ...] = ()) -> EngineOptions:
@@ -200,29 +183,6 @@ def _registered(spec: ScorerSpec) -> dict[str, object]:
     return {"optional": True, **{key: value for key, value in given.items() if value is not None}}
 
 
-def destination(name: str, exporter: SpanExporter, *, is_spooled: bool = False) -> Destination:
-    """
-    Return where an exporter sends to.
-
-    Args:
-        name: Its key.
-        exporter: Its settings.
-        is_spooled: Whether what waits for it is on disk.
-
-    Raises:
-        ConfigError: Its endpoint cannot be used.
-    """
-    match exporter:
-        case ConsoleExporter():
-            return connect("console")
-        case FileExporter():
-            return connect(f"file:{exporter.path}")
-        case OtlpExporter():
-            return _otlp_destination(exporter, is_spooled=is_spooled)
-    msg = f"exporters.{name}: unknown kind of destination"
-    raise ConfigError(msg)
-
-
 def make_receivers(config: Config, on_request: OnRequest) -> dict[str, GrpcReceiver | HttpReceiver]:
     """
     Return the receivers that are not switched off, by protocol; none of them listens yet.
@@ -274,25 +234,6 @@ def _authenticator(name: str, auth: AuthSettings, tls: ServerTlsSettings) -> Aut
     return None if credentials is None else Authenticator(credentials, name, interval=tls.reload_interval)
 
 
-def _otlp_destination(exporter: OtlpExporter, *, is_spooled: bool = False) -> Destination:
-    made = connect(
-        exporter.url_of(exporter.endpoint),
-        protocol=exporter.protocol,
-        headers={key: value.get_secret_value() for key, value in exporter.headers.items()},
-        compression=Compression(exporter.compression),
-        tls=exporter.tls.files,
-        logs_endpoint=exporter.url_of(exporter.logs_endpoint),
-        metrics_endpoint=exporter.url_of(exporter.metrics_endpoint),
-    )
-    return replace(
-        made,
-        timeout=exporter.timeout,
-        queue_size=exporter.sending_queue.queue_size,
-        request_size=exporter.max_send_size,
-        retry=exporter.retry_on_failure.policy(is_spooled=is_spooled),
-    )
-
-
 def metrics_push(settings: MetricsSettings, metrics: OwnMetrics) -> MetricsPush | None:
     """
     Return what sends the sidecar's own metrics; None if nobody wants them.
@@ -304,7 +245,7 @@ def metrics_push(settings: MetricsSettings, metrics: OwnMetrics) -> MetricsPush 
         return None
     from otel_scorer.service.metrics_push import MetricsPush
 
-    sender = _otlp_destination(exporter).senders[Lane.METRICS]
+    sender = otlp_destination(exporter).senders[Lane.METRICS]
     return MetricsPush(metrics, sender, interval=settings.interval, timeout=settings.timeout)
 
 

@@ -13,6 +13,7 @@ from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, TracesData
 
 from otel_scorer.config import ConsoleExporter, FileExporter, NativeExporter
+from otel_scorer.config.destinations import destination
 from otel_scorer.encoders.evaluation_span import SCOPE_VERSION
 from otel_scorer.encoders.native import native_id
 from otel_scorer.encoders.verdict import verdicts_of
@@ -21,7 +22,6 @@ from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.facts import OWN_SCOPE
 from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.wire import Signal
-from otel_scorer.service.parts import destination
 from otel_scorer.transport.native_score import NativeScore
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def _send(sender: Sender, signal: Signal, trace_id: bytes, timeout: float) -> tu
 
 def _send_score(exporter: NativeExporter, trace_id: str, patience: float) -> tuple[bool, str]:
     # Only who has a score API loads what it takes.
-    from otel_scorer.service.native_scores import encoder_of, open_api
+    from otel_scorer.config.native_scores import encoder_of, open_api
 
     feedback = Feedback(name=_NAME, value=True, rationale="A test score, sent by `otel-scorer check --send`")
     decision = Decision(trace_id, None, _NAME, SCOPE_VERSION, Outcome.SCORED, feedbacks=(feedback,), passed=(True,))

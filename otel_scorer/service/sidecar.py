@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from otel_scorer.config import OFF, check_scorers, fixed_changes
+from otel_scorer.config.destinations import verdict_sinks
 from otel_scorer.errors import (
     AddressInUseError,
     ConfigError,
@@ -34,7 +35,6 @@ from otel_scorer.service.parts import (
     open_store,
     span_destinations,
     span_matcher,
-    verdict_sinks,
     worker_setup,
 )
 from otel_scorer.service.status import Phase, Status
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from otel_scorer.config import Config
+    from otel_scorer.config.native_scores import NativeScores
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import ClosedTrace
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     from otel_scorer.pipeline.spooling import Spooling
     from otel_scorer.pipeline.verdict_sinks import VerdictSink
     from otel_scorer.service.metrics_push import MetricsPush
-    from otel_scorer.service.native_scores import NativeScores
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations
     from otel_scorer.telemetry import Measured
@@ -290,7 +290,7 @@ class Service:
         """Return what writes to score APIs; only who has one loads what it takes."""
         if "native" not in self._config.emit:
             return ()
-        from otel_scorer.service.native_scores import NativeScores
+        from otel_scorer.config.native_scores import NativeScores
 
         is_spooled = self._config.spool.directory is not None
         self._natives = NativeScores(self._config, self._letters, self._put_scores if is_spooled else None)

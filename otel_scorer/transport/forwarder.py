@@ -182,6 +182,11 @@ class Forwarder:
         with self._lock:
             return [measured for queue in self._all() for measured in queue.gauges()]
 
+    def flush(self, timeout: float) -> bool:
+        """Wait until nothing waits or is on its way, for `timeout` seconds at most, and return whether that is so."""
+        with self._lock:
+            return self._room.wait_for(lambda: not any(queue.is_busy for queue in self._all()), max(0.0, timeout))
+
     def shutdown(self, timeout: float) -> bool:
         """
         Send what is queued, for `timeout` seconds at most, then close the connections. Safe to call twice.
@@ -249,6 +254,11 @@ class _Queue:
     def has_room(self, size: int) -> bool:
         """Return whether `size` bytes more fit; one request always does, however large. Under the lock."""
         return not self._size or self._size + size <= self._limit
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything waits or is on its way. Under the lock."""
+        return self._size > 0
 
     def is_behind(self) -> bool:
         """Return whether more waits than keeps the thread busy, while it does get rid of it. Under the lock."""

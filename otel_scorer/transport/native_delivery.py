@@ -111,6 +111,13 @@ class ScoreDelivery:
         with self._changed:
             return self._queue.has_room(size)
 
+    def flush(self, timeout: float) -> bool:
+        """Wait until nothing waits or is on its way, for `timeout` seconds at most, and return whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: self._queue.next_due() is None and not self._queue.is_sending, max(0.0, timeout)
+            )
+
     def shutdown(self, timeout: float) -> bool:
         """
         Send what waits, for `timeout` seconds at most. Safe to call twice.

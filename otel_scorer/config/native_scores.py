@@ -6,7 +6,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, TypeAlias
 
-from otel_scorer.config import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
+from otel_scorer.config.native import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
 from otel_scorer.encoders.native import langfuse_score, mlflow_assessment, phoenix_annotation
 from otel_scorer.pipeline.native_sink import NativeSink
 from otel_scorer.transport.native_apis import LangfuseApi, MlflowApi, PhoenixApi
@@ -16,7 +16,7 @@ from otel_scorer.transport.native_delivery import ScoreDelivery
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from otel_scorer.config import Config
+    from otel_scorer.config.model import Config
     from otel_scorer.encoders.verdict import Verdict
     from otel_scorer.transport.dead_letters import DeadLetterFiles
     from otel_scorer.transport.native_score import NativeScore, ScoreApi
@@ -93,6 +93,11 @@ class NativeScores:
         """Begin to send."""
         for delivery in self.deliveries.values():
             delivery.start()
+
+    def flush(self, timeout: float) -> bool:
+        """Wait until nothing waits, for so many seconds at most, and return whether that is so."""
+        deadline = time.monotonic() + timeout
+        return all(delivery.flush(deadline - time.monotonic()) for delivery in self.deliveries.values())
 
     def shutdown(self, timeout: float) -> bool:
         """Send what waits, for so many seconds at most, and return whether all of it was sent."""
