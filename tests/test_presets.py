@@ -183,6 +183,26 @@ def test_the_page_says_which_presets_were_tried() -> None:
         assert f"--preset {name} " in section
 
 
+@pytest.mark.parametrize("name", PRESETS)
+def test_check_and_the_page_say_the_same_of_a_preset(
+    name: PresetName, tmp_path: Path, run_check: Callable[[Path], str]
+) -> None:
+    file = tmp_path / "sidecar.yaml"
+    settings = "scorers: [tool_errors]\nexporters: {otlp: {endpoint: 'http://backend.example:4318'}}\n"
+    file.write_text(f"preset: {name}\n{settings}", encoding="utf-8")
+    [row] = re.findall(rf"^\| \[`{name}`\]\(#[\w-]+\) \|(.+)\|$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    verdicts, beside, tried = (cell.strip() for cell in row.split("|"))
+
+    said = run_check(file)
+
+    [emits] = re.findall(r"^emits +(.+) \(", said, re.MULTILINE)
+    words = {"evaluation_span": "evaluation spans", "metrics": "metrics (delta)", "logs": "log records"}
+    words["native"] = {"phoenix": "annotations", "mlflow": "assessments"}.get(name, "scores")
+    assert ", ".join(words[each] for each in emits.split(", ")) == verdicts
+    assert ("logs off" in said, "metrics off" in said) == ("no logs" in beside, "no metrics" in beside)
+    assert f"preset      {name} (" + ("not tried with the real thing" if tried == "no" else f"tried {tried}") in said
+
+
 def test_check_says_what_a_preset_will_send(tmp_path: Path, run_check: Callable[[Path], str]) -> None:
     file = tmp_path / "sidecar.yaml"
     file.write_text("preset: phoenix\nscorers: [tool_errors]\n", encoding="utf-8")

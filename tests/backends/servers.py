@@ -108,10 +108,11 @@ def _wait_until_healthy(process: subprocess.Popen[bytes], url: str, log: Path) -
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and the workers that it started, which are a group of their own."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(STOP)
-            return
+    """
+    End the server and the workers that it started, which are a group of their own.
+
+    Nothing that it keeps is needed any more, and some take long to say goodbye to clients that are there no more.
+    """
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(STOP)
