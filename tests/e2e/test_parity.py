@@ -113,7 +113,7 @@ def without_logs(folder: Path) -> Verdicts:
 def through_sidecar(sink: Sink, folder: Path, with_logs: Verdicts) -> Verdicts:
     """What the sidecar's evaluation spans say, when every capture was sent to it as OTLP/JSON, logs too."""
     config = folder / "sidecar.yaml"
-    config.write_text("assembly: {root_grace: 3s, local_root_grace: 3s, idle_timeout: 3s}\n", encoding="utf-8")
+    config.write_text("assembly: {root_grace: 5s, local_root_grace: 5s, idle_timeout: 5s}\n", encoding="utf-8")
     sidecar = Sidecar("-c", str(config), "--export", sink.grpc, "--scorers", *REFERENCES)
     try:
         for name in NAMES:

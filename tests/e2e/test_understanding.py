@@ -61,7 +61,7 @@ def requests(name: str, logs: str) -> list[tuple[Signal, bytes]]:
 def seen(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
     """What a scorer in the sidecar saw of all captures; every byte of the logs came out as it went in."""
     config = Path(tmp_path_factory.mktemp("sidecar")) / "sidecar.yaml"
-    config.write_text("assembly: {root_grace: 3s, local_root_grace: 3s, idle_timeout: 3s}\n", encoding="utf-8")
+    config.write_text("assembly: {root_grace: 5s, local_root_grace: 5s, idle_timeout: 5s}\n", encoding="utf-8")
     sink = Sink()
     sidecar = Sidecar("-c", str(config), "--export", sink.grpc, "--scorers", str(SCORERS / "understanding.py"))
     traces = [bytes.fromhex(trace.trace_id) for name in NAMES for trace in traces_of(name)]
