@@ -69,12 +69,23 @@ def otlp_destination(exporter: OtlpExporter, *, is_spooled: bool = False) -> Des
     )
 
 
-def verdict_sinks(config: Config, offer: Callable[[Lane, bytes, int], None]) -> tuple[VerdictSink, ...]:
-    """Return what takes verdicts beside spans and offers them; only who wants metrics loads what they take."""
+def verdict_sinks(
+    config: Config, offer: Callable[[Lane, bytes, int], None], metrics: VerdictSink | None = None
+) -> tuple[VerdictSink, ...]:
+    """
+    Return what takes verdicts beside spans and offers them; only who wants metrics loads what they take.
+
+    Args:
+        config: Which there are.
+        offer: Takes requests.
+        metrics: What counts verdicts, if that is here already.
+    """
     sinks: list[VerdictSink] = []
     if "logs" in config.emit:
         sinks.append(LogSink(partial(offer, Lane.SCORE_LOGS), config.score_logs.attributes))
-    if "metrics" in config.emit:
+    if metrics is not None:
+        sinks.append(metrics)
+    elif "metrics" in config.emit:
         from otel_scorer.pipeline.verdict_metrics import VerdictMetrics
 
         settings = config.score_metrics

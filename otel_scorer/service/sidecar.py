@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from otel_scorer.pipeline.jobs import ScorerProfile
     from otel_scorer.pipeline.keeping import TraceKeeper
     from otel_scorer.pipeline.memory_guard import MemoryGuard
+    from otel_scorer.pipeline.spooled_metrics import SpooledMetrics
     from otel_scorer.pipeline.spooling import Spooling
     from otel_scorer.pipeline.verdict_sinks import VerdictSink
     from otel_scorer.service.metrics_push import MetricsPush
@@ -97,6 +98,7 @@ class Service:
         self._forwarder: Forwarder | None = None
         self._natives: NativeScores | None = None
         self._spooling: Spooling | None = None
+        self._spooled_metrics: SpooledMetrics | None = None
         self._engine: Engine | None = None
         self._guard: MemoryGuard | None = None
         self._receivers: list[GrpcReceiver | HttpReceiver] = []
@@ -214,7 +216,7 @@ class Service:
         spooling = self._open_spooling(forwarder) if is_spooled else None
         offer = partial(_offer, forwarder) if spooling is None else spooling.put
         engine = self._engine = Engine(
-            engine_options(config, (*verdict_sinks(config, offer), *natives)),
+            engine_options(config, (*verdict_sinks(config, offer, self._spooled_metrics), *natives)),
             profiles,
             on_spans=partial(offer, Lane.SPANS),
             on_scores=partial(offer, Lane.SCORES),
@@ -301,7 +303,9 @@ class Service:
         from otel_scorer.service.spooled import open_spooling
 
         natives = {} if self._natives is None else self._natives.deliveries
-        self._spooling = open_spooling(self._config, forwarder, natives, lambda: self._guard)
+        opened = open_spooling(self._config, forwarder, natives, lambda: self._guard)
+        if opened is not None:
+            self._spooling, self._spooled_metrics = opened
         return self._spooling
 
     def _put_scores(self, name: str, scores: Iterable[NativeScore]) -> None:

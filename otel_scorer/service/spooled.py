@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from otel_scorer.config import Config
     from otel_scorer.pipeline.memory_guard import MemoryGuard
+    from otel_scorer.pipeline.spool_outgoing import Place
+    from otel_scorer.pipeline.spooled_metrics import SpooledMetrics
     from otel_scorer.transport.forwarder import Forwarder
     from otel_scorer.transport.native_delivery import ScoreDelivery
 
@@ -31,9 +33,9 @@ NATIVE: Final = "native:"
 
 def open_spooling(
     config: Config, forwarder: Forwarder, natives: Mapping[str, ScoreDelivery], guard: Callable[[], MemoryGuard | None]
-) -> Spooling | None:
+) -> tuple[Spooling, SpooledMetrics | None] | None:
     """
-    Open the spool that the configuration names, if it does.
+    Open the spool that the configuration names, if it does; with what counts verdicts, if that is wanted.
 
     Args:
         config: Which folder, and how much may be in it.
@@ -55,9 +57,29 @@ def open_spooling(
         closed_limit=10 * limits.max_traces,
     )
     entrances = {signal: _Entrance(forwarder, lane, guard) for signal, lane in LANES.items()}
-    places: dict[str, _LanePlace | _ScorePlace] = {lane.value: _LanePlace(forwarder, lane) for lane in Lane}
+    places: dict[str, Place] = {lane.value: _LanePlace(forwarder, lane) for lane in Lane}
     places |= {NATIVE + name: _ScorePlace(delivery) for name, delivery in natives.items()}
-    return Spooling(spool, entrances, places, by_unit=limits.trigger is Trigger.LOCAL_ROOT)
+
+    def put(kind: str, data: bytes, items: int) -> None:
+        spooling.put(kind, data, items)
+
+    metrics = _metrics(config, forwarder, places, put)
+    spooling = Spooling(spool, entrances, places, by_unit=limits.trigger is Trigger.LOCAL_ROOT)
+    return spooling, metrics
+
+
+def _metrics(
+    config: Config, forwarder: Forwarder, places: dict[str, Place], put: Callable[[str, bytes, int], None]
+) -> SpooledMetrics | None:
+    """Return what counts verdicts, and give it its places; only who wants it loads what it takes."""
+    if "metrics" not in config.emit:
+        return None
+    from otel_scorer.pipeline.spooled_metrics import COUNTS, SpooledMetrics
+
+    settings = config.score_metrics
+    metrics = SpooledMetrics(put, interval=settings.interval, delta=settings.temporality == "delta")
+    places |= {COUNTS: metrics, Lane.SCORE_METRICS.value: _ReportPlace(forwarder, metrics)}
+    return metrics
 
 
 def pack_scores(scores: Iterable[NativeScore]) -> bytes:
@@ -95,6 +117,18 @@ class _Entrance(_LanePlace):
         except QueueFullError:
             return False
         return True
+
+
+class _ReportPlace(_LanePlace):
+    """Where reports of metrics go. One that is offered is written down: what is in it need not be any longer."""
+
+    def __init__(self, forwarder: Forwarder, metrics: SpooledMetrics) -> None:
+        super().__init__(forwarder, Lane.SCORE_METRICS)
+        self._metrics = metrics
+
+    def offer(self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None]) -> None:
+        self._metrics.reported()
+        super().offer(data, items, since, done)
 
 
 class _ScorePlace:

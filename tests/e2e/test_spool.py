@@ -526,3 +526,34 @@ from otel_scorer import Feedback, scorer
 def reads_logs(trace):
     return Feedback(value=True, rationale=str(trace.root.inputs))
 """
+
+
+def test_verdicts_that_were_counted_and_not_reported_are_counted_by_the_next_process(
+    own_sink: Sink, start: Start, spool: Path
+) -> None:
+    configuration = "emit: [metrics]\nassembly: {root_grace: 200ms}\nscore_metrics: {interval: 1h}"
+    flags = ("-c", settings(spool, configuration), "--export", own_sink.grpc, "--spool", str(spool))
+    first = start(*flags, "--scorers", UNCERTAIN)
+    for trace in range(1, 11):
+        first.send(small_trace(trace))
+    wait_for_metric(first, 'otel_scorer_scoring_decisions_total{outcome="scored",scorer="uncertain"}', 10)
+    wait_for_metric(first, "otel_scorer_spool_requests", 0)
+    kill(first)
+    assert not own_sink.requests("metrics")
+
+    second = start(*flags, "--scorers", UNCERTAIN)
+    wait_for_metric(second, "otel_scorer_spool_backlog", 0)
+    assert second.stop() == 0
+
+    own_sink.wait_for(lambda: bool(own_sink.requests("metrics")))
+    counted = [
+        point.as_int
+        for data in own_sink.requests("metrics")
+        for resource in ExportMetricsServiceRequest.FromString(data).resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        if metric.name == "otel_scorer.verdicts"
+        for point in metric.sum.data_points
+    ]
+    assert counted == [10]
+    assert rows_in(spool) == 0
