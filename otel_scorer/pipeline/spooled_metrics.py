@@ -16,7 +16,6 @@ from otel_scorer.encoders.verdict import Verdict
 from otel_scorer.model.wire import RawSpan, ScopeRef
 from otel_scorer.pipeline.closing import ClosedTrace, CloseReason
 from otel_scorer.pipeline.verdict_metrics import VerdictMetrics
-from otel_scorer.transport.endpoints import Lane
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,14 +32,18 @@ class SpooledMetrics:
 
     Args:
         put: Has data of a kind written down.
+        report_kind: The kind of reports.
         interval: Seconds between two reports.
         delta: Report what came since the last time, instead of what came since the start.
     """
 
     needs_trace: ClassVar[bool] = False
 
-    def __init__(self, put: Callable[[str, bytes, int], None], *, interval: float, delta: bool) -> None:
+    def __init__(
+        self, put: Callable[[str, bytes, int], None], report_kind: str, *, interval: float, delta: bool
+    ) -> None:
         self._put = put
+        self._report_kind = report_kind
         self._metrics = VerdictMetrics(self._report, interval=interval, delta=delta)
         self._lock = threading.Lock()  # guards everything below
         self._fresh: list[tuple[RawSpan, Sequence[Verdict]]] = []
@@ -101,7 +104,7 @@ class SpooledMetrics:
             self._reports.append(self._counted[: self._in_report])
             del self._counted[: self._in_report]
             self._in_report = 0
-        self._put(Lane.SCORE_METRICS, data, items)
+        self._put(self._report_kind, data, items)
 
 
 def _pack(found: Sequence[tuple[RawSpan, Sequence[Verdict]]]) -> bytes:

@@ -77,7 +77,7 @@ def _metrics(
     from otel_scorer.pipeline.spooled_metrics import COUNTS, SpooledMetrics
 
     settings = config.score_metrics
-    metrics = SpooledMetrics(put, interval=settings.interval, delta=settings.temporality == "delta")
+    metrics = SpooledMetrics(put, Lane.SCORE_METRICS, interval=settings.interval, delta=settings.temporality == "delta")
     places |= {COUNTS: metrics, Lane.SCORE_METRICS.value: _ReportPlace(forwarder, metrics)}
     return metrics
 
