@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from otel_scorer.model import encoding
 from otel_scorer.model.log_records import RawLog
@@ -223,6 +223,18 @@ class NoSpanIsLostAndNoTraceClosesTwice(RuleBasedStateMachine):
         self._leave(added.closed)
         assert [trace.trace_id for trace in added.closed] == [trace.trace_id for trace in expected.closed]
         self.gone += [*added.late, *added.duplicates]
+
+    @precondition(lambda self: self.closed)
+    @rule(
+        back=st.integers(0, 2),
+        span=st.integers(1, 7),
+        parent=st.sampled_from([None, 1, 2]),
+        seconds=st.sampled_from([0.5, 2.0, 6.0, 7.0]),
+    )
+    def a_late_span_arrives_and_time_passes(self, back: int, span: int, parent: int | None, seconds: float) -> None:
+        trace_id, _ = self.closed[-1 - back % len(self.closed)]
+        self.spans_arrive([(int.from_bytes(trace_id, "big"), span, parent, 2, "span", 0)])
+        self.time_passes(seconds)
 
     @rule(
         shapes=st.lists(

@@ -95,6 +95,17 @@ def test_a21_without_a_root_it_waits_as_long_as_such_a_trace_does() -> None:
     assert [trace.reason for trace in assembler.due(380.0)] == [CloseReason.IDLE]
 
 
+def test_a21_the_age_of_a_trace_that_is_opened_again_counts_from_there() -> None:
+    assembler = an_assembler(idle_timeout=6.0, max_age=7.0)
+    assembler.add([raw(span=2, parent=1)], 0.0)
+    assembler.due(12.0)
+
+    assembler.add([raw(span=3, parent=1)], 12.0)
+
+    assert assembler.due(17.9) == []
+    assert [trace.reason for trace in assembler.due(18.0)] == [CloseReason.IDLE]
+
+
 def test_after_the_window_a_late_span_is_only_forwarded() -> None:
     counted = Counted()
     assembler = closed_once(rescore_window=60.0)
