@@ -194,6 +194,7 @@ class Load:
                     return
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("forwarding", ["passthrough", "hold_trace"])
 def test_nothing_acknowledged_is_lost_however_often_a_sidecar_is_killed_under_load(
     forwarding: str, own_sink: Sink, start: Start, spool: Path, tmp_path: Path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_scorer.model.log_records import RawLog
@@ -150,6 +150,7 @@ def test_a_request_that_is_dropped_is_not_missed() -> None:
     assert tracker.changes == Changes(finished=[1])
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_in_any_order_each_request_goes_once_and_last_of_all_that_needs_it(data: st.DataObject) -> None:
     requests = data.draw(
