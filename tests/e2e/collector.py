@@ -46,11 +46,12 @@ class Collector:
             text=True,
         )
         self._lines: list[str] = []
+        self._is_ready = False
         self._ready = threading.Event()
         self._reader = threading.Thread(target=self._read_log, daemon=True)
         self._reader.start()
         assert self._ready.wait(WAIT), "the Collector does not start"
-        assert self._process.poll() is None, "".join(self._lines)
+        assert self._is_ready, "".join(self._lines)
 
     def close(self) -> None:
         self._process.terminate()
@@ -68,5 +69,7 @@ class Collector:
         for line in self._process.stderr:
             self._lines.append(line)
             if "Everything is ready" in line:
+                self._is_ready = True
                 self._ready.set()
+        # It has ended.
         self._ready.set()
