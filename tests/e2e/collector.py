@@ -38,8 +38,11 @@ class Collector:
             text = text.replace(address, replacement)
         copy = folder / config
         copy.write_text(text, encoding="utf-8")
+        # Its own metrics have one fixed port, which another Collector on this machine may have.
+        quiet = folder / "quiet.yaml"
+        quiet.write_text("service: {telemetry: {metrics: {level: none}}}\n", encoding="utf-8")
         self._process = subprocess.Popen(
-            [program, "--config", copy],
+            [program, "--config", copy, "--config", quiet],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             env={**os.environ, "BACKEND_ENDPOINT": backend, "BACKEND_INSECURE": "true"},
