@@ -7,7 +7,11 @@ from tests.integrations.in_app.shop import sell
 
 folder = os.environ["BROKER"]
 app = Celery("tasks", broker="filesystem://")
-app.conf.broker_transport_options = {"data_folder_in": folder, "data_folder_out": folder}
+app.conf.broker_transport_options = {
+    "data_folder_in": folder,
+    "data_folder_out": folder,
+    "control_folder": f"{folder}/control",
+}
 app.conf.task_ignore_result = True
 
 
