@@ -49,6 +49,12 @@ class MemorySettings(Section):
         default="90%", description="Over this, any open trace is scored early, heavy and old ones first."
     )
 
+    worker: Amount = Field(
+        default="50%",
+        description="What one scorer worker may have for itself: over this it is replaced, and the scorer that runs at "
+        "that moment has failed.",
+    )
+
     @model_validator(mode="after")
     def _check_order(self) -> Self:
         # A share and a size can be compared only where they are used.
@@ -73,6 +79,10 @@ class MemorySettings(Section):
         if soft is not None and hard is not None and soft >= hard:
             raise ConfigError(f"memory.soft ({self.soft}) must be less than memory.hard ({self.hard})")
         return soft, hard
+
+    def worker_limit(self, available: int) -> int | None:
+        """Return in bytes what one worker may have of what is there; None: no limit."""
+        return _bytes(self.worker, available)
 
 
 def _bytes(amount: str, available: int) -> int | None:

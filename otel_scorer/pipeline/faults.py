@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentError
+from otel_scorer.pipeline.memory_use import private_bytes
 from otel_scorer.scorers.results import error_feedback
 
 if TYPE_CHECKING:
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
     from otel_scorer.pipeline.closing import ClosedTrace
     from otel_scorer.pipeline.worker_process import WorkerProcess, WorkerScorer
 
-__all__ = ["Fault", "decide_fault", "find_cause", "find_overdue"]
+__all__ = ["Fault", "decide_fault", "find_cause", "find_overdue", "find_too_large"]
 
 # Somebody may kill workers for reasons of their own; a job that was in this many of them is the reason.
 _KILLS: Final = 3
+_MEGABYTE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,15 @@ def find_overdue(process: WorkerProcess, scorers: Sequence[WorkerScorer], patien
             cause = f"Scorer {known.name!r} did not return within {timeout:g} seconds"
             return Fault((job, scorer, target), Outcome.TIMED_OUT, "TimeoutError", cause)
     return None
+
+
+def find_too_large(process: WorkerProcess) -> Fault | None:
+    """Return what made a worker larger than it may be, if it is; of several that run, nobody can say which it was."""
+    if process.memory_limit is None or private_bytes(process.process.pid) <= process.memory_limit:
+        return None
+    running = [beat[:3] for beat in process.beats()]
+    cause = f"the scorer's process had more than {process.memory_limit / _MEGABYTE:.0f} MiB of memory"
+    return Fault(running[0] if len(running) == 1 else None, Outcome.FAILED, "MemoryError", cause)
 
 
 def find_cause(process: WorkerProcess, suspect: tuple[int, int] | None, ends: int, error: Exception) -> Fault:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["available_memory", "give_back", "resident_bytes", "reusable_bytes"]
+__all__ = ["available_memory", "give_back", "private_bytes", "resident_bytes", "reusable_bytes"]
 
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 # What Python's allocator says about itself, at the end of a report.
@@ -45,10 +45,13 @@ def resident_bytes(workers: Iterable[int] = (), root: Path = Path("/")) -> int:
         root: Where `proc` is.
     """
     total, _ = _resident(root / "proc/self/statm")
-    for pid in workers:
-        resident, shared = _resident(root / f"proc/{pid}/statm")
-        total += resident - shared
-    return total
+    return total + sum(private_bytes(pid, root) for pid in workers)
+
+
+def private_bytes(pid: int, root: Path = Path("/")) -> int:
+    """Return the memory that another process has and shares with nobody; 0 if nobody tells."""
+    resident, shared = _resident(root / f"proc/{pid}/statm")
+    return resident - shared
 
 
 def give_back() -> None:

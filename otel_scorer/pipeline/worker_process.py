@@ -65,6 +65,7 @@ class WorkerProcess:
         process: The child process.
         connection: The pipe to it. One thread may read while another writes.
         scorers: What it has loaded, once it is ready.
+        memory_limit: Bytes that it may have for itself; None: no limit.
         left_out: Why optional scorers are not among them.
     """
 
@@ -92,6 +93,7 @@ class WorkerProcess:
             )
         self._socket = ours
         self.connection = Connection(os.dup(ours.fileno()))
+        self.memory_limit: int | None = setup.get("memory_limit")
         self.scorers: list[WorkerScorer] = []
         self.left_out: list[str] = []
         # One that has ended already is found out by `ready`.

@@ -45,6 +45,7 @@ class WorkerRecord:
         size: Bytes of their spans.
         alone: The job and the one scorer that it runs, if that is a suspect.
         is_alive: Whether it may be given more.
+        weighed_at: When somebody looked how much memory it has, in monotonic seconds.
     """
 
     process: WorkerProcess
@@ -52,3 +53,4 @@ class WorkerRecord:
     size: int = 0
     alone: tuple[int, int] | None = None
     is_alive: bool = True
+    weighed_at: float = 0.0

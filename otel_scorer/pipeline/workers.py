@@ -24,7 +24,7 @@ from otel_scorer.errors import ConfigError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.log_records import join_logs
 from otel_scorer.model.splicing import join_spans
-from otel_scorer.pipeline.faults import Fault, decide_fault, find_cause, find_overdue
+from otel_scorer.pipeline.faults import Fault, decide_fault, find_cause, find_overdue, find_too_large
 from otel_scorer.pipeline.jobs import Job, Result
 from otel_scorer.pipeline.protocol import pack, unpack, unpack_decision
 from otel_scorer.pipeline.worker_process import WorkerProcess, WorkerScorer
@@ -310,8 +310,12 @@ class WorkerPool:
         worker.alone = None
 
     def _overdue(self, worker: WorkerRecord) -> Fault | None:
-        """Kill a worker of which a scorer runs past its timeout."""
-        fault = find_overdue(worker.process, self.scorers, self._patience, self._clock())
+        """Kill a worker of which a scorer runs past its timeout, or that has more memory than it may have."""
+        now = self._clock()
+        fault = find_overdue(worker.process, self.scorers, self._patience, now)
+        if fault is None and now - worker.weighed_at >= _WATCH_INTERVAL:
+            worker.weighed_at = now
+            fault = find_too_large(worker.process)
         if fault is not None:
             worker.process.kill()
         return fault

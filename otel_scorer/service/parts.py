@@ -122,6 +122,7 @@ def worker_setup(config: Config, registrations: Registrations | None) -> dict[st
         "dialects": config.dialects.teaching.to_dict(),
         "timeout": config.scoring.timeout,
         "concurrency": config.scoring.concurrency,
+        "memory_limit": config.memory.worker_limit(available_memory()),
         "folder": str(Path.cwd()),
     }
 

@@ -233,3 +233,49 @@ def test_other_scorers_in_a_file_are_taken_on_request_and_what_only_the_old_ones
     assert sidecar.stop() == 0
     assert own_sink.score_names()[-1] == "other"
     assert "one" not in own_sink.score_names()
+
+
+HUNGRY = """
+import threading
+
+from otel_scorer import scorer
+
+
+@scorer
+def eats(trace):
+    if trace.root.get_attribute("do") != "eat":
+        return True
+    held = [bytearray(b"x" * (16 << 20)) for _ in range(48)]
+    threading.Event().wait()
+    return len(held)
+
+
+@scorer
+def tastes(trace):
+    return True
+"""
+
+
+@LINUX
+def test_a30_a_scorer_that_eats_memory_costs_one_decision(
+    tmp_path: Path, own_sink: Sink, start: Callable[..., Sidecar]
+) -> None:
+    (tmp_path / "hungry.py").write_text(HUNGRY)
+    config = tmp_path / "sidecar.yaml"
+    config.write_text("memory: {worker: 500MiB}\nscoring: {timeout: 5m}\n")
+    sidecar = start(
+        *("-c", str(config), "--export", own_sink.grpc, "--root-grace", "0.1"),
+        *("--scorers", str(tmp_path / "hungry.py")),
+    )
+    fine = [id_of(trace) for trace in (1, 2, 4, 5)]
+
+    for trace in (1, 2):
+        sidecar.send(small_trace(trace, children=0))
+    sidecar.send(told(3, "eat"))
+    for trace in (4, 5):
+        sidecar.send(small_trace(trace, children=0))
+
+    scores = own_sink.wait_for_scores(10, *fine, id_of(3), timeout=120)
+    assert verdicts(scores) == Counter((trace, name) for trace in (*fine, id_of(3)) for name in ("eats", "tastes"))
+    [failed] = [score for score in scores if score.value is not True]
+    assert (failed.raw.trace_id, failed.name, failed.error) == (id_of(3), "eats", "MemoryError")
