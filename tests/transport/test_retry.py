@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 
 import pytest
 from hypothesis import given
@@ -96,17 +97,28 @@ def test_there_is_no_second_attempt_when_switched_off_or_stopped(policy: RetryPo
     assert backend.calls == 1
 
 
-def test_every_request_has_its_own_time_and_leaves_nothing_to_the_garbage_collector() -> None:
+class Request:
+    """What is sent; unlike bytes it can be watched."""
+
+
+def test_every_request_has_its_own_time_and_nothing_of_it_waits_for_the_garbage_collector() -> None:
     backend = Backend()
     attempts = RetryPolicy(max_elapsed=60.0).attempts(
-        clock=lambda: backend.now, sleep=backend.sleep, stopped=lambda: False, on_retry=backend.retried.append
+        clock=lambda: backend.now, sleep=backend.sleep, stopped=lambda: False, on_retry=lambda error: None
     )
-    attempts(backend)
-    gc.collect()
-    for _ in range(3):
-        backend.now += 1000.0
-        backend.errors += [unavailable(), unavailable()]
-        assert attempts(backend) == "taken"
+    left: list[weakref.ref[Request]] = []
 
-    assert gc.collect() == 0
-    assert len(backend.retried) == 6
+    gc.disable()
+    try:
+        for _ in range(3):
+            backend.now += 1000.0
+            backend.errors += [unavailable(), unavailable()]
+            request = Request()
+            left.append(weakref.ref(request))
+            assert attempts(lambda _: backend(), request) == "taken"
+            del request
+        assert [each() for each in left] == [None] * 3
+    finally:
+        gc.enable()
+
+    assert backend.calls == 9
