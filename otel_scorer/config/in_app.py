@@ -85,6 +85,8 @@ def app_settings(path: str | Path, environ: Mapping[str, str] | None = None) -> 
     options |= {name: getattr(config.assembly, name) for name in _ASSEMBLY}
     options |= {"timeout": config.scoring.timeout, "concurrency": config.scoring.concurrency}
     options["outlets"] = partial(_outlets, config, environ)
+    if config.keep is not None:
+        logger.warning("keep is for the sidecar: the application exports every trace")
     if "dialects" in config.model_fields_set:
         options["dialects"] = path
     return AppSettings(

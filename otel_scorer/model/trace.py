@@ -100,9 +100,18 @@ class Trace:
         return cast("list[Span] | None", self._derive("placeholders")) or []
 
     @property
+    def is_pending(self) -> bool:
+        """Whether nothing but placeholders has come: none of its spans has ended."""
+        return not self._members and bool(self.placeholders)
+
+    @property
     def _members(self) -> list[Span]:
-        left_out = self.placeholders
-        return [span for span in self._unordered if span not in left_out] if left_out else self._unordered
+        members: list[Span] | None = self._cache.get("members")
+        if members is None:
+            left_out = {id(span) for span in self.placeholders}
+            members = [span for span in self._unordered if id(span) not in left_out] if left_out else self._unordered
+            self._cache["members"] = members
+        return members
 
     def forget(self) -> None:
         """Drop what was decoded, to be as small as before; it is decoded again for whoever is looking, or will."""

@@ -73,8 +73,8 @@ class SpanIntake:
         self._bell.set()
 
     def drain(self) -> None:
-        """Take what is pending; the caller holds the lock."""
-        while self.pending:
+        """Take what is pending now, not what comes meanwhile; the caller holds the lock."""
+        for _ in range(1 + len(self.pending) // _SHARE):
             self._take_share()
 
     def work(self) -> None:

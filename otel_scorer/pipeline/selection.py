@@ -92,6 +92,10 @@ class Selection:
         """
         trace_id = trace.trace_id if trace_id is None else trace_id
         revision = trace.revision if revision is None else revision
+        if trace.is_pending:
+            # Whatever a scorer said of it, it would say of an empty trace.
+            reason = "none of its spans has ended, as far as they have come"
+            return [self.decide(Outcome.UNPROCESSABLE, trace_id, revision, reason=reason)]
         if self.is_plain:
             return [Invocation(self.prepared, trace, revision=revision, trace_id=trace_id)]
         if self._filter is not None and not self._filter.is_about_spans:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,15 +66,19 @@ def span_destinations(config: Config, letters: DeadLetterFiles) -> list[Destinat
         ConfigError: An endpoint or such a file cannot be used.
     """
     is_spooled = config.spool.directory is not None
-    made: list[Destination] = []
+    made: dict[str, Destination] = {}
     for name, each in config.exporters.items():
         if isinstance(each, OtlpExporter):
             found = destination(name, each, is_spooled=is_spooled)
             given = replace(found, dead_letters=letters.open(each.dead_letters))
-            made.append(_forgiving(given) if {"attributes", "events"} & set(config.emit) else given)
+            made[name] = _forgiving(given) if {"attributes", "events"} & set(config.emit) else given
         elif isinstance(each, ConsoleExporter | FileExporter):
-            made.append(destination(name, each, is_spooled=is_spooled))
-    return made
+            made[name] = destination(name, each, is_spooled=is_spooled)
+    # Two may be at one address, with other paths or headers: metrics and logs have to tell them apart.
+    known_as = Counter(each.name for each in made.values())
+    return [
+        each if known_as[each.name] == 1 else replace(each, name=f"{each.name} ({name})") for name, each in made.items()
+    ]
 
 
 def _forgiving(made: Destination) -> Destination:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from otel_scorer.errors import ConfigError, InvalidRequestError
 from otel_scorer.model.otlp_json import encode_request
 from otel_scorer.telemetry import count
+from otel_scorer.transport.log_limit import LogLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from otel_scorer.transport.native_score import NativeScore
 
 __all__ = ["DeadLetterFiles", "DeadLetters"]
+
+_logger = logging.getLogger(__name__)
 
 _MAX_SIZE: Final = 256 << 20
 
@@ -45,6 +49,8 @@ class DeadLetters:
             )
         except OSError as error:
             raise ConfigError(f"Cannot write to {path}: {error.strerror}") from error
+        self._path = path
+        self._log_limit = LogLimit()
         self._max_size = max_size
         self._now = now
         self._lock = threading.Lock()  # one writer at a time, so that lines stay whole
@@ -100,6 +106,8 @@ class DeadLetters:
             except (OSError, ValueError):
                 lost = "io"
         count("dead_letters.lost", items, reason=lost)
+        if self._log_limit.allows(lost):
+            _logger.warning("What was given up cannot be kept in %s (%s); reported once a minute", self._path, lost)
 
 
 class DeadLetterFiles:

@@ -138,7 +138,8 @@ def test_a_scorer_that_comes_back_is_called_again(released: threading.Event) -> 
     found = list(stream(as_scorer(hangs_once).with_options(timeout=0.2)).run(items()))
 
     assert [outcomes(decisions) for _, decisions in found[:200]] == [["timed_out"]] * 200
-    assert ["scored"] in [outcomes(decisions) for _, decisions in found[600:]]
+    # It may also be one of those that were taken ahead.
+    assert ["scored"] in [outcomes(decisions) for _, decisions in found[200:]]
 
 
 def test_a_coroutine_that_blocks_its_loop_is_left_behind(released: threading.Event) -> None:

@@ -125,3 +125,15 @@ def test_a_trace_that_nobody_will_look_at_gets_its_decisions() -> None:
     assert (a.scorer, a.outcome, a.reason, a.revision) == ("a", Outcome.SHED, "full", 2)
     assert (b.scorer, b.outcome, b.reason) == ("b", Outcome.NOT_SAMPLED, None)
     assert a.trace_id == "01" * 16
+
+
+def test_a_trace_of_which_no_span_has_ended_is_not_judged() -> None:
+    pending = make_span("call", attributes={"logfire.span_type": "pending_span", "logfire.pending_parent_id": "0" * 16})
+    ended = make_span("call", span=2, attributes={"logfire.span_type": "span"})
+
+    [decision] = Selection(judge()).choose(make_trace(pending))
+    [choice] = Selection(judge()).choose(make_trace(pending, ended))
+
+    assert isinstance(decision, Decision)
+    assert decision.outcome is Outcome.UNPROCESSABLE
+    assert not isinstance(choice, Decision)

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
 
+from otel_scorer.config import Config
 from otel_scorer.service.own_metrics import PREFIX, OwnMetrics, prometheus_name
+from otel_scorer.service.parts import span_destinations
 from otel_scorer.telemetry import COUNTERS, GAUGES, HISTOGRAMS, Counter, Histogram, Measured, count, record
+from otel_scorer.transport.dead_letters import DeadLetterFiles
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating.md"
 WAITING = Measured("forwarder.queue_size", 42, (("destination", "here"), ("lane", "spans")))
@@ -83,3 +86,19 @@ def documented(metrics: Iterable[tuple[str, Counter]]) -> Iterable[str]:
             f"| `{PREFIX}{name}` | `{prometheus_name(PREFIX + name, metric.unit)}{total}` | {kind}, {metric.unit} "
             f"| {metric.description} | {split} |"
         )
+
+
+def test_two_exporters_at_one_address_have_names_of_their_own() -> None:
+    config = Config.model_validate(
+        {
+            "exporters": {
+                "otlp/a": {"endpoint": "http://127.0.0.1:9/a"},
+                "otlp/b": {"endpoint": "http://127.0.0.1:9/b"},
+                "otlp/c": {"endpoint": "http://127.0.0.1:8"},
+            }
+        }
+    )
+
+    names = [each.name for each in span_destinations(config, DeadLetterFiles())]
+
+    assert names == ["127.0.0.1:9 (otlp/a)", "127.0.0.1:9 (otlp/b)", "127.0.0.1:8"]
