@@ -305,10 +305,17 @@ def put_live(folder: Path, serve: list[str], shell: list[list[str]]) -> str:
         traffic = folder / "traffic.py"
         traffic.write_text(traffic.read_text(encoding="utf-8").replace("127.0.0.1:4317", bound[1]), encoding="utf-8")
         assert run(folder, sys.executable, "traffic.py").returncode == 0
+        # What follows changes what is scored, so the trace must have been.
+        printed = ""
+        while "evaluation from_tools_live" not in printed:
+            line = sidecar.stdout.readline()
+            assert line, "the sidecar has ended"
+            printed += line
         said = [run(folder, *PROGRAM, *command) for command in shell]
         assert [each.returncode for each in said] == [0] * len(said), said
         sidecar.terminate()
-        printed, _ = sidecar.communicate(timeout=60)
+        rest, _ = sidecar.communicate(timeout=60)
+        printed += rest
     finally:
         sidecar.kill()
         sidecar.wait()
