@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 from opentelemetry.sdk.trace import SpanProcessor
 
 from otel_scorer.dialects import default_reader
-from otel_scorer.pipeline.app_intake import MANY_PENDING
+from otel_scorer.pipeline.app_intake import MANY_PENDING, MAX_PENDING
 from otel_scorer.pipeline.app_options import app_options, outlets_of
 from otel_scorer.pipeline.app_pipeline import AppPipeline
 from otel_scorer.pipeline.app_signals import finish_on_sigterm
@@ -202,7 +202,7 @@ class ScoringSpanProcessor(SpanProcessor):
             engine, parent = pipeline.engine, span.parent
             if parent is None or parent[_IS_REMOTE]:
                 engine.begun(span, context)
-            elif not engine.is_off:
+            elif not engine.is_off and len(engine.intake.pending) < MAX_PENDING:
                 engine.intake.pending.append((span,))
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
             pipeline.complain("on_start", error)
@@ -222,7 +222,10 @@ class ScoringSpanProcessor(SpanProcessor):
             if not pipeline.is_begun:
                 pipeline.begin()
             intake = pipeline.engine.intake
-            intake.pending.append(span)
+            if len(intake.pending) < MAX_PENDING:
+                intake.pending.append(span)
+            else:
+                count("processor.dropped", reason="intake_full")
             if intake.is_asleep or len(intake.pending) >= MANY_PENDING:
                 intake.attend()
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application

@@ -268,3 +268,23 @@ def test_spans_below_the_suppression_of_somebody_else_are_scored() -> None:
 
     assert attributes(app["root"])["otel_scorer.span_count.value"] == 3
     app.provider.shutdown()
+
+
+def test_spans_beyond_what_can_be_noted_are_dropped_and_counted_and_nobody_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("otel_scorer.processor.MAX_PENDING", 10)
+    name = "processor.dropped{reason=intake_full}"
+    before = snapshot().get(name, 0)
+    app = App(span_count)
+    app.trace()
+    assert app.names
+
+    # Whoever looks at spans cannot.
+    with app.processor._pipeline.engine._lock:  # noqa: SLF001 - as if it were busy
+        for _ in range(50):
+            app.tracer.start_span("work").end()
+
+    assert snapshot()[name] - before >= 40
+    assert app.names
+    app.provider.shutdown()

@@ -20,7 +20,7 @@ from otel_scorer.model.decision import Outcome
 from otel_scorer.model.decode import spans_from_sdk
 from otel_scorer.model.trace import OWN_SCOPE, Reader, Trace
 from otel_scorer.pipeline.app_emission import AppEmitter
-from otel_scorer.pipeline.app_intake import SpanIntake
+from otel_scorer.pipeline.app_intake import MAX_PENDING, SpanIntake
 from otel_scorer.pipeline.app_waiting import RecentDecisions, WaitingUnit, count_closed, estimated_size
 from otel_scorer.pipeline.assembler import CloseReason
 from otel_scorer.pipeline.engine import Forwarding
@@ -125,6 +125,8 @@ class AppEngine:
         scope = span.instrumentation_scope
         if scope is not None and scope.name == OWN_SCOPE:
             return
+        if len(self.intake.pending) >= MAX_PENDING:
+            return  # its spans are exported as they end, as far as there is room
         # What a scorer itself does is not scored. Nobody else's thread can tell.
         self.intake.pending.append(context.trace_id if is_suppressed() else (span,))
 
@@ -195,7 +197,7 @@ class AppEngine:
         while True:
             # Both locks: a unit that is no longer open is on record before anybody else gets the first one.
             with self._lock:
-                self.intake.drain()
+                self.intake.drain(deadline)
             with self._lock, self._decided:
                 is_open = self._units.is_open(trace_id)
                 if not is_open and all(waiting.trace_id != trace_id for waiting in self._waiting.values()):
@@ -212,15 +214,18 @@ class AppEngine:
 
         Units that only wait for other spans than their root are closed; units whose root has not ended stay open.
         """
+        deadline = self._clock() + timeout
         with self._lock:
-            self.intake.drain()
+            self.intake.drain(deadline)
             jobs = self._admit(self._units.drain_lingering(self._clock()))
             with self._decided:
                 last = next(self._numbers)
             self._submit(jobs)
         self._scoring.hurry()
         with self._decided:
-            is_done = self._decided.wait_for(lambda: next(iter(self._waiting), last) >= last, max(0.0, timeout))
+            is_done = self._decided.wait_for(
+                lambda: next(iter(self._waiting), last) >= last, max(0.0, deadline - self._clock())
+            )
         self._emitter.finish()
         return is_done
 

@@ -7,6 +7,7 @@ The application's threads only put them down, without a lock: everything else th
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["MANY_PENDING", "Item", "SpanIntake"]
+__all__ = ["MANY_PENDING", "MAX_PENDING", "Item", "SpanIntake"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +30,11 @@ _NAP: Final = 0.02
 _NAPS_BEFORE_SLEEP: Final = 50
 # Spans that are looked at in a row, so that whoever waits for the lock gets it.
 _SHARE: Final = 128
-# With so much waiting the application's threads help, and with so much they wait until they can.
+# With so much waiting the application's threads help.
 MANY_PENDING: Final = 4096
 """With so much pending, `attend` is to be called for each span that ends."""
-_TOO_MUCH: Final = 65_536
-_PATIENCE: Final = 0.1
+MAX_PENDING: Final = 65_536
+"""With so much pending, what comes is not to be appended: the application neither waits nor runs out of memory."""
 
 
 class SpanIntake:
@@ -61,7 +62,7 @@ class SpanIntake:
         """Have somebody look at what is pending soon; where there is much of it, do a share of that."""
         if self.is_asleep:
             self.ring()
-        elif len(self.pending) >= MANY_PENDING and self._lock.acquire(timeout=self._patience()):
+        elif len(self.pending) >= MANY_PENDING and self._lock.acquire(blocking=False):
             try:
                 self._take_share()
             finally:
@@ -72,10 +73,17 @@ class SpanIntake:
         self.is_asleep = False
         self._bell.set()
 
-    def drain(self) -> None:
-        """Take what is pending now, not what comes meanwhile; the caller holds the lock."""
+    def drain(self, until: float = math.inf) -> None:
+        """
+        Take what is pending now, not what comes meanwhile; the caller holds the lock.
+
+        Args:
+            until: When to stop in any case, by the clock.
+        """
         for _ in range(1 + len(self.pending) // _SHARE):
             self._take_share()
+            if self._clock() >= until:
+                return
 
     def work(self) -> None:
         """Take what is pending, for the thread whose work this is."""
@@ -93,9 +101,6 @@ class SpanIntake:
             self._bell.clear()
             self._naps = 0
         self.is_asleep = False
-
-    def _patience(self) -> float:
-        return _PATIENCE if len(self.pending) >= _TOO_MUCH else 0
 
     def known_spans(self) -> frozenset[int]:
         """Return the ids of all spans that are pending. For a process that was forked just now."""
