@@ -146,6 +146,8 @@ class Service:
         clean &= self._send_what_waits(timeout)
         if self._push is not None:
             self._push.shutdown(min(timeout, 5.0))
+        for receiver in self._receivers:
+            receiver.shutdown(0.0)
         if self._status_server is not None:
             self._status_server.shutdown(1.0)
         if self._database is not None:
@@ -160,7 +162,7 @@ class Service:
         """Refuse new requests, then have everything decided; return whether that was possible in time."""
         clean = True
         for receiver in self._receivers:
-            clean &= receiver.shutdown(min(timeout, 5.0))
+            clean &= receiver.drain(min(timeout, 5.0))
         if self._spooling is not None:
             self._spooling.drain()
         self._pools.hurry(timeout / 3)

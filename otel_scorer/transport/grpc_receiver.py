@@ -113,13 +113,11 @@ class GrpcReceiver:
         self._patience.start()
         return with_port(host, port)
 
-    def stop_accepting(self) -> None:
-        """Refuse what comes from now on; requests on the way are still answered."""
-        self._server.stop(grace=_LONG)
-
-    def shutdown(self, timeout: float) -> bool:
+    def drain(self, timeout: float) -> bool:
         """
         Stop, giving requests on the way `timeout` seconds. Once this returns, nothing more enters the pipeline.
+
+        Clients take a connection that is refused for UNAVAILABLE, and send again. Safe to call twice.
 
         Returns:
             Whether all of them were answered.
@@ -128,6 +126,10 @@ class GrpcReceiver:
         answered = stopped.wait(timeout + 1.0)
         self._patience.stop()
         return self._admission.close(timeout=0.0) and answered
+
+    def shutdown(self, timeout: float) -> bool:
+        """`drain`: nothing is left to stop then."""
+        return self.drain(timeout)
 
     def _export(self, signal: Signal, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         data = self._patience.message_of(messages, context)
@@ -139,9 +141,6 @@ class GrpcReceiver:
             _refuse(context, answer)
             return b""
         return encode_success(answer)
-
-
-_LONG: Final = 3600.0
 
 
 class _Methods(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # generic in its stubs only

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+import threading
+import time
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -130,8 +132,6 @@ class OtlpApp:
         authenticator: Authenticator | None = None,
         cors: Cors | None = None,
     ) -> None:
-        self.accepting = True
-        """Set to False to refuse requests that have not begun."""
         self._on_request = on_request
         self._admission = admission
         self._pool = pool
@@ -139,6 +139,23 @@ class OtlpApp:
         self._authenticator = authenticator
         self._cors = cors
         self._buffered = 0
+        self._accepting = True
+        self._inside = 0
+        self._left = threading.Condition()  # guards _inside; notified when it falls
+
+    def drain(self, timeout: float) -> bool:
+        """
+        Refuse requests that have not begun, to be sent again, and wait for the others; on any thread but the loop's.
+
+        Returns:
+            Whether all of them were answered within `timeout` seconds.
+        """
+        self._accepting = False
+        deadline = time.monotonic() + timeout
+        with self._left:
+            self._left.wait_for(lambda: not self._inside, timeout)
+        # Bodies that are still on their way, and anything that slipped in, find the door closed.
+        return self._admission.close(max(0.0, deadline - time.monotonic()))
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """Answer one request (ASGI 3)."""
@@ -174,9 +191,14 @@ class OtlpApp:
         written: _Format,
         body: _Body,
     ) -> PartialSuccess | Refusal | None:
+        refused = self._stranger(headers) or self._refusal_of(scope, headers, written)
+        if refused is not None:
+            self._admission.count(signal, refused)
+            return refused
+        with self._left:
+            self._inside += 1
         try:
-            refused = self._stranger(headers) or self._refusal_of(scope, headers, written) or await self._read(body)
-            if refused is not None:
+            if (refused := await self._read(body)) is not None:
                 self._admission.count(signal, refused)
                 return refused
             handle = partial(self._handle, signal, body.parts, written)
@@ -184,6 +206,9 @@ class OtlpApp:
             return await loop.run_in_executor(self._pool, self._admission.answer, signal, handle)
         finally:
             self._buffered -= body.size
+            with self._left:
+                self._inside -= 1
+                self._left.notify_all()
 
     def _stranger(self, headers: Mapping[str, str]) -> Refusal | None:
         if self._authenticator is None:
@@ -201,8 +226,8 @@ class OtlpApp:
             return _NO_CONTENT_TYPE
         if written.encoding not in ENCODINGS:
             return _NO_ENCODING
-        if not self.accepting:
-            return refusal(OverloadedError("Shutting down"))
+        if not self._accepting:
+            return replace(refusal(OverloadedError("Shutting down")), headers=_CLOSE)
         length = headers.get("content-length", "")
         return self._too_large() if length.isdecimal() and int(length) > self._limits.request_size else None
 
@@ -235,7 +260,7 @@ class OtlpApp:
         size = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._limits.drain_timeout):
-                while size <= self._limits.drained and self.accepting:
+                while size <= self._limits.drained:
                     message = await body.receive()
                     if message["type"] != "http.request" or not message["more_body"]:
                         return

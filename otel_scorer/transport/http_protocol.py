@@ -1,15 +1,39 @@
-"""uvicorn's HTTP/1.1 connection with limits on how slowly a client may speak, and answers as OTLP wants them."""
+"""uvicorn's HTTP/1.1 connection: limits on how slowly a client may speak, and no doubt about where a body ends."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_scorer.transport.responses import INVALID_ARGUMENT, Refusal
 
+if TYPE_CHECKING:
+    from uvicorn import Config
+    from uvicorn.server import ServerState
+
 __all__ = ["PatientProtocol"]
+
+_MAX_HEADER_BYTES: Final = 16 << 10
+_FRAMING: Final = {b"content-length", b"transfer-encoding"}
+
+
+class _StrictConnection(h11.Connection):
+    """
+    Takes no request that says twice how long its body is.
+
+    A proxy in front may believe the other one, and take for a body what is the next request here, or the reverse
+    (request smuggling; RFC 9112, section 6.1).
+    """
+
+    def next_event(self) -> type[h11.NEED_DATA | h11.PAUSED] | h11.Event:
+        """Return the next event; raise h11.RemoteProtocolError if there is none to be had."""
+        event = super().next_event()
+        if isinstance(event, h11.Request) and {name for name, _ in event.headers} >= _FRAMING:
+            raise h11.RemoteProtocolError("Content-Length beside Transfer-Encoding")
+        return event
 
 
 class PatientProtocol(H11Protocol):
@@ -26,6 +50,16 @@ class PatientProtocol(H11Protocol):
     """Seconds for which a refused body is read on, so that the client gets to see the answer instead of a reset."""
 
     _patience: asyncio.TimerHandle | None = None
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, object],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn = _StrictConnection(h11.SERVER, config.h11_max_incomplete_event_size or _MAX_HEADER_BYTES)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start waiting for the first request."""
@@ -63,6 +97,9 @@ class PatientProtocol(H11Protocol):
     def _watch(self) -> None:
         """Keep a timer running while the client owes us bytes; one timer per debt, whatever trickles in."""
         state = self.conn.their_state
+        if self.transport.is_closing():
+            self._rest()
+            return
         if state is h11.IDLE and self.timeout_keep_alive_task is None:
             timeout = self.header_timeout
         elif state is h11.SEND_BODY and self.cycle.response_complete:
@@ -70,7 +107,7 @@ class PatientProtocol(H11Protocol):
         else:
             self._rest()
             return
-        if self._patience is None and not self.transport.is_closing():
+        if self._patience is None:
             self._patience = self.loop.call_later(timeout, self.transport.abort)
 
     def _rest(self) -> None:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 __all__ = ["HttpReceiver"]
 
 _THREADS: Final = 4
+# Seconds for answers that are on their way to clients.
+_LAST_WORDS: Final = 1.0
 # Bodies in memory at once, in units of the largest one.
 _BUFFERED_REQUESTS: Final = 4
 
@@ -78,19 +80,21 @@ class HttpReceiver:
         """
         return self._server.start(self._address)
 
-    def stop_accepting(self) -> None:
-        """Refuse what comes from now on; requests on the way are still answered."""
-        self._app.accepting = False
-        self._server.close_listeners()
-
-    def shutdown(self, timeout: float) -> bool:
+    def drain(self, timeout: float) -> bool:
         """
-        Stop, giving requests on the way `timeout` seconds. Once this returns, nothing more enters the pipeline.
+        Give requests on the way `timeout` seconds. Once this returns, nothing more enters the pipeline.
+
+        Until `shutdown`, what comes is answered with 503 and a hint when to send it again: not every client takes a
+        refused connection for a reason to.
 
         Returns:
             Whether all of them were answered.
         """
-        self._app.accepting = False
-        answered = self._server.stop(timeout)
+        return self._app.drain(timeout)
+
+    def shutdown(self, timeout: float) -> bool:
+        """`drain`, then stop listening. Safe to call twice."""
+        answered = self.drain(timeout)
+        self._server.stop(_LAST_WORDS)
         self._pool.shutdown(wait=False, cancel_futures=True)
-        return self._admission.close(timeout=0.0) and answered
+        return answered

@@ -100,21 +100,11 @@ class AppServer(uvicorn.Server):
             self._tls.start()
         self._ready.set()
 
-    def close_listeners(self) -> None:
-        """Refuse new connections."""
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(self._close_listeners)
-
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse new connections, and let those that are there end."""
-        self._close_listeners()
-        await super().shutdown(sockets)
-
-    def _close_listeners(self) -> None:
-        for server in self.servers:
-            server.close()
         if self._tls is not None:
             self._tls.close()
+        await super().shutdown(sockets)
 
     def _make_protocol(self) -> asyncio.Protocol:
         # As uvicorn's own startup does.

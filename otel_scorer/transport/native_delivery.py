@@ -2,7 +2,8 @@
 Gets scores to one backend over its own API: a bounded queue, threads that send, and patience.
 
 A trace that the backend does not have yet is asked for again and again, while others go on. A backend that is away, or
-asks to wait, is left alone for a while. What is given up is counted with its reason, and kept as a dead letter.
+asks to wait, is left alone by all threads, for longer each time until it answers anything else. What is given up is
+counted with its reason, and kept as a dead letter.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class ScoreDelivery:
         self._changed = threading.Condition()  # guards everything below; notified when there may be something to do
         self._queue = ScoreQueue(queue_size)
         self._failures = 0
+        self._pauses = 0
         self._paused_until = 0.0
         self._closing = False
         self._deadline = 0.0
@@ -175,15 +177,17 @@ class ScoreDelivery:
         pending = [entries]
         while pending:
             part = pending.pop()
+            pauses = self._pauses
             try:
                 self._api.send([entry.score for entry in part], self._time_left())
             except TraceMissingError as error:
+                self._answered()
                 pending += self._miss(part, error)
             except RetryableError as error:
-                for rest in (part, *reversed(pending)):
-                    self._try_later(rest, error)
+                self._try_later([entry for rest in (part, *reversed(pending)) for entry in rest], error, pauses)
                 return
             except PermanentError as error:
+                self._answered()
                 is_splittable = isinstance(error, TooLargeError) or error.code in _ONE_OF_MANY
                 if is_splittable and len(part) > 1:
                     pending += [part[len(part) // 2 :], part[: len(part) // 2]]
@@ -193,22 +197,27 @@ class ScoreDelivery:
                 _logger.exception("Cannot send scores to %s", self._name)
                 self._give_up(part, "internal", error)
             else:
+                self._answered()
                 with self._changed:
-                    self._failures = 0
                     settled = self._queue.settle(part)
                     self._changed.notify_all()
                 count("native.sent", len(settled), destination=self._name)
                 _finish(settled)
 
+    def _answered(self) -> None:
+        """Note that the backend is there, whatever it says: when it fails next, that is a new failure."""
+        with self._changed:
+            self._failures = 0
+
     def _miss(self, part: Sequence[Entry], error: TraceMissingError) -> list[Sequence[Entry]]:
         """Have scores wait for their traces, and return those that can be sent now, as they were in the way of none."""
-        missing = [entry for entry in part if (entry.score.span_id or entry.score.trace_id) in error.traces]
+        missing, others = _part(part, lambda entry: (entry.score.span_id or entry.score.trace_id) in error.traces)
         if not missing and len(part) > 1:
             return [part[len(part) // 2 :], part[: len(part) // 2]]
-        missing = missing or list(part)
+        if not missing:
+            missing, others = others, []
         now = self._clock()
-        late = [entry for entry in missing if now - entry.since >= self._trace_timeout]
-        waiting = [entry for entry in missing if entry not in late]
+        late, waiting = _part(missing, lambda entry: now - entry.since >= self._trace_timeout)
         self._note_retry(error, len(waiting))
         with self._changed:
             for entry in waiting:
@@ -216,19 +225,20 @@ class ScoreDelivery:
                 self._queue.put_back([entry], now + self._patience(self._retry.delay(entry.misses)))
             self._changed.notify_all()
         self._give_up(late, "no_trace", error)
-        others = [entry for entry in part if entry not in missing]
         return [others] if others else []
 
-    def _try_later(self, part: Sequence[Entry], error: RetryableError) -> None:
-        """Leave the backend alone for a while."""
+    def _try_later(self, part: Sequence[Entry], error: RetryableError, pauses: int) -> None:
+        """Leave the backend alone for a while. What was sent when there had been so many pauses came to this."""
         now = self._clock()
         limit = self._retry.max_elapsed
-        late = [entry for entry in part if not self._retry.enabled or 0 < limit <= now - entry.since]
-        waiting = [entry for entry in part if entry not in late]
+        late, waiting = _part(part, lambda entry: not self._retry.enabled or 0 < limit <= now - entry.since)
         self._note_retry(error, 1)
         with self._changed:
-            self._failures += 1
-            delay = max(self._retry.delay(self._failures), error.retry_after or 0.0)
+            # Requests that were on their way together tell of one failure, not of one each.
+            if pauses == self._pauses:
+                self._pauses += 1
+                self._failures += 1
+            delay = self._retry.delay(max(1, self._failures), error.retry_after)
             self._paused_until = max(self._paused_until, now + self._patience(delay))
             self._queue.put_back(waiting, self._paused_until)
             self._changed.notify_all()
@@ -273,3 +283,11 @@ def _finish(scores: Iterable[NativeScore]) -> None:
     for score in scores:
         if score.done is not None:
             score.done()
+
+
+def _part(entries: Iterable[Entry], chosen: Callable[[Entry], bool]) -> tuple[list[Entry], list[Entry]]:
+    """Return those that are chosen, and the others."""
+    found: tuple[list[Entry], list[Entry]] = ([], [])
+    for entry in entries:
+        found[not chosen(entry)].append(entry)
+    return found

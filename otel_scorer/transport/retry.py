@@ -1,4 +1,4 @@
-"""When to send a failed request again: exponential back-off with full jitter, never sooner than the backend asks."""
+"""When to send a failed request again: exponential back-off with jitter, never sooner than the backend asks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RetryPolicy:
 
     Attributes:
         enabled: False: one attempt only.
-        initial_interval: Seconds; upper bound of the first delay.
+        initial_interval: Seconds; upper bound of the first delay. Each one is between half its bound and the bound.
         multiplier: Growth of that bound.
         max_interval: Seconds; the bound grows no further. A backend may ask for more.
         max_elapsed: Seconds from the first attempt after which a request is given up; 0 means never.
@@ -35,10 +35,16 @@ class RetryPolicy:
     max_interval: float = 30.0
     max_elapsed: float = 300.0
 
-    def delay(self, failures: int) -> float:
-        """Return how many seconds to wait after so many failures: at random, so that not all come at once."""
+    def delay(self, failures: int, retry_after: float | None = None) -> float:
+        """
+        Return how many seconds to wait after a failure: at random, so that not all come at once.
+
+        Args:
+            failures: How many in a row there have been, at least one.
+            retry_after: Seconds that the backend asks for; never less than these.
+        """
         limit = min(self.max_interval, self.initial_interval * self.multiplier ** min(failures - 1, 64))
-        return limit * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
+        return max(limit * random.uniform(0.5, 1.0), retry_after or 0.0)  # noqa: S311 - spreads load, keeps no secret
 
     def attempts(
         self,
@@ -59,9 +65,6 @@ class RetryPolicy:
             stopped: True: no further attempt.
             on_retry: Told about each failure that is followed by another attempt.
         """
-        backoff = tenacity.wait_random_exponential(
-            multiplier=self.initial_interval, exp_base=self.multiplier, max=self.max_interval
-        )
         started = 0.0
 
         def begin(state: tenacity.RetryCallState) -> None:
@@ -70,7 +73,7 @@ class RetryPolicy:
                 started = clock()
 
         def wait(state: tenacity.RetryCallState) -> float:
-            return max(backoff(state), _failure(state).retry_after or 0.0)
+            return self.delay(state.attempt_number, _failure(state).retry_after)
 
         def stop(state: tenacity.RetryCallState) -> bool:
             elapsed = clock() - started + state.upcoming_sleep

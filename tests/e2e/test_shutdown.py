@@ -53,6 +53,23 @@ def test_a_scorer_at_work_is_waited_for(own_sink: Sink, start: Callable[..., Sid
     assert own_sink.score_names() == ["gated", "quick"]
 
 
+def test_http_senders_are_told_to_come_again_while_it_drains(
+    own_sink: Sink, start: Callable[..., Sidecar], gate: Gate
+) -> None:
+    sidecar = start("--export", own_sink.grpc, "--scorers", GATED, environment=gate.environment)
+    sidecar.send(small_trace(1))
+    sidecar.terminate()
+    gate.wait_for_scorer()
+
+    refused = sidecar.post(small_trace(2))
+    gate.open()
+
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert sidecar.wait() == 0
+    assert own_sink.wait_for_scores(2, id_of(1))
+    assert not own_sink.spans_of(id_of(2))
+
+
 def test_a_second_signal_ends_it_at_once_and_leaves_no_worker(
     own_sink: Sink, start: Callable[..., Sidecar], gate: Gate
 ) -> None:

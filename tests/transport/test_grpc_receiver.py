@@ -64,6 +64,19 @@ class Client:
         assert self.refusal(method="/nowhere/Nothing").code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+def wait_until_refused(address: str) -> None:
+    """Return once nobody listens there."""
+    host, _, port = address.rpartition(":")
+    pause = threading.Event()
+    for _ in range(int(WAIT * 100)):
+        try:
+            socket.create_connection((host, int(port)), timeout=WAIT).close()
+        except OSError:
+            return
+        pause.wait(0.01)
+    raise AssertionError(f"Somebody still listens on {address}")
+
+
 @pytest.fixture
 def receiver(pipeline: Any) -> Iterator[GrpcReceiver]:
     receiver = GrpcReceiver("127.0.0.1:0", pipeline, max_request_size=LIMIT, threads=4)
@@ -377,11 +390,15 @@ def test_stopping_answers_what_is_on_the_way_and_refuses_the_rest(receiver: Grpc
     for client in clients:
         client.wait_for_server()
 
-    receiver.stop_accepting()
+    answered: list[bool] = []
+    stopping = threading.Thread(target=lambda: answered.append(receiver.drain(WAIT)))
+    stopping.start()
+    wait_until_refused(address)
     refused = Client(address).refusal(b"new")
     leave.set()
     results = [call.result() for call in calls]
-    assert receiver.shutdown(WAIT)
+    stopping.join(WAIT)
+    assert answered == [True]
 
     assert results == [b""] * 50
     # Cancelled if the call overtook the news that the server stops; OTLP's clients try both again.

@@ -396,6 +396,11 @@ def test_hundreds_of_slow_clients_delay_nobody(client: Client) -> None:
             b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
             id="two lengths",
         ),
+        pytest.param(
+            b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-protobuf\r\nContent-Length: 49\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nPOST /v1/traces HTTP/1.1\r\nHost: x\r\n\r\n",
+            id="a length and chunks",
+        ),
         pytest.param(b"POST /v1/traces HTTP/1.1\r\nContent-Length: 0\r\n\r\n", id="no host"),
         pytest.param(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", id="TLS"),
         pytest.param(b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nno colon\r\n\r\n", id="no header"),
@@ -523,16 +528,20 @@ def test_stopping_answers_what_is_on_the_way_and_refuses_the_rest(receiver: Http
     for _ in threads:
         assert inside.acquire(timeout=WAIT)
 
-    receiver.stop_accepting()
+    assert not receiver.drain(0.0)
     head = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\nContent-Length: 0\r\n\r\n"
     kept.sendall(head.encode())
-    refused = kept.recv(65536)
+    refused = receive_all(kept)
     leave.set()
-    assert receiver.shutdown(WAIT)
+    assert receiver.drain(WAIT)
     for thread in threads:
         thread.join(WAIT)
+    later = client.post(b"x")
+    assert receiver.shutdown(WAIT)
 
-    assert refused.startswith(b"HTTP/1.1 503") or refused == b""
+    assert refused.startswith(b"HTTP/1.1 503")
+    assert (later.status, later.headers["retry-after"], later.headers["connection"]) == (503, "1", "close")
+    assert Status.FromString(later.data).message == "Shutting down"
     assert statuses == [200] * 4
     assert len(pipeline.requests) == 5
     with pytest.raises(OSError):  # noqa: PT011 - refused or reset, the text is the system's

@@ -204,6 +204,43 @@ def test_a_backend_that_asks_to_wait_is_left_alone(start: Any, server: ScoreServ
     assert len(server.calls) == 2
 
 
+def test_requests_that_fail_together_are_one_failure(start: Any, server: ScoreServer) -> None:
+    together = threading.Barrier(8)
+
+    def answer(call: Call) -> Reply:
+        if len(server.calls) <= 8:
+            together.wait(WAIT)
+            return Reply(503, {})
+        return Reply(200, {})
+
+    server.answer = answer
+    # After eight failures in a row it would wait for longer than this test may take.
+    delivery = start(
+        retry=RetryPolicy(initial_interval=0.01, multiplier=10.0, max_interval=3600.0), threads=8, api=LangfuseApi
+    )
+
+    delivery.offer([a_score(number) for number in range(8)])
+
+    assert delivery.flush(WAIT)
+    assert len(server.calls) == 16
+
+
+@pytest.mark.parametrize("reply", [Reply(200, {}), Reply(404, {"detail": "no such trace"}), Reply(400, {})])
+def test_whatever_it_answers_a_backend_that_is_back_is_not_taken_for_one_that_stayed_away(
+    start: Any, server: ScoreServer, reply: Reply
+) -> None:
+    replies = [Reply(503, {}), reply] * 6 + [Reply(200, {})]
+    server.answer = lambda call: replies[min(len(server.calls), len(replies)) - 1]
+    # After six failures in a row it would wait for longer than this test may take.
+    delivery = start(retry=RetryPolicy(initial_interval=0.01, multiplier=10.0, max_interval=3600.0), trace_timeout=0.0)
+
+    for number in range(6):
+        delivery.offer([a_score(number)])
+        assert delivery.flush(WAIT)
+
+    assert len(server.calls) == 12
+
+
 def test_a_backend_that_stays_away_costs_its_own_scores_in_the_end(
     start: Any, server: ScoreServer, letters: Path
 ) -> None:
