@@ -216,7 +216,8 @@ BAD_INPUT: dict[str, tuple[list[str], str]] = {
     "a store that is none": (["serve", "--store", __file__], "it is not a database"),
     "a preset that is none": (["serve", "--preset", "phenix"], "preset: must be 'phoenix', 'mlflow'"),
     "a preset without a place": (["serve", "--preset", "mlflow", "--export", "console"], "say where it is"),
-    "sending": (["score", CAPTURE, "--scorers", "latency", "--send", "http://h"], "--send is not available"),
+    "a backend that is none": (["score", CAPTURE, "--scorers", "latency", "--send", "ftp://h"], "write a URL"),
+    "a backend that has the report": (["score", CAPTURE, "--scorers", "latency", "--send", "console"], "--send: "),
 }
 
 

@@ -1,16 +1,16 @@
-"""Flags that take several values (`--scorers a b c`), and flags of parts that are not there yet."""
+"""Flags that take several values (`--scorers a b c`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ManyValues", "is_reference", "many", "refuse", "unavailable"]
+__all__ = ["ManyValues", "is_reference", "many"]
 
 STDIN = "-"
 
@@ -78,23 +78,3 @@ def _belongs(word: str, option: _Many) -> bool:
 def is_reference(word: str) -> bool:
     """Tell whether a word after `--scorers REF` is another reference: files of traces may follow too."""
     return word.endswith(".py") or not Path(word).is_file()
-
-
-def refuse(what: str) -> NoReturn:
-    """
-    Say that a part is not there yet.
-
-    Raises:
-        UsageError: Always.
-    """
-    raise click.UsageError(f"{what} is not available in this version yet")
-
-
-def _refuse_option(_ctx: click.Context, parameter: click.Parameter, value: object) -> None:
-    if value:
-        refuse(parameter.opts[0])
-
-
-def unavailable(*names: str, **settings: Any) -> Callable[[Any], Any]:
-    """Declare an option that is documented and not there yet: using it is an error, not a silent nothing."""
-    return click.option(*names, callback=_refuse_option, expose_value=False, hidden=True, **settings)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from otel_scorer.cli.arguments import ManyValues, is_reference, many, unavailable
+from otel_scorer.cli.arguments import ManyValues, is_reference, many
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from otel_scorer.reporting.report import Report
     from otel_scorer.scorers.base import Scorer
     from otel_scorer.scorers.loading import ScorerSpec
+    from otel_scorer.service.score_sender import ScoreSender
 
 __all__ = ["inspect", "score"]
 
@@ -30,7 +31,7 @@ _FORMATS = ("table", "json", "jsonl", "junit", "markdown", "html")
 _FORMAT_OF = {
     ".html": "html", ".md": "markdown", ".xml": "junit", ".json": "json", ".jsonl": "jsonl", ".txt": "table",
 }  # fmt: skip
-_UNREADABLE = 2
+_INCOMPLETE = 2
 _MISSED = 1
 _PROBLEMS_SHOWN = 10
 _WIDTH = 120
@@ -88,7 +89,9 @@ def _reader(config_file: str | None) -> ExplainingReader:
     metavar="N",
     help="Run the scorers in N processes, as the sidecar does: on several cores, and one that hangs is ended.",
 )
-@unavailable("--send", metavar="URL")
+@click.option(
+    "--send", metavar="URL", help="Send the verdicts, as evaluation spans, to a backend that has these traces."
+)
 @_teaching
 @click.pass_context
 def score(
@@ -104,6 +107,7 @@ def score(
     max_errors: int | None,
     store: str | None,
     workers: int | None,
+    send: str | None,
     config_file: str | None,
 ) -> None:
     """
@@ -112,7 +116,7 @@ def score(
     FILE is OTLP JSON, JSON lines or protobuf, each also gzip or zstd; - is standard input.
 
     Exit code: 0, also where scorers had errors; 1 if a bound of --fail-under or --max-errors was missed; 2 if the
-    input or the arguments cannot be read.
+    input or the arguments cannot be read, or the backend of --send did not take everything.
     """
     from otel_scorer.cli.progress import ProgressBar
     from otel_scorer.evaluation import read_recording
@@ -125,12 +129,18 @@ def score(
         if not Path(path).absolute().parent.is_dir():
             raise click.UsageError(f"{flag}: there is no folder {Path(path).parent}")
     loaded = _scorers(scorers, store, workers, config_file)
+    sender = None if send is None else _sender(send, config_file)
     with ProgressBar("reading") as progress:
         recording = read_recording(files, progress.update, reader=_reader(config_file))
     with ProgressBar("scoring") as progress, contextlib.redirect_stdout(sys.stderr):
         found = build_report(
             score_recording(
-                recording, loaded, store=store, run_name=f"score {' '.join(files)}", on_progress=progress.update
+                recording,
+                loaded,
+                store=store,
+                run_name=f"score {' '.join(files)}",
+                on_progress=progress.update,
+                on_scored=None if sender is None else lambda one, decisions: sender.add(one.closed, decisions),
             ),
             fail_under=bounds,
             max_errors=max_errors if max_errors is not None or not bounds else 0,
@@ -140,10 +150,30 @@ def score(
     for path, its_format in zip(report, formats, strict=True):
         _write(_render(found, its_format, is_terminal=False), path)
     _report_problems(recording)
+    is_sent = sender is None or _finish(sender)
     if found.error_count and max_errors is None and not bounds:
         errors = "1 error" if found.error_count == 1 else f"{found.error_count} errors"
         click.echo(f"{errors}: they count for the exit code with --max-errors or --fail-under", err=True)
-    ctx.exit(_UNREADABLE if recording.problem_count else _MISSED if found.is_missed else 0)
+    is_incomplete = recording.problem_count or not is_sent
+    ctx.exit(_INCOMPLETE if is_incomplete else _MISSED if found.is_missed else 0)
+
+
+def _sender(url: str, config_file: str | None) -> ScoreSender:
+    # Only who sends loads what it takes.
+    from otel_scorer.service.score_sender import ScoreSender
+
+    return ScoreSender.to(url, config_file)
+
+
+def _finish(sender: ScoreSender) -> bool:
+    """Say what became of the verdicts, and return whether the backend has all of them."""
+    taken, total = sender.finish()
+    verdicts = "1 verdict" if total == 1 else f"{total} verdicts"
+    if taken < total:
+        click.echo(f"Error: {sender.name} took {taken} of {verdicts}", err=True)
+    else:
+        click.echo(f"Sent {verdicts} to {sender.name}", err=True)
+    return taken == total
 
 
 def _scorers(
@@ -283,7 +313,7 @@ def inspect(
             raise ConfigError(f"There is no trace {trace_id} among {len(recording.traces)}")
     _write(_inspected(traces, recording, reader if explain else None, format_), None)
     _report_problems(recording)
-    ctx.exit(_UNREADABLE if recording.problem_count else 0)
+    ctx.exit(_INCOMPLETE if recording.problem_count else 0)
 
 
 def _inspected(

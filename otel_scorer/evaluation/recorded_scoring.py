@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
@@ -45,6 +45,7 @@ def score_recording(
     store: str | Path | None = None,
     run_name: str | None = None,
     on_progress: Progress | None = None,
+    on_scored: Callable[[RecordedTrace, tuple[Decision, ...]], None] | None = None,
 ) -> Iterator[tuple[Subject, tuple[Decision, ...]]]:
     """
     Yield every trace, as reports show it, with the decisions about it.
@@ -55,6 +56,7 @@ def score_recording(
         store: File in which traces and verdicts are kept, as one run; None: nowhere.
         run_name: What to call the run.
         on_progress: Told how many traces are decided, of how many; called on another thread.
+        on_scored: Told the decisions on each trace, in order, on the caller's thread.
 
     Raises:
         ConfigError: A filter cannot be compiled, the store cannot be opened, workers cannot load a scorer.
@@ -78,6 +80,8 @@ def score_recording(
                 item = Item(position, trace=scored.trace)
                 item.recorded = recorded
                 writer.add(item, scored.decisions)
+            if on_scored is not None:
+                on_scored(recorded, scored.decisions)
             yield trace_subject(scored.trace, partial(_evidence, recorded)), scored.decisions
             # All that was decoded goes at once, not when the garbage collector comes by.
             scored.trace.let_go()
