@@ -244,6 +244,14 @@ def test_bad_input_is_one_message_and_exit_code_2(args: list[str], message: str)
     assert "Traceback" not in result.stderr
 
 
+def test_no_command_shows_the_help_and_is_a_mistake() -> None:
+    result = run()
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: ")
+    assert result.stderr.count("Usage") == 1
+
+
 def test_a_process_ends_with_the_same_codes_and_messages(tmp_path: Path) -> None:
     fine = in_a_process("score", CAPTURE, "--scorers", "latency")
     missed = in_a_process("score", CAPTURE, "--scorers", "tool_errors", "--fail-under", "tool_errors=1")

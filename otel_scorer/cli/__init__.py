@@ -32,6 +32,9 @@ class _Commands(click.Group):
         code: Any = 0
         try:
             code = super().main(*args, **{**settings, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message(), err=True)
+            code = _USAGE_ERROR
         except click.ClickException as error:
             command = getattr(getattr(error, "ctx", None), "command_path", "otel-scorer")
             _fail(f"{error.format_message()}\nTry '{command} --help'.")
