@@ -157,7 +157,7 @@ def test_errors_alone_are_told_and_do_not_fail(scorers: str) -> None:
 
 def test_one_run_writes_as_many_reports_as_are_asked_for(tmp_path: Path) -> None:
     names = ["r.html", "r.md", "r.xml", "r.txt"]
-    command = ["score", "--scorers", "tool_errors", "--report", *(str(tmp_path / name) for name in names), CAPTURE]
+    command = ["score", CAPTURE, "--scorers", "tool_errors", "--report", *(str(tmp_path / name) for name in names)]
 
     result = run(*command, "--report", str(tmp_path / "r.jsonl"), "--format", "json")
 
@@ -170,6 +170,49 @@ def test_one_run_writes_as_many_reports_as_are_asked_for(tmp_path: Path) -> None
     assert found["r.xml"].startswith("<?xml")
     assert found["r.txt"].startswith("3 traces")
     assert len(found["r.jsonl"].splitlines()) == 3
+
+
+@pytest.mark.parametrize("word", ["traces.jsonl", "traces.json"])
+def test_a_second_report_that_may_be_traces_is_asked_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = Path(CAPTURE).read_bytes()
+    Path(word).write_bytes(kept)
+
+    result = run("score", "--scorers", "tool_errors", "--report", "r.md", word)
+
+    assert result.exit_code == 2
+    assert f"--report ... {word}: a report or a file of traces? Say --report {word}, or name files" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {word}
+    assert Path(word).read_bytes() == kept
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        (["--report", "traces.jsonl"], "--report: traces.jsonl"),
+        (["--out", "./link.jsonl"], "--out: ./link.jsonl"),
+        (["--out", "traces.jsonl", "--format", "jsonl"], "--out: traces.jsonl"),
+        (["--store", "kept.db", "--out", "kept.db"], "--out: kept.db"),
+        (["--report", "a.md", "--report", "b.md", "./a.md"], "--report: ./a.md"),
+        (["--out", "a.md", "--report", "a.md"], "--report: a.md"),
+    ],
+)
+def test_no_report_is_written_over_what_the_command_uses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], flag: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = Path(CAPTURE).read_bytes()
+    Path("traces.jsonl").write_bytes(kept)
+    Path("link.jsonl").symlink_to("traces.jsonl")
+
+    result = run("score", "traces.jsonl", "--scorers", "tool_errors", *options)
+
+    assert result.exit_code == 2
+    assert f"{flag} would be written over, and this command uses it" in result.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"traces.jsonl", "link.jsonl"}
+    assert Path("traces.jsonl").read_bytes() == kept
 
 
 BROKEN_SCORERS = "def broken(:\n"
@@ -185,6 +228,8 @@ BAD_INPUT: dict[str, tuple[list[str], str]] = {
     "garbage": (["score", "garbage.bin", "--scorers", "latency"], "garbage.bin (byte 0)"),
     "a bound that is none": (["score", CAPTURE, "--scorers", "latency", "--fail-under", "high"], "NAME=VALUE"),
     "a bound that is no number": (["score", CAPTURE, "--scorers", "latency", "--fail-under", "a=b"], "NAME=VALUE"),
+    "a bound that nothing misses": (["score", CAPTURE, "--scorers", "latency", "--fail-under", "a=nan"], "NAME=VALUE"),
+    "a bound of nothing": (["score", CAPTURE, "--scorers", "latency", "--fail-under", "=1"], "NAME=VALUE"),
     "a number of errors that is none": (
         ["score", CAPTURE, "--scorers", "latency", "--max-errors", "x"],
         "--max-errors",

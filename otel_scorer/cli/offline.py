@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -37,6 +36,20 @@ _PROBLEMS_SHOWN = 10
 _WIDTH = 120
 
 
+def _is_report(word: str) -> bool:
+    """
+    Tell whether a word after `--report FILE` is one more report.
+
+    Raises:
+        UsageError: It may as well be a file of traces. Guessing would either write over it or read an old report.
+    """
+    if Path(word).suffix in {".json", ".jsonl"}:
+        raise click.UsageError(
+            f"--report ... {word}: a report or a file of traces? Say --report {word}, or name files of traces first"
+        )
+    return Path(word).suffix in _FORMAT_OF
+
+
 _teaching = click.option(
     "-c",
     "--config",
@@ -67,9 +80,10 @@ def _reader(config_file: str | None) -> ExplainingReader:
 @click.option("--out", metavar="FILE", help="Write the report there instead of to standard output.")
 @many(
     "--report",
-    takes=lambda word: Path(word).suffix in {".html", ".md", ".txt", ".xml"},
+    takes=_is_report,
     metavar="FILE ...",
-    help="Write it there too, in the format of the name: .html, .md, .xml (JUnit), .json, .jsonl or .txt (table).",
+    help="Write it there too, in the format of the name: .html, .md, .xml (JUnit), .json, .jsonl or .txt (table); "
+    "the last three can be traces too, so each .json and .jsonl needs its own --report.",
 )
 @many(
     "--fail-under",
@@ -125,9 +139,8 @@ def score(
 
     bounds = [_bound(text) for text in fail_under]
     formats = [_format_of(path) for path in report]
-    for flag, path in [("--out", out or ""), *(("--report", path) for path in report)]:
-        if not Path(path).absolute().parent.is_dir():
-            raise click.UsageError(f"{flag}: there is no folder {Path(path).parent}")
+    outputs = [*([("--out", out)] if out else []), *(("--report", path) for path in report)]
+    _check_outputs(outputs, [*files, *scorers, store or "", config_file or ""])
     loaded = _scorers(scorers, store, workers, config_file)
     sender = None if send is None else _sender(send, config_file)
     with ProgressBar("reading") as progress:
@@ -220,15 +233,36 @@ def _format_of(path: str) -> str:
     return found
 
 
+def _check_outputs(outputs: Sequence[tuple[str, str]], used: Iterable[str]) -> None:
+    """
+    See that reports can be written, and over nothing that is needed.
+
+    Raises:
+        UsageError: There is no such folder, a file is read or kept by this command, or it is named twice.
+    """
+    taken = {Path(path).resolve() for path in used if path}
+    for flag, path in outputs:
+        place = Path(path).resolve()
+        if not Path(path).absolute().parent.is_dir():
+            raise click.UsageError(f"{flag}: there is no folder {Path(path).parent}")
+        # Not /dev/stdout: on a terminal that is where /dev/stdin comes from.
+        if place in taken and (place.is_file() or not place.exists()):
+            raise click.UsageError(f"{flag}: {path} would be written over, and this command uses it")
+        taken.add(place)
+
+
 def _bound(text: str) -> tuple[str, float]:
-    name, equals, value = text.rpartition("=")
+    from otel_scorer.errors import ConfigError
+    from otel_scorer.reporting.bounds import checked_bounds
+
+    name, _, value = text.rpartition("=")
     try:
-        least = float(value)
-    except ValueError:
-        least = math.nan
-    if not equals or not name or not math.isfinite(least):
-        raise click.UsageError(f"--fail-under: {text!r} is not NAME=VALUE with a number, such as tool_errors=0.9")
-    return name, least
+        [bound] = checked_bounds([(name, float(value))])
+    except (ValueError, ConfigError):
+        raise click.UsageError(
+            f"--fail-under: {text!r} is not NAME=VALUE with a number, such as tool_errors=0.9"
+        ) from None
+    return bound
 
 
 def _render(report: Report, format_: str, *, is_terminal: bool) -> Iterable[str]:

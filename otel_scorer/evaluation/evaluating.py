@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
@@ -22,6 +23,7 @@ from otel_scorer.model.trace_bytes import trace_from_bytes
 from otel_scorer.pipeline.offline import OfflineScoring
 from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT, Invocation
 from otel_scorer.pipeline.selection import Selection
+from otel_scorer.reporting.bounds import checked_bounds, checked_max_errors
 from otel_scorer.reporting.subject import Evidence, row_subject, trace_subject
 from otel_scorer.scorers.base import as_scorers
 from otel_scorer.scorers.evidence import Evidence as ScorerEvidence
@@ -69,7 +71,8 @@ def evaluate(
         predict_fn: Called as `predict_fn(**inputs)` for each row, on threads or, if it is a coroutine function, on an
             event loop. It is traced: scorers see the spans that it makes. What it raises is kept with the row.
         store: Where traces and verdicts are kept, to be found by `search_traces(run_id=...)`. Default:
-            `OTEL_SCORER_STORE`, else `.otel_scorer/traces.db`. False: nowhere; then the result holds the rows.
+            `OTEL_SCORER_STORE`, else `.otel_scorer/traces.db`. False: nowhere; then the result holds the rows, and
+            `RowResult.trace` of a row without a trace is None.
         run_name: What to call the run.
         fail_under: Smallest means that are fine, by feedback name; see `EvaluationResult.passed`.
         max_errors: Errors that are fine there.
@@ -84,6 +87,7 @@ def evaluate(
         ConfigError: The data is nothing that can be evaluated, or another argument cannot be meant; rows of a list have
             the wrong shape, or no row has what a scorer cannot do without (both before anything runs); a filter or the
             store cannot be used.
+        ScorerError: One of the scorers is none, or needs what nobody can give it.
         StoreError: The store cannot be written any more.
     """
     if dialects is not None:
@@ -102,11 +106,11 @@ def evaluate(
                 timeout=timeout,
                 on_progress=on_progress,
             )
-    made = _scorers_of(scorers, store)
-    if concurrency < 1:
-        raise ConfigError(f"`concurrency` must be at least 1, got {concurrency}")
+    bounds = Bounds(dict(checked_bounds(fail_under)), checked_max_errors(max_errors))
+    _check_numbers(concurrency, timeout)
     if predict_fn is not None and not callable(cast("object", predict_fn)):
         raise ConfigError(f"`predict_fn` must be a function, got {type(cast('object', predict_fn)).__name__}")
+    made = _scorers_of(scorers, store)
     selections = [Selection(one, default_timeout=timeout) for one in made]
     source = read_data(data)
     source.check(made, makes_outputs=predict_fn is not None)
@@ -138,9 +142,16 @@ def evaluate(
         run_id,
         tally.metrics,
         load,
-        bounds=Bounds(dict(fail_under or {}), max_errors),
+        bounds=bounds,
         problems=source.problems,
     )
+
+
+def _check_numbers(concurrency: object, timeout: object) -> None:
+    if type(concurrency) is not int or concurrency < 1:
+        raise ConfigError(f"`concurrency` must be at least 1, and a whole number, got {concurrency!r}")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not 0 <= timeout < math.inf:
+        raise ConfigError(f"`timeout` must be a number of seconds, 0 (no limit) or more, got {timeout!r}")
 
 
 def _scorers_of(given: Iterable[object], store: str | Path | TraceStore | Literal[False] | None) -> list[Scorer]:

@@ -60,7 +60,11 @@ class RowResult:
 
     @property
     def trace(self) -> Trace | None:
-        """The trace, if the row has one."""
+        """
+        The trace; None for a row that came without one and was not stored.
+
+        `evaluate` stores such a row as a trace of one span, and with `store=False` makes none of it.
+        """
         return self.evidence().trace
 
     @property

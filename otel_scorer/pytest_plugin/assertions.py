@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_scorer.evaluation import score_traces
 from otel_scorer.model.trace import Trace
+from otel_scorer.reporting.bounds import checked_bounds, checked_max_errors
 from otel_scorer.reporting.plain_text import one_line, printable
 from otel_scorer.reporting.report import Report, build_report
 from otel_scorer.reporting.subject import trace_subject
@@ -67,13 +68,14 @@ def assert_scores(
         ConfigError: A reference or a condition cannot be read.
     """
     __tracebackhide__ = True
+    bounds = checked_bounds(fail_under)
     given = [traces] if isinstance(traces, Trace) else list(traces)
     loaded = [each.with_options(sample_rate=1.0) for each in _loaded(scorers)]
     found = [(trace, _judged(decisions, pass_if or {})) for trace, decisions in _scored(given, loaded, timeout)]
     report = build_report(
         ((trace_subject(trace), decisions) for trace, decisions in found),
-        fail_under=list((fail_under or {}).items()),
-        max_errors=max_errors,
+        fail_under=bounds,
+        max_errors=checked_max_errors(max_errors),
         title="assert_scores",
     )
     complaints = _complaints(report, given, pass_if or {}, fail_under or {})

@@ -124,6 +124,17 @@ class Signature:
             if parameter.offer is not None and parameter.default is MISSING and not parameter.optional
         )
 
+    @property
+    def complaint(self) -> str | None:
+        """Why it can never be called, in words that follow its name; None if it can."""
+        if not self.unknown:
+            return None
+        session = "; only single traces are scored, never sessions" if "session" in self.unknown else ""
+        return (
+            f"needs {_quoted(self.unknown)}, which nobody can give it; "
+            f"it can have {_quoted(OFFERED)}, and everything else needs a default{session}"
+        )
+
     def fit(self, look_up: Callable[[Offer], Any]) -> Arguments:
         """
         Return what to call the scorer with.
@@ -138,10 +149,7 @@ class Signature:
             TypeError: The scorer needs a parameter that otel_scorer does not know.
         """
         if self.unknown:
-            msg = (
-                f"The scorer needs {_quoted(self.unknown)}, which nobody can give it; "
-                f"it can have {_quoted(OFFERED)}, and everything else needs a default"
-            )
+            msg = f"The scorer {self.complaint}"
             raise TypeError(msg)
         positional: list[Any] = []
         named: dict[str, Any] = {}

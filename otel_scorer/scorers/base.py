@@ -340,7 +340,7 @@ def as_scorers(functions: Iterable[object]) -> list[Scorer]:
     Lambdas without a name are called `lambda`, `lambda_2` and so on. Scorers of the same name are kept, with a warning.
 
     Raises:
-        ScorerError: One of them is no scorer, or `functions` is no list.
+        ScorerError: One of them is no scorer or needs what nobody can give it, or `functions` is no list.
     """
     given = cast("object", functions)
     if callable(given) or not isinstance(given, Iterable) or isinstance(given, str | Mapping):
@@ -350,6 +350,10 @@ def as_scorers(functions: Iterable[object]) -> list[Scorer]:
     lambdas = 0
     for function in functions:
         made = as_scorer(function)
+        # Not for every row: what can never work is reported before anything runs.
+        if made.signature.complaint is not None:
+            msg = f"Scorer {made.name!r} {made.signature.complaint}"
+            raise ScorerDefinitionError(msg)
         if made.name == _LAMBDA and isinstance(made, FunctionScorer):
             lambdas += 1
             made = made if lambdas == 1 else made.with_options(name=f"{_LAMBDA}_{lambdas}")

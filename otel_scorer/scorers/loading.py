@@ -28,6 +28,7 @@ from otel_scorer.scorers.base import Scorer, as_scorer, as_scorers
 from otel_scorer.scorers.builtin import BUILT_IN
 from otel_scorer.scorers.foreign import adapter_of, adapter_of_class
 from otel_scorer.scorers.lifecycle import loading
+from otel_scorer.scorers.parameters import unknown_parameter
 from otel_scorer.scorers.references import FILE_MODULES
 
 if TYPE_CHECKING:
@@ -117,7 +118,10 @@ def load_scorers(references: Sequence[str | ScorerSpec]) -> list[Scorer]:
         if len(found) > 1 and spec.name is not None:
             msg = f"Scorers {spec.use!r}: `name` needs a reference to one scorer, and there are {len(found)}"
             raise ConfigError(msg)
-        scorers += [_with_options(made, spec) for made in found]
+        for made in found:
+            if made.signature.complaint is not None:
+                raise ConfigError(f"Scorer {spec.use!r}: {made.name} {made.signature.complaint}")
+            scorers.append(_with_options(made, spec))
     return as_scorers(scorers)
 
 
@@ -309,6 +313,8 @@ def _scorers_in(target: Any, spec: ScorerSpec) -> list[Scorer]:
 def _instance(given: type[Any], spec: ScorerSpec) -> Scorer:
     if not issubclass(given, Scorer) and adapter_of_class(given) is None:
         raise ConfigError(f"Scorer {spec.use!r}: {given.__name__} is a class, but not a Scorer")
+    if (wrong := unknown_parameter(given, spec.parameters)) is not None:
+        raise ConfigError(f"Scorer {spec.use!r}: {wrong}")
     try:
         return as_scorer(given(**spec.parameters))
     except ValidationError as error:

@@ -76,10 +76,10 @@ def _of_instance(scorer: ScorerOptions) -> Definition:
         if _wants_name(made):
             parameters["name"] = scorer.name
         again = _made_again(scorer, parameters)
-    except _NeedsObjectError:
+    except _NeedsObjectError as error:
         found = _place_of(scorer, None, made.__module__, "")
         if found is None:
-            raise
+            raise NotReferableError(str(error)) from error.__cause__
         module, path, target = found
         return _definition(scorer, module, path, {}, _changed_options(scorer, cast("ScorerOptions", target)))
     return _definition(scorer, module, made.__qualname__, parameters, _changed_options(scorer, again))

@@ -17,6 +17,7 @@ from otel_scorer import (
     EvaluationResult,
     Feedback,
     Scorer,
+    ScorerError,
     Trace,
     evaluate,
     load_traces,
@@ -278,7 +279,7 @@ def test_a_value_that_all_rows_lack_is_an_error_before_anything_runs(as_stream: 
     rows = [{"outputs": "x"}, {"outputs": "y", "expectations": math.nan}]
 
     with pytest.raises(ConfigError, match=r"Scorer 'exact' needs 'expectations', and not one of 2 rows has it"):
-        evaluate(iter(rows) if as_stream else rows, [ran.append, exact])
+        evaluate(iter(rows) if as_stream else rows, [lambda outputs: ran.append(outputs), exact])  # noqa: PLW0108 - takes `outputs`
 
     assert ran == []
     assert not Path(".otel_scorer").exists()
@@ -727,6 +728,60 @@ def test_a_number_of_results_must_be_possible(limit: Any) -> None:
         search_traces(max_results=limit)
 
 
-def test_a_number_of_calls_must_be_possible() -> None:
-    with pytest.raises(ConfigError, match="`concurrency` must be at least 1"):
-        evaluate(ROWS, [exact], concurrency=0)
+@pytest.mark.parametrize("calls", [0, True, 2.5, "3"])
+def test_a_number_of_calls_must_be_possible(calls: Any) -> None:
+    with pytest.raises(ConfigError, match="`concurrency` must be at least 1, and a whole number"):
+        evaluate(ROWS, [exact], concurrency=calls)
+
+
+@pytest.mark.parametrize("seconds", [-1, math.nan, math.inf, True, "3", None])
+def test_a_timeout_must_be_possible(seconds: Any) -> None:
+    with pytest.raises(ConfigError, match="`timeout` must be a number of seconds"):
+        evaluate(ROWS, [exact], timeout=seconds)
+
+
+@pytest.mark.parametrize(
+    ("fail_under", "message"),
+    [
+        ({"exact": math.nan}, "`fail_under` of 'exact' must be a finite number such as 0.9, got nan"),
+        ({"exact": math.inf}, "finite number"),
+        ({"exact": True}, "finite number such as 0.9, got True"),
+        ({"exact": "0.9"}, "finite number such as 0.9, got '0.9'"),
+        ({"exact": None}, "finite number"),
+        ({3: 0.9}, "needs the names of feedback, got 3"),
+        ({"": 0.9}, "needs the names of feedback"),
+        (0.9, "must be a dict such as"),
+        ("exact=0.9", "must be a dict such as"),
+    ],
+)
+def test_a_bound_that_cannot_be_meant_is_an_error_before_anything_runs(fail_under: Any, message: str) -> None:
+    ran: list[Any] = []
+
+    with pytest.raises(ConfigError, match=message):
+        evaluate(ROWS, [lambda outputs: ran.append(outputs)], fail_under=fail_under)  # noqa: PLW0108 - takes `outputs`
+
+    assert ran == []
+    assert not Path(".otel_scorer").exists()
+
+
+@pytest.mark.parametrize("number", [-1, True, 1.5, "3", None])
+def test_a_number_of_errors_must_be_possible(number: Any) -> None:
+    with pytest.raises(ConfigError, match="`max_errors` must be a whole number, 0 or more"):
+        evaluate(ROWS, [exact], max_errors=number)
+
+
+@pytest.mark.parametrize(
+    ("judge", "message"),
+    [
+        (lambda outputs, reference: outputs == reference, "'lambda' needs 'reference', which nobody can give it"),
+        (lambda session: session == [], "needs 'session', .* only single traces are scored, never sessions"),
+    ],
+)
+def test_what_nobody_can_give_a_scorer_is_an_error_before_anything_runs(judge: Any, message: str) -> None:
+    ran: list[Any] = []
+
+    with pytest.raises(ScorerError, match=message):
+        evaluate([{"inputs": {"n": 1}}], [judge], predict_fn=ran.append)
+
+    assert ran == []
+    assert not Path(".otel_scorer").exists()

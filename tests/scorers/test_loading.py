@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -205,6 +206,83 @@ def test_parameters_are_the_fields_of_a_class(folder: Path) -> None:
     assert made.run(outputs="1234") is False
 
 
+CLASSES = """
+from typing import Any
+from pydantic import AliasChoices, Field, model_validator
+from otel_scorer import Scorer
+
+class Plain(Scorer):
+    name: str = "plain"
+    characters: int = 3
+    limit: int = Field(default=1, alias="at_most")
+    def __call__(self, outputs): return [self.characters, self.limit]
+
+class Made(Scorer):
+    def __init__(self, words=3):
+        super().__init__(name="made")
+        self.words = words
+    def __call__(self, outputs): return self.words
+
+class Open(Scorer):
+    name: str = "open"
+    def __init__(self, **settings):
+        super().__init__()
+        self.settings = settings
+    def __call__(self, outputs): return str(self.settings)
+
+class Renamed(Scorer):
+    name: str = "renamed"
+    characters: int = Field(default=3, validation_alias=AliasChoices("letters", "chars"))
+    def __call__(self, outputs): return self.characters
+
+class Older(Scorer):
+    name: str = "older"
+    characters: int = 3
+    @model_validator(mode="before")
+    @classmethod
+    def read_old(cls, data: Any) -> Any:
+        return {**data, "characters": data.get("length", 3)}
+    def __call__(self, outputs): return self.characters
+"""
+
+
+@pytest.mark.parametrize(
+    ("reference", "parameters", "message"),
+    [
+        ("Plain", {"charcters": 5}, r"Plain has no parameter 'charcters'; did you mean 'characters'\?"),
+        ("Plain", {"size": 5}, "Plain has no parameter 'size'; there are aggregations, at_most, characters, "),
+        ("Made", {"wrds": 5}, "unexpected keyword argument 'wrds'"),
+    ],
+)
+def test_a_mistyped_parameter_is_an_error(
+    tmp_path: Path, reference: str, parameters: dict[str, Any], message: str
+) -> None:
+    (tmp_path / "classes.py").write_text(CLASSES)
+
+    with pytest.raises(ConfigError, match=message):
+        load_scorers([ScorerSpec(f"{tmp_path}/classes.py:{reference}", parameters=parameters)])
+
+
+@pytest.mark.parametrize(
+    ("reference", "parameters", "said"),
+    [
+        ("Plain", {"characters": 5, "at_most": 2, "timeout": 3}, [5, 2]),
+        ("Made", {"words": 5}, 5),
+        ("Open", {"anything": 5}, "{'anything': 5}"),
+        ("Renamed", {"letters": 5}, 5),
+        ("Older", {"length": 5}, 5),
+    ],
+)
+def test_a_parameter_is_whatever_the_class_takes(
+    tmp_path: Path, reference: str, parameters: dict[str, Any], said: object
+) -> None:
+    (tmp_path / "classes.py").write_text(CLASSES)
+
+    [made] = load_scorers([ScorerSpec(f"{tmp_path}/classes.py:{reference}", parameters=parameters)])
+
+    assert made.run(outputs="") == said
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
@@ -254,6 +332,7 @@ def test_what_cannot_be_loaded_is_explained(
         (ScorerSpec("latency", pass_if="low"), "Cannot read pass_if 'low'"),
         (ScorerSpec("json.decoder:JSONDecoder"), "is a class, but not a Scorer"),
         (ScorerSpec("json:dumps", parameters={"x": 1}), "needs a reference to a scorer class"),
+        (ScorerSpec("shutil:copyfile"), "'shutil:copyfile': copyfile needs 'src', 'dst', which nobody can give it"),
     ],
 )
 def test_options_that_cannot_be_meant_are_explained(spec: ScorerSpec, message: str) -> None:

@@ -28,6 +28,7 @@ from otel_scorer import (
 )
 from otel_scorer.scorers.lifecycle import unscheduled
 from otel_scorer.scorers.loading import load_scorers
+from otel_scorer.scorers.references import NotReferableError
 from otel_scorer.scorers.registry import live_specs, registered_in, spec_of
 from otel_scorer.stores.database import open_database
 from otel_scorer.stores.registrations import Registration, Registrations
@@ -440,6 +441,7 @@ def test_what_no_other_process_could_make_is_refused_with_the_cure(
     with pytest.raises(ScorerError, match=why) as caught:
         make(module).register(store=store)
 
+    assert type(caught.value) is NotReferableError  # a name that people can look up
     assert "sk-very-secret" not in str(caught.value)
     assert not store.exists()
 
