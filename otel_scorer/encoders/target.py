@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
-
-from otel_scorer.model import encoding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,6 +14,18 @@ if TYPE_CHECKING:
     from otel_scorer.model.wire import RawSpan
 
 __all__ = ["Target", "target_of"]
+
+# Every field has a fixed size, so one call packs them all: tag and length, then the value, in order.
+# trace_id = 1, parent_span_id = 4, start_time_unix_nano = 7, end_time_unix_nano = 8, links = 13 with trace_id = 1,
+# span_id = 2 and flags = 6 of `trace.v1.Span.Link`.
+_FIELDS: Final = struct.Struct("<2s16s2s8scQcQ2s2s16s2s8scI")
+_TRACE_ID: Final = b"\x0a\x10"
+_PARENT_ID: Final = b"\x22\x08"
+_START: Final = b"\x39"
+_END: Final = b"\x41"
+_LINK: Final = b"\x6a\x21"
+_LINK_SPAN_ID: Final = b"\x12\x08"
+_LINK_FLAGS: Final = b"\x35"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +51,13 @@ class Target:
     encoded: bytes = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        trace_id = encoding.field(1, self.trace_id)
-        link = trace_id + encoding.field(2, self.span_id) + encoding.fixed32_field(6, self.flags)
-        start = encoding.fixed64_field(7, max(0, self.end_time_ns - self.lasts_ns))
-        times = start + encoding.fixed64_field(8, self.end_time_ns)
-        object.__setattr__(
-            self, "encoded", trace_id + encoding.field(4, self.span_id) + times + encoding.field(13, link)
-        )
+        trace_id, span_id = self.trace_id, self.span_id
+        start = max(0, self.end_time_ns - self.lasts_ns)
+        encoded = _FIELDS.pack(
+            _TRACE_ID, trace_id, _PARENT_ID, span_id, _START, start, _END, self.end_time_ns,
+            _LINK, _TRACE_ID, trace_id, _LINK_SPAN_ID, span_id, _LINK_FLAGS, self.flags,
+        )  # fmt: skip
+        object.__setattr__(self, "encoded", encoded)
 
     @classmethod
     def of(cls, span: RawSpan, lasts_ns: int = 0) -> Target:

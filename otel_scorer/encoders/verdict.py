@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import struct
 from collections import Counter
 from dataclasses import dataclass
 from enum import StrEnum
@@ -40,6 +41,9 @@ _METADATA_ITEMS: Final = 64
 MAX_NAME: Final = 128
 _UNUSUAL: Final = re.compile(r"[^A-Za-z0-9_.\-/]+")
 _LABELS: Final = {True: "pass", False: "fail"}
+# Trace id and span id, each after its length.
+_IDS: Final = struct.Struct(">I16sI8s")
+_NO_ID: Final = bytes(8)
 _VERDICT_WORDS: Final = {"yes": 1.0, "no": 0.0}
 
 
@@ -109,10 +113,10 @@ class Verdict:
         index (4 bytes) and revision (4 bytes); hashed again should they all be zero.
         """
         rest = _identity(self.scorer, self.scorer_version, self.name, self.index, self.revision)
-        digest = sha256(_prefixed(trace_id) + _prefixed(target_id) + rest).digest()
-        while not any(digest[:8]):
+        digest = sha256(_IDS.pack(16, trace_id, 8, target_id) + rest).digest()
+        while (found := digest[:8]) == _NO_ID:
             digest = sha256(digest).digest()
-        return digest[:8]
+        return found
 
 
 def verdicts_of(decision: Decision, explanations: Explanations = Explanations.FULL) -> list[Verdict]:
@@ -120,6 +124,9 @@ def verdicts_of(decision: Decision, explanations: Explanations = Explanations.FU
     if not decision.feedbacks:
         return []
     passed = decision.passed if len(decision.passed) == len(decision.feedbacks) else (None,) * len(decision.feedbacks)
+    if len(decision.feedbacks) == 1:
+        feedback, name = decision.feedbacks[0], _capped(decision.feedbacks[0].name, _NAME_CHARACTERS, "name")
+        return [_verdict(decision, feedback, name, passed[0], 0, feedback.span_id or decision.span_id, explanations)]
     # Counted by name alone: the trace and its root, say, are two targets on one span.
     seen: Counter[str] = Counter()
     verdicts: list[Verdict] = []

@@ -117,17 +117,12 @@ class Emitter:
 
         Where not all traces are kept, each span says for how many it stands.
         """
-        here = {id(span): index for index, span in enumerate(held)}
+        found = self._by_target(trace, decisions)
         spans = list(held)
-        on_target = self.writes_on_spans
-        apart: list[tuple[RawSpan, list[Verdict]]] = []
-        for span, verdicts in self._by_target(trace, decisions):
-            index = here.get(id(span))
-            if index is not None and on_target:
-                spans[index] = self._enriched(trace, span, verdicts)
-            if Emit.EVALUATION_SPAN in self._emission.emit or (index is None and self._adds_spans):
-                apart.append((span, verdicts))
-        self._add_spans(trace, apart, fate)
+        if self.writes_on_spans:
+            found = self._write_on(trace, found, spans)
+        if self._adds_spans:
+            self._add_spans(trace, found, fate)
         return spans if fate is None else [span._replace(data=fate.mark(span.data)) for span in spans]
 
     def flush(self) -> None:
@@ -199,6 +194,20 @@ class Emitter:
             for scope, encoded in found:
                 self._pending.setdefault(scope, []).extend(encoded)
             self._since.append(trace.last)
+
+    def _write_on(
+        self, trace: ClosedTrace[RawSpan], found: Iterable[tuple[RawSpan, list[Verdict]]], spans: list[RawSpan]
+    ) -> list[tuple[RawSpan, list[Verdict]]]:
+        """Put verdicts on those of the spans that are their targets; return which need spans of their own."""
+        here = {id(span): index for index, span in enumerate(spans)}
+        apart: list[tuple[RawSpan, list[Verdict]]] = []
+        for span, verdicts in found:
+            index = here.get(id(span))
+            if index is not None:
+                spans[index] = self._enriched(trace, span, verdicts)
+            if index is None or Emit.EVALUATION_SPAN in self._emission.emit:
+                apart.append((span, verdicts))
+        return apart
 
     def _enriched(self, trace: ClosedTrace[RawSpan], span: RawSpan, verdicts: Sequence[Verdict]) -> RawSpan:
         attributes: dict[str, bytes] = {}

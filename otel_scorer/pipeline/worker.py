@@ -123,7 +123,7 @@ class Worker:
         scorers: list[int] = job["scorers"]
         for index in scorers:
             selection = self._selections[index]
-            # Choosing reads spans and runs filters: that may hang as well.
+            # Choosing reads spans and runs filters: that may hang as well. The first target's time begins with it.
             self._heartbeat.begin(job_id, index, 0, time.monotonic())
             choices: Sequence[Choice]
             try:
@@ -138,6 +138,7 @@ class Worker:
                 self._loop.submit(job_id, index, choices)
             else:
                 decided.append((index, self._decide(job_id, index, choices)))
+        self._heartbeat.end()
         # Coroutines may still hold the trace; without them it is freed now, and the next one finds the memory warm.
         trace.let_go()
         with self._lock:
@@ -151,14 +152,14 @@ class Worker:
             if isinstance(choice, Decision):
                 decisions.append(pack_decision(choice))
                 continue
-            self._heartbeat.begin(job_id, index, target, time.monotonic())
+            if target:
+                self._heartbeat.begin(job_id, index, target, time.monotonic())
             try:
                 decision = choice.run()
             except BaseException as error:  # noqa: BLE001 - Ctrl-C is ignored here: a KeyboardInterrupt is the scorer's
                 feedback = error_feedback(choice.prepared.name, error)
                 decision = choice.decide(Outcome.FAILED, type(error).__name__, feedback)
             decisions.append(pack_decision(decision))
-        self._heartbeat.end()
         return decisions
 
     def _hurry(self) -> None:

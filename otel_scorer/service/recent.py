@@ -5,16 +5,17 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from otel_scorer.encoders.target import target_of
 from otel_scorer.model.decode import spans_from_raw
+from otel_scorer.model.feedback import AssessmentError, Feedback
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from otel_scorer.model.decision import Decision
-    from otel_scorer.model.feedback import Feedback
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import ClosedTrace
 
@@ -27,31 +28,22 @@ _VALUE: Final = 120
 # A root with more than this is not kept: then nobody knows what the trace is called.
 _ROOT_BYTES: Final = 32 * 1024
 _NANOSECONDS: Final = 1_000_000_000
-
-
-class _Verdict(NamedTuple):
-    """One feedback, or a decision without any, cut to size."""
-
-    scorer: str
-    name: str
-    value: str
-    kind: str
-    why: str
-    span_id: str | None
-    seconds: float | None
+# Values whose size is known without a look.
+_FIXED: Final = frozenset({type(None), bool, float})
+_INTEGER_BITS: Final = 64
 
 
 class _Kept(NamedTuple):
     """A trace, cut to size: 100 of them take 5 MB at most."""
 
     at: float
-    trace_id: str
+    trace_id: bytes
     root: RawSpan | None
     spans: int
     close_reason: str
     complete: bool
     revision: int
-    verdicts: tuple[_Verdict, ...]
+    decisions: Sequence[Decision]
     more: int
 
 
@@ -75,18 +67,19 @@ class RecentTraces:
         root = target_of(trace.spans)
         if root is not None and len(root.data) + len(root.scope.resource) + len(root.scope.scope) > _ROOT_BYTES:
             root = None
-        verdicts = tuple(self._verdicts(decisions))
-        shown = sum(max(1, len(decision.feedbacks)) for decision in decisions)
+        more = 0
+        if not self._with_reasons or len(decisions) > _VERDICTS or not all(map(_is_small, decisions)):
+            decisions, more = self._cut(decisions)
         kept = _Kept(
             self._now(),
-            trace.trace_id.hex(),
+            trace.trace_id,
             root,
             len(trace.spans),
             trace.reason.value,
             trace.complete,
             trace.revision,
-            verdicts,
-            shown - len(verdicts),
+            decisions,
+            more,
         )
         with self._lock:
             self._kept.append(kept)
@@ -97,39 +90,92 @@ class RecentTraces:
             kept = list(self._kept)
         return [_described(trace) for trace in reversed(kept)]
 
-    def _verdicts(self, decisions: Sequence[Decision]) -> list[_Verdict]:
-        found: list[_Verdict] = []
+    def _cut(self, decisions: Sequence[Decision]) -> tuple[list[Decision], int]:
+        """Return the beginning of the decisions, and how many verdicts are left out."""
+        room = _VERDICTS
+        found: list[Decision] = []
         for decision in decisions:
-            if len(found) >= _VERDICTS:
+            if room <= 0:
                 break
-            if not decision.feedbacks:
-                why = (decision.reason or "")[:_WHY] if self._with_reasons else ""
-                outcome = decision.outcome.value
-                found.append(
-                    _Verdict(
-                        decision.scorer, decision.scorer, outcome, "skipped", why, decision.span_id, decision.seconds
-                    )
-                )
-            passes = decision.passed or (None,) * len(decision.feedbacks)
-            for feedback, passed in zip(decision.feedbacks, passes, strict=False):
-                found.append(self._verdict(decision, feedback, passed=passed))
-        return found[:_VERDICTS]
+            feedbacks = tuple(map(self._shortened, decision.feedbacks[:room]))
+            reason = decision.reason[:_WHY] if decision.reason and self._with_reasons else None
+            passed = decision.passed[: len(feedbacks)]
+            found.append(replace(decision, feedbacks=feedbacks, passed=passed, reason=reason))
+            room -= max(1, len(feedbacks))
+        verdicts = sum(max(1, len(decision.feedbacks)) for decision in decisions)
+        return found, verdicts - (_VERDICTS - max(0, room))
 
-    def _verdict(self, decision: Decision, feedback: Feedback, *, passed: bool | None) -> _Verdict:
+    def _shortened(self, feedback: Feedback) -> Feedback:
         error = feedback.error
         if error is not None:
-            value, kind, why = str(error.error_code), "error", error.error_message or ""
-        else:
-            kind = "value" if passed is None else "pass" if passed else "fail"
-            kind = "none" if feedback.value is None else kind
-            given = feedback.value
-            value = given if isinstance(given, str) else f"{given:.6g}" if isinstance(given, float) else str(given)
-            why = feedback.rationale or ""
-        why = str(why)[:_WHY] if self._with_reasons else ""
-        span_id = feedback.span_id or decision.span_id
-        return _Verdict(
-            decision.scorer, str(feedback.name)[:_VALUE], value[:_VALUE], kind, why, span_id, decision.seconds
+            message = str(error.error_message or "")[:_WHY] if self._with_reasons else None
+            error = AssessmentError(str(error.error_code)[:_VALUE], message)
+        return Feedback(
+            str(feedback.name)[:_VALUE],
+            None if feedback.value is None else _shown(feedback.value)[:_VALUE],
+            error,
+            rationale=str(feedback.rationale)[:_WHY] if feedback.rationale and self._with_reasons else None,
+            span_id=feedback.span_id,
+            create_time_ms=feedback.create_time_ms,
         )
+
+
+def _is_small(decision: Decision) -> bool:
+    """Whether a decision can be kept as it is: one verdict, and short texts."""
+    if len(decision.feedbacks) != 1:
+        return not decision.feedbacks and len(decision.reason or "") <= _WHY
+    (feedback,) = decision.feedbacks
+    return (
+        feedback.error is None
+        and not feedback.metadata
+        and _is_short(feedback.value)
+        and len(feedback.rationale or "") <= _WHY
+        and len(feedback.name) <= _VALUE
+        and len(decision.reason or "") <= _WHY
+    )
+
+
+def _is_short(value: object) -> bool:
+    kind = type(value)
+    return (
+        kind in _FIXED
+        or (kind is str and len(cast("str", value)) <= _VALUE)
+        or (kind is int and cast("int", value).bit_length() <= _INTEGER_BITS)
+    )
+
+
+def _verdicts(decisions: Sequence[Decision]) -> Iterator[dict[str, Any]]:
+    """Describe each feedback, and each decision without any."""
+    for decision in decisions:
+        if not decision.feedbacks:
+            kind, value = "skipped", decision.outcome.value
+            yield _verdict(decision, decision.scorer, value, kind, decision.reason or "", decision.span_id)
+        passes = decision.passed or (None,) * len(decision.feedbacks)
+        for feedback, passed in zip(decision.feedbacks, passes, strict=False):
+            error = feedback.error
+            if error is not None:
+                value, kind, why = str(error.error_code), "error", error.error_message or ""
+            else:
+                kind = "value" if passed is None else "pass" if passed else "fail"
+                kind = "none" if feedback.value is None else kind
+                value, why = _shown(feedback.value), feedback.rationale or ""
+            yield _verdict(decision, feedback.name, value, kind, why, feedback.span_id or decision.span_id)
+
+
+def _verdict(decision: Decision, name: str, value: str, kind: str, why: str, span_id: str | None) -> dict[str, Any]:  # noqa: PLR0917 - one line of the page
+    return {
+        "scorer": decision.scorer,
+        "name": name,
+        "value": value[:_VALUE],
+        "kind": kind,
+        "why": why,
+        "span_id": span_id,
+        "seconds": decision.seconds,
+    }
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _described(kept: _Kept) -> dict[str, Any]:
@@ -140,7 +186,7 @@ def _described(kept: _Kept) -> dict[str, Any]:
         service = str(span.resource.get("service.name", ""))[:_VALUE]
     return {
         "at": kept.at,
-        "trace_id": kept.trace_id,
+        "trace_id": kept.trace_id.hex(),
         "name": name,
         "service": service,
         "seconds": seconds,
@@ -148,6 +194,6 @@ def _described(kept: _Kept) -> dict[str, Any]:
         "close_reason": kept.close_reason,
         "complete": kept.complete,
         "revision": kept.revision,
-        "verdicts": [verdict._asdict() for verdict in kept.verdicts],
+        "verdicts": list(_verdicts(kept.decisions)),
         "more": kept.more,
     }
