@@ -40,6 +40,7 @@ _ITEM_CHARACTERS: Final = 4_096
 _METADATA_ITEMS: Final = 64
 MAX_NAME: Final = 128
 _UNUSUAL: Final = re.compile(r"[^A-Za-z0-9_.\-/]+")
+_CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LABELS: Final = {True: "pass", False: "fail"}
 # Trace id and span id, each after its length.
 _IDS: Final = struct.Struct(">I16sI8s")
@@ -132,7 +133,7 @@ def verdicts_of(decision: Decision, explanations: Explanations = Explanations.FU
     verdicts: list[Verdict] = []
     for feedback, has_passed in zip(decision.feedbacks, passed, strict=True):
         target = feedback.span_id or decision.span_id
-        name = _capped(feedback.name, _NAME_CHARACTERS, "name")
+        name = _capped(_shown(feedback.name), _NAME_CHARACTERS, "name")
         verdicts.append(_verdict(decision, feedback, name, has_passed, seen[name], target, explanations))
         seen[name] += 1
     return verdicts
@@ -252,7 +253,14 @@ def _cut(text: str | None, explanations: Explanations) -> str | None:
     return _capped(text, _CAPPED_CHARACTERS if explanations is Explanations.CAPPED else _FULL_CHARACTERS, "explanation")
 
 
+def _shown(name: str) -> str:
+    """Return a name without control characters: it becomes that of a span, in lists, terminals and addresses."""
+    return name if name.isprintable() else _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", name)
+
+
 def _capped(text: str, limit: int, field: str) -> str:
+    if "\0" in text:  # databases of backends refuse it, and with it all that shares the request
+        text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     if len(text) <= limit:
         return text
     count("encoder.truncated", field=field)

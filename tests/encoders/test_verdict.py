@@ -313,3 +313,25 @@ def test_two_names_that_are_alike_once_cut_keep_ids_of_their_own() -> None:
 
     assert first.name == second.name
     assert first.evaluation_id(TRACE_ID, TARGET_ID) != second.evaluation_id(TRACE_ID, TARGET_ID)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain", "plain"),
+        ("größer als 3 \N{WHITE HEAVY CHECK MARK}", "größer als 3 \N{WHITE HEAVY CHECK MARK}"),
+        ("a\0b", "a\ufffdb"),
+        ("two\nlines\tand\x1b[31m red\x7f\x9b", "two\ufffdlines\ufffdand\ufffd[31m red\ufffd\ufffd"),
+    ],
+)
+def test_a_name_has_no_control_characters(name: str, shown: str) -> None:
+    assert the_verdict(Feedback(name, True)).name == shown
+
+
+@given(st.text(), st.text(), st.text())
+def test_no_text_has_a_nul_which_databases_refuse(name: str, value: str, rationale: str) -> None:
+    verdict = the_verdict(Feedback("\0" + name, "\0" + value, rationale="\0" + rationale, metadata={"\0": name + "\0"}))
+
+    attributes = evaluation_attributes(verdict, close_reason="idle", complete=False)
+
+    assert "\0" not in "".join(f"{key}{text}" for key, text in attributes.items())
