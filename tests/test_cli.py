@@ -6,8 +6,10 @@ import gzip
 import json
 import os
 import pty
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from click.testing import CliRunner, Result
 from otel_scorer import load_traces, search_traces
 from otel_scorer.cli import cli
 from otel_scorer.cli.arguments import is_reference
+from otel_scorer.stores.spool import Spool
 
 CAPTURES = Path(__file__).resolve().parent / "captures"
 CAPTURE = str(CAPTURES / "openinference_openai.json")
@@ -370,6 +373,62 @@ def test_one_trace_can_be_picked_by_the_beginning_of_its_id() -> None:
     assert result.stdout.startswith("503399e1cd4d101da199dc5dda15a9fb")
     assert "< openinference: input.value" in result.stdout
     assert "875757bf" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ("exporters: {otlp: {dead_letters: nowhere/dead.jsonl}}", "Cannot write to nowhere/dead.jsonl"),
+        ("exporters: {file: {path: nowhere/out.jsonl}}", "Cannot write to nowhere/out.jsonl"),
+        ("spool: {directory: file.txt/spool}", "Cannot make the spool file.txt/spool: Not a directory (file.txt)"),
+        ("spool: {directory: other}", "is a database of another program, not a spool"),
+        ("store: file.txt/kept.db", "Cannot make the store file.txt/kept.db: Not a directory"),
+        ("memory: {soft: 50%, hard: 1KiB}", "memory.soft (50%) must be less than memory.hard (1KiB)"),
+    ],
+)
+def test_check_refuses_what_serve_would_refuse_and_leaves_nothing_behind(
+    folder: Path, settings: str, problem: str
+) -> None:
+    (folder / "file.txt").touch()
+    (folder / "other").mkdir()
+    with closing(sqlite3.connect(folder / "other" / "spool.db")) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    (folder / "bad.yaml").write_text(settings, encoding="utf-8")
+    before = sorted(folder.rglob("*"))
+
+    result = run("check", "-c", "bad.yaml")
+
+    assert result.exit_code == 2
+    assert problem in result.stderr
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_check_says_what_may_be_in_memory_and_in_the_spool_and_who_uses_it(folder: Path) -> None:
+    (folder / "plain.yaml").write_text("memory: {soft: off, hard: 1GiB, worker: off}", encoding="utf-8")
+    (folder / "good.yaml").write_text(
+        "spool: {directory: a/spool, max_size: 1536MiB}\nmemory: {soft: 100MiB, hard: 200MiB, worker: 64MiB}\n"
+        "exporters: {otlp: {dead_letters: dead.jsonl}}",
+        encoding="utf-8",
+    )
+
+    plain = run("check", "-c", "plain.yaml").stdout
+    fresh = run("check", "-c", "good.yaml").stdout
+
+    assert "memory      no limit for requests, traces are scored early over 1 GiB (of " in plain
+    assert "spools      nothing: what is acknowledged is lost if the process is killed" in plain
+    assert (
+        "memory      requests are refused over 100 MiB, traces are scored early over 200 MiB, "
+        "a scorer worker may have 64 MiB (of "
+    ) in fresh
+    assert "spools      to a/spool, up to 1.5 GiB, synchronous: normal" in fresh
+    assert not (folder / "a").exists()
+    assert not (folder / "dead.jsonl").exists()
+
+    with closing(Spool(folder / "a" / "spool", max_size=1 << 30)):
+        used = run("check", "-c", "good.yaml")
+    assert used.exit_code == 0
+    assert "note        The spool a/spool is used by another process" in used.stdout
+    assert "is used by" not in run("check", "-c", "good.yaml").stdout
 
 
 def test_check_says_what_will_be_sent_and_hides_secrets(folder: Path) -> None:

@@ -123,12 +123,12 @@ def check(ctx: click.Context, config_file: str | None, *, defaults: bool, send: 
     if config_file is None:
         raise click.UsageError("Missing option '-c': which configuration?")
     config = load_config(config_file)
-    check_files(config)
+    remarks = check_files(config)
     scorers = load_scorers([scorer.spec for scorer in config.scorers])
     Selector(scorers, default_timeout=config.scoring.timeout)
     if config.store is None:
         check_scorers(config.keep, [scorer.name for scorer in scorers])
-    for line in _description(config, scorers):
+    for line in [*_description(config, scorers), *(f"note        {remark}" for remark in remarks)]:
         click.echo(line)
     if not send:
         click.echo("ok")
@@ -162,6 +162,7 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
     lines += [f"exports to  {name}: {_about_exporter(exporter)}" for name, exporter in config.exporters.items()]
     if config.store is not None:
         lines.append(f"keeps       scored traces in {config.store}, and runs what is registered there")
+    lines += _about_limits(config)
     lines += [f"note        {remark}" for remark in config.remarks]
     lines += [
         f"note        {scorer.name} keeps state: one per worker process, lost when that ends, "
@@ -170,6 +171,35 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
         if scorer.is_stateful
     ]
     return lines
+
+
+def _about_limits(config: Config) -> list[str]:
+    """Say how much memory and disk there may be in use."""
+    from otel_scorer.pipeline.memory_use import available_memory
+
+    available = available_memory()
+    soft, hard = config.memory.limits(available)
+    facts = [
+        "no limit for requests" if soft is None else f"requests are refused over {_size(soft)}",
+        "no limit for traces" if hard is None else f"traces are scored early over {_size(hard)}",
+    ]
+    worker = config.memory.worker_limit(available)
+    if worker is not None:
+        facts.append(f"a scorer worker may have {_size(worker)}")
+    lines = [f"memory      {', '.join(facts)} (of {_size(available)})"]
+    spool = config.spool
+    if spool.directory is None:
+        return [*lines, "spools      nothing: what is acknowledged is lost if the process is killed"]
+    return [
+        *lines,
+        f"spools      to {spool.directory}, up to {_size(spool.max_size)}, synchronous: {spool.synchronous}",
+    ]
+
+
+def _size(number: int) -> str:
+    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
+    power = min(max(number.bit_length() - 1, 0) // 10, len(units) - 1)
+    return f"{number / (1 << 10 * power):.4g} {units[power]}"
 
 
 def _about_receiver(name: str, settings: GrpcSettings | HttpSettings) -> str:

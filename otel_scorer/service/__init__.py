@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_scorer.service.parts import check_files
+from otel_scorer.service.file_checks import check_files
 from otel_scorer.service.process import run
 from otel_scorer.service.sidecar import Service
 

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from otel_scorer.config import OFF, ConsoleExporter, FileExporter, NativeExporter, OtlpExporter
+from otel_scorer.config import OFF, ConsoleExporter, FileExporter, OtlpExporter
 from otel_scorer.config.destinations import destination, otlp_destination
 from otel_scorer.encoders.on_span import without_verdicts
 from otel_scorer.encoders.verdict import Explanations
@@ -21,7 +21,6 @@ from otel_scorer.transport.endpoints import Destination, Lane
 from otel_scorer.transport.fallback_sender import FallbackSender
 from otel_scorer.transport.grpc_receiver import GrpcReceiver
 from otel_scorer.transport.http_receiver import HttpReceiver
-from otel_scorer.transport.tls import client_context, server_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,8 +40,8 @@ if TYPE_CHECKING:
     from otel_scorer.transport.exchange import OnRequest
 
 __all__ = [
-    "check_files",
     "engine_options",
+    "make_authenticator",
     "make_keeper",
     "make_memory_guard",
     "make_receivers",
@@ -204,7 +203,7 @@ def make_receivers(config: Config, on_request: OnRequest) -> dict[str, GrpcRecei
             on_request,
             max_request_size=grpc.max_request_size,
             tls=grpc.tls.files,
-            authenticator=_authenticator("grpc", grpc.auth, grpc.tls),
+            authenticator=make_authenticator("grpc", grpc.auth, grpc.tls),
         )
     if (http := protocols.http).endpoint != OFF:
         made["http"] = HttpReceiver(
@@ -212,30 +211,19 @@ def make_receivers(config: Config, on_request: OnRequest) -> dict[str, GrpcRecei
             on_request,
             max_request_size=http.max_request_size,
             tls=http.tls.files,
-            authenticator=_authenticator("http", http.auth, http.tls),
+            authenticator=make_authenticator("http", http.auth, http.tls),
             cors=http.cors.answers,
         )
     return made
 
 
-def check_files(config: Config) -> None:
+def make_authenticator(name: str, auth: AuthSettings, tls: ServerTlsSettings) -> Authenticator | None:
     """
-    Read certificates and credentials as `serve` does.
+    Return who may send to a receiver; None: everybody.
 
     Raises:
-        ConfigError: One of them cannot be used.
+        ConfigError: A file with credentials cannot be used.
     """
-    protocols = config.receivers.otlp.protocols
-    for name, settings in (("grpc", protocols.grpc), ("http", protocols.http)):
-        if settings.tls.files is not None:
-            server_context(settings.tls.files)
-        _authenticator(name, settings.auth, settings.tls)
-    for exporter in config.exporters.values():
-        if isinstance(exporter, OtlpExporter | NativeExporter) and exporter.tls.is_meant:
-            client_context(exporter.tls.files)
-
-
-def _authenticator(name: str, auth: AuthSettings, tls: ServerTlsSettings) -> Authenticator | None:
     credentials = auth.credentials
     return None if credentials is None else Authenticator(credentials, name, interval=tls.reload_interval)
 

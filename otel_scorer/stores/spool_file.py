@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.stores.database import Row
 
-__all__ = ["SCHEMA_VERSION", "is_damage", "open_file", "reason_of", "set_aside", "write_back"]
+__all__ = ["SCHEMA_VERSION", "check_file", "is_damage", "open_file", "reason_of", "set_aside", "write_back"]
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +97,24 @@ def write_back(connection: sqlite3.Connection) -> None:
     """Get the log into the file, as far as the disk lets us: it is written from its beginning again then."""
     with suppress(sqlite3.Error):
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def check_file(path: Path) -> None:
+    """
+    See whether a file could be opened, without a lock or a change: whoever has it open may go on.
+
+    Raises:
+        ConfigError: It cannot be read, is no spool of ours, or was made by a newer version.
+    """
+    try:
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        try:
+            _version(connection, path)
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        if not is_damage(error):  # that is mended when it is opened
+            raise ConfigError(f"Cannot open the spool {path}: {error}") from error
 
 
 def open_file(path: Path, *, synchronous: str) -> sqlite3.Connection:
