@@ -70,10 +70,12 @@ def sink() -> Iterator[Sink]:
 @pytest.fixture(scope="module")
 def known(sink: Sink, tmp_path_factory: pytest.TempPathFactory) -> Labels:
     """What a sidecar says of itself after it scored a trace, and sends of the verdicts, as Prometheus names it."""
-    config = tmp_path_factory.mktemp("dashboards") / "sidecar.yaml"
+    folder = tmp_path_factory.mktemp("dashboards")
+    config = folder / "sidecar.yaml"
     config.write_text(
         "forwarding: hold_trace\nkeep: 'true'\nemit: [evaluation_span, metrics]\nscore_metrics: {interval: 100ms}\n"
-        "hold_deadline: 100s\nassembly: {root_grace: 200ms}\ntelemetry: {status_page: 127.0.0.1:0}\n",
+        "hold_deadline: 100s\nassembly: {root_grace: 200ms}\ntelemetry: {status_page: 127.0.0.1:0}\n"
+        f"spool: {{directory: {folder / 'spool'}}}\n",
         encoding="utf-8",
     )
     sidecar = Sidecar("-c", str(config), "--export", sink.grpc, "--scorers", str(SCORERS / "kinds.py"))
