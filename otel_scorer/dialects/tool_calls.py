@@ -12,6 +12,7 @@ from otel_scorer.model.trace import MISSING, SpanType, ToolCall
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from otel_scorer.model.tool_call import CallDetail
     from otel_scorer.model.trace import Message, Span, Trace
 
 __all__ = ["explain_tool_call", "find_tool_calls"]
@@ -36,13 +37,33 @@ class _Asked:
 
 
 @dataclass(slots=True, eq=False)
-class _Group:
-    """The TOOL spans of one call, the outermost first, and what they say together."""
+class _Call:
+    """The TOOL spans of one call, the outermost first, and what they say together. Implements `CallSource`."""
 
-    name: str
     spans: list[Span]
+    answers: _Answers
+    known_name: str | None = None
 
-    def find(self, field: str) -> tuple[object, Span | None]:
+    @property
+    def name(self) -> str:
+        """Name of the tool: read when somebody asks, as little else of a call is needed to count it."""
+        name = self.known_name
+        if name is None:
+            name = self.known_name = _name(self.spans[0])
+        return name
+
+    @property
+    def args(self) -> object:
+        """The arguments that the spans say, or MISSING."""
+        return self.said("tool_args")[0]
+
+    @property
+    def call_id(self) -> str | None:
+        """The model's id of the call, if the spans say it."""
+        call_id = self.said("tool_call_id")[0]
+        return call_id if is_text(call_id) else None
+
+    def said(self, field: str) -> tuple[object, Span | None]:
         """Return what the outermost span says that says anything, and that span."""
         for span in self.spans:
             value = span.read(field)
@@ -50,79 +71,56 @@ class _Group:
                 return value, span
         return MISSING, None
 
-    def read(self, field: str) -> object:
-        """Return what the outermost span says that says anything."""
-        return self.find(field)[0]
+    def find(self, detail: CallDetail) -> object:
+        if detail == "name":
+            return self.name
+        if detail == "result":
+            return tool_result(self.said("tool_result")[0])
+        if detail == "call_id":
+            return self.explain_call_id()[0]
+        args = self.args
+        return self.explain_arguments()[0] if args is MISSING else args
 
-    @property
-    def args(self) -> object:
-        """The arguments, or MISSING."""
-        return self.read("tool_args")
+    def explain_arguments(self) -> tuple[object, Span | None, str, str]:
+        """Return the arguments, and the span and field that say them and why."""
+        args, span = self.said("tool_args")
+        if span is not None:
+            return args, span, "tool_args", self.reason(span)
+        asked = self.answers.about(self)
+        return (None, None, "", "") if asked is None else (asked.args, *_joined(asked))
 
-    @property
-    def call_id(self) -> str | None:
-        """The model's id of the call, if the spans say it."""
-        call_id = self.read("tool_call_id")
-        return call_id if is_text(call_id) else None
+    def explain_call_id(self) -> tuple[str | None, Span | None, str, str]:
+        """Likewise the model's id of the call."""
+        call_id = self.call_id
+        if call_id is not None:
+            span = self.said("tool_call_id")[1]
+            return call_id, span, "tool_call_id", self.reason(span)
+        asked = self.answers.about(self)
+        return (None, None, "", "") if asked is None else (asked.call_id, *_joined(asked))
+
+    def reason(self, span: Span | None) -> str:
+        """Say which span of the call it is."""
+        if span is self.spans[0]:
+            return "the TOOL span"
+        return "" if span is None else "a TOOL span of the same call, nested in it"
 
 
 class _Answers:
     """What the models' answers say about all calls of a trace, joined when a call first asks for it."""
 
-    __slots__ = ("_find_models", "_groups", "_matches")
+    __slots__ = ("_find_models", "_matches", "calls")
 
-    def __init__(self, groups: Sequence[_Group], find_models: Callable[[], Sequence[Span]]) -> None:
-        self._groups = groups
+    def __init__(self, find_models: Callable[[], Sequence[Span]]) -> None:
+        self.calls: list[_Call] = []
         self._find_models = find_models
-        self._matches: dict[_Group, _Asked] | None = None
+        self._matches: dict[_Call, _Asked] | None = None
 
-    def about(self, group: _Group) -> _Asked | None:
+    def about(self, call: _Call) -> _Asked | None:
         """Return what a model said when it asked for the call, if that can be told."""
         matches = self._matches
         if matches is None:
-            matches = self._matches = _join(self._groups, self._find_models())
-        return matches.get(group)
-
-
-@dataclass(slots=True, eq=False)
-class _Details:
-    """The details of one call: from its spans, else from the models' answers. Implements `CallSource`."""
-
-    group: _Group
-    answers: _Answers
-
-    def find_arguments(self) -> object:
-        args = self.group.args
-        return self.arguments()[0] if args is MISSING else args
-
-    def find_result(self) -> object:
-        return tool_result(self.group.read("tool_result"))
-
-    def find_call_id(self) -> str | None:
-        return self.call_id()[0]
-
-    def arguments(self) -> tuple[object, Span | None, str, str]:
-        """Return the arguments, and the span and field that say them and why."""
-        args, span = self.group.find("tool_args")
-        if span is not None:
-            return args, span, "tool_args", self.reason(span)
-        asked = self.answers.about(self.group)
-        return (None, None, "", "") if asked is None else (asked.args, *_joined(asked))
-
-    def call_id(self) -> tuple[str | None, Span | None, str, str]:
-        """Likewise the model's id of the call."""
-        call_id = self.group.call_id
-        if call_id is not None:
-            span = self.group.find("tool_call_id")[1]
-            return call_id, span, "tool_call_id", self.reason(span)
-        asked = self.answers.about(self.group)
-        return (None, None, "", "") if asked is None else (asked.call_id, *_joined(asked))
-
-    def reason(self, span: Span | None) -> str:
-        """Say which span of the call it is."""
-        if span is self.group.spans[0]:
-            return "the TOOL span"
-        return "" if span is None else "a TOOL span of the same call, nested in it"
+            matches = self._matches = _join(self.calls, self._find_models())
+        return matches.get(call)
 
 
 def _joined(asked: _Asked) -> tuple[Span, str, str]:
@@ -131,20 +129,20 @@ def _joined(asked: _Asked) -> tuple[Span, str, str]:
 
 def explain_tool_call(call: ToolCall) -> dict[str, tuple[object, Span | None, str, str]]:
     """Return, for each detail of a call, its value (MISSING: none), the span and the field that say it, and why."""
-    details = call.source
-    if not isinstance(details, _Details):
+    source = call.source
+    if not isinstance(source, _Call):
         return {}
-    name, named = details.group.find("tool_name")
-    result, returned = details.group.find("tool_result")
+    name, named = source.said("tool_name")
+    result, returned = source.said("tool_result")
     found: dict[str, tuple[object, Span | None, str, str]] = {
         "name": (
-            (name, named, "tool_name", details.reason(named))
+            (name, named, "tool_name", source.reason(named))
             if is_text(name)
             else (call.name, call.span, "the span's name", "nothing else names the tool")
         ),
-        "arguments": details.arguments(),
-        "result": (tool_result(result), returned, "tool_result", details.reason(returned)),
-        "call_id": details.call_id(),
+        "arguments": source.explain_arguments(),
+        "result": (tool_result(result), returned, "tool_result", source.reason(returned)),
+        "call_id": source.explain_call_id(),
     }
     return {
         detail: (MISSING if said[1] is None else said[0], said[1], said[2], said[3]) for detail, said in found.items()
@@ -159,9 +157,7 @@ def find_tool_calls(trace: Trace, find_models: Callable[[], Sequence[Span]]) -> 
         trace: The trace.
         find_models: Returns its model spans; called once, when a call is asked for what its own spans do not say.
     """
-    groups = _merge(trace)
-    answers = _Answers(groups, find_models)
-    return [ToolCall(group.name, group.spans[0], _Details(group, answers)) for group in groups]
+    return [ToolCall(call.spans, call) for call in _merge(trace, _Answers(find_models)).calls]
 
 
 def tool_result(value: object) -> object:
@@ -179,28 +175,26 @@ def tool_result(value: object) -> object:
     return value["content"] if "tool_call_id" in value and "content" in value else value
 
 
-def _merge(trace: Trace) -> list[_Group]:
-    """Return the calls of tools: a TOOL span below one of the same tool belongs to its call."""
-    ordered: list[_Group] = []
+def _merge(trace: Trace, answers: _Answers) -> _Answers:
+    """Find the calls of tools: a TOOL span below one of the same tool belongs to its call."""
     # By depth, down to the span that was walked last: the call that what is below would belong to.
-    above: list[_Group | None] = []
+    above: list[_Call | None] = []
     for span, depth in trace.tree.walk():
-        group = above[depth - 1] if depth else None
+        call = above[depth - 1] if depth else None
         kind = span.span_type
         if kind == SpanType.TOOL:
-            name = _name(span)
-            if name == _NO_CALL:
+            if span.name.endswith(_NO_CALL) and _name(span) == _NO_CALL:
                 pass
-            elif group is not None and group.name == name:
-                group.spans.append(span)
+            elif call is not None and call.name == _name(span):
+                call.spans.append(span)
             else:
-                group = _Group(name, [span])
-                ordered.append(group)
-        elif kind in _DECIDERS:
-            group = None
-        above[depth:] = (group,)
-    ordered.sort(key=lambda group: group.spans[0].start_time_ns)
-    return ordered
+                call = _Call([span], answers)
+                answers.calls.append(call)
+        elif call is not None and kind in _DECIDERS:
+            call = None
+        above[depth:] = (call,)
+    answers.calls.sort(key=lambda call: call.spans[0].start_time_ns)
+    return answers
 
 
 def _name(span: Span) -> str:
@@ -208,50 +202,50 @@ def _name(span: Span) -> str:
     return name if is_text(name) else span.name
 
 
-def _join(groups: Sequence[_Group], llm_spans: Sequence[Span]) -> dict[_Group, _Asked]:
+def _join(calls: Sequence[_Call], llm_spans: Sequence[Span]) -> dict[_Call, _Asked]:
     """
     Find each call in the models' answers: by id, else the next unused call of the same name.
 
     Of several unused ones the one with the same arguments: parallel calls may start in any order.
     """
     asked = _asked(llm_spans)
-    by_id = {call.call_id: call for call in asked if call.call_id is not None}
-    ids = {group: group.call_id for group in groups}
-    if any(call_id not in by_id and group.args is MISSING for group, call_id in ids.items() if call_id is not None):
-        by_id = {call.call_id: call for call in _history(llm_spans) if call.call_id is not None} | by_id
-    matches: dict[_Group, _Asked] = {}
-    for group, call_id in ids.items():
+    by_id = {each.call_id: each for each in asked if each.call_id is not None}
+    ids = {call: call.call_id for call in calls}
+    if any(call_id not in by_id and call.args is MISSING for call, call_id in ids.items() if call_id is not None):
+        by_id = {each.call_id: each for each in _history(llm_spans) if each.call_id is not None} | by_id
+    matches: dict[_Call, _Asked] = {}
+    for call, call_id in ids.items():
         if call_id in by_id:
-            matches[group] = by_id[call_id]
+            matches[call] = by_id[call_id]
             by_id[call_id].used = True
-    _join_by_name([group for group in groups if group not in matches], asked, matches)
+    _join_by_name([call for call in calls if call not in matches], asked, matches)
     return matches
 
 
-def _join_by_name(groups: Sequence[_Group], asked: Sequence[_Asked], matches: dict[_Group, _Asked]) -> None:
+def _join_by_name(calls: Sequence[_Call], asked: Sequence[_Asked], matches: dict[_Call, _Asked]) -> None:
     by_name: dict[str, deque[_Asked]] = {}
     by_arguments: dict[tuple[str, str], deque[_Asked]] = {}
-    for call in asked:
-        if not call.used:
-            by_name.setdefault(call.name, deque()).append(call)
-            for key in _keys(call.args):
-                by_arguments.setdefault((call.name, key), deque()).append(call)
-    for group in groups:
-        if group.name in by_name and group.args is not MISSING:
-            _take(by_arguments.get((group.name, _canonical(group.args))), group, matches)
-    for group in groups:
+    for each in asked:
+        if not each.used:
+            by_name.setdefault(each.name, deque()).append(each)
+            for key in _keys(each.args):
+                by_arguments.setdefault((each.name, key), deque()).append(each)
+    for call in calls:
+        if call.name in by_name and call.args is not MISSING:
+            _take(by_arguments.get((call.name, _canonical(call.args))), call, matches)
+    for call in calls:
         # A call that says its id and its arguments needs nothing, and would take it from one that does.
-        if group not in matches and (group.call_id is None or group.args is MISSING):
-            _take(by_name.get(group.name), group, matches)
+        if call not in matches and (call.call_id is None or call.args is MISSING):
+            _take(by_name.get(call.name), call, matches)
 
 
-def _take(calls: deque[_Asked] | None, group: _Group, matches: dict[_Group, _Asked]) -> None:
+def _take(unused: deque[_Asked] | None, call: _Call, matches: dict[_Call, _Asked]) -> None:
     """Join a call with the first that is unused."""
-    while calls:
-        call = calls.popleft()
-        if not call.used:
-            call.used = True
-            matches[group] = call
+    while unused:
+        each = unused.popleft()
+        if not each.used:
+            each.used = True
+            matches[call] = each
             return
 
 

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast, final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from otel_scorer.model.span import Span
 
-__all__ = ["CallSource", "ToolCall"]
+__all__ = ["CallDetail", "CallSource", "ToolCall"]
+
+CallDetail: TypeAlias = Literal["name", "arguments", "result", "call_id"]
+"""What a call does not know itself."""
 
 
 class CallSource(Protocol):
     """What knows the details of one call. Asked for nothing that nobody reads: the answer may be far away."""
 
-    def find_arguments(self) -> Any:
-        """Return the decoded arguments; None if nobody recorded them."""
-        ...
-
-    def find_result(self) -> Any:
-        """Return the decoded result; None if there is none."""
-        ...
-
-    def find_call_id(self) -> str | None:
-        """Return the model's id of the call, if known."""
+    def find(self, detail: CallDetail) -> Any:
+        """Return the tool's name, the decoded arguments or result, or the model's id; None if nobody says."""
         ...
 
 
@@ -32,49 +29,57 @@ class ToolCall:
     One call of a tool, as the application made it. Read-only, compared by value.
 
     Args:
-        name: Name of the tool.
-        span: The TOOL span.
+        spans: The TOOL spans of the call, the outermost first; at least one.
         source: Tells the rest when it is read.
     """
 
-    __slots__ = ("_name", "_source", "_span")
+    __slots__ = ("_source", "_spans")
 
     _SHOWN: Final = ("name", "arguments", "result", "failed", "call_id", "span")
 
-    def __init__(self, name: str, span: Span, source: CallSource) -> None:
-        self._name = name
-        self._span = span
+    def __init__(self, spans: Sequence[Span], source: CallSource) -> None:
+        self._spans = spans
         self._source = source
 
     @property
     def name(self) -> str:
         """Name of the tool."""
-        return self._name
+        return cast("str", self._source.find("name"))
 
     @property
     def arguments(self) -> Any:
         """Decoded arguments, from the model's output if the span has none; None if nobody recorded them."""
-        return self._source.find_arguments()
+        return self._source.find("arguments")
 
     @property
     def result(self) -> Any:
         """Decoded result; None if there is none."""
-        return self._source.find_result()
+        return self._source.find("result")
 
     @property
     def failed(self) -> bool:
-        """The span's status is ERROR, or it carries `error.type` and its status is not OK."""
-        return self._span.failed
+        """
+        Whether one of its spans failed: its status is ERROR, or it carries `error.type` and its status is not OK.
+
+        The inner spans count as well: an MCP server's span fails where the client's, which got an answer, does not.
+        """
+        spans = self._spans
+        return spans[0].failed or (len(spans) > 1 and any([span.failed for span in spans]))
 
     @property
     def call_id(self) -> str | None:
         """The model's id of the call, from the model's output if the span has none; None if it is not known."""
-        return self._source.find_call_id()
+        return cast("str | None", self._source.find("call_id"))
 
     @property
     def span(self) -> Span:
-        """The TOOL span."""
-        return self._span
+        """The TOOL span; of several nested ones the outermost."""
+        return self._spans[0]
+
+    @property
+    def spans(self) -> tuple[Span, ...]:
+        """The TOOL spans of the call, the outermost first: more than one where, say, client and server have theirs."""
+        return tuple(self._spans)
 
     @property
     def source(self) -> CallSource:
@@ -87,8 +92,8 @@ class ToolCall:
         return self is other or self._values() == other._values()
 
     def __hash__(self) -> int:
-        # Arguments and results are seldom hashable; equal calls have equal names and spans.
-        return hash((self._name, self._span))
+        # Arguments and results are seldom hashable; equal calls have equal spans.
+        return hash(self.span)
 
     def __repr__(self) -> str:
         facts = zip(self._SHOWN, self._values(), strict=True)

@@ -134,6 +134,20 @@ def test_nested_spans_of_one_tool_are_one_call_that_knows_what_any_of_them_knows
     assert call.span.span_id == client["span_id"]
 
 
+@pytest.mark.parametrize("failing", [0, 1, 2])
+def test_a_call_failed_if_any_of_its_nested_spans_did(failing: int) -> None:
+    """An MCP client's span ends well when the server answers; that the answer is an error, only the server's says."""
+    spans: list[dict[str, Any]] = []
+    for index in range(3):
+        status = "ERROR" if index == failing else "UNSET"
+        spans.append(tool("get", parent=spans[-1] if spans else None, status=status))
+
+    [call] = trace_of(*spans).tool_calls
+
+    assert call.failed
+    assert [span.span_id for span in call.spans] == [span["span_id"] for span in spans]
+
+
 def test_a_tool_that_calls_another_tool_makes_two_calls() -> None:
     outer = tool("plan")
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from otel_scorer.model.decode import spans_from_raw
+from otel_scorer.model.tool_call import CallDetail
 from otel_scorer.model.trace import Span, ToolCall
 from otel_scorer.testing import make_raw, make_span
 
@@ -16,22 +17,15 @@ from otel_scorer.testing import make_raw, make_span
 class Told:
     """Tells what it was made with, and remembers what it was asked."""
 
+    name: str = "search"
     arguments: Any = None
     result: Any = None
     call_id: str | None = None
     asked: list[str] = field(default_factory=list)
 
-    def find_arguments(self) -> Any:
-        self.asked.append("arguments")
-        return self.arguments
-
-    def find_result(self) -> Any:
-        self.asked.append("result")
-        return self.result
-
-    def find_call_id(self) -> str | None:
-        self.asked.append("call_id")
-        return self.call_id
+    def find(self, detail: CallDetail) -> Any:
+        self.asked.append(detail)
+        return getattr(self, detail)
 
 
 def a_span(status: Any = "OK") -> Span:
@@ -40,26 +34,44 @@ def a_span(status: Any = "OK") -> Span:
 
 
 def test_only_what_is_read_is_asked_for() -> None:
-    told = Told({"q": 1}, "found", "id-1")
-    call = ToolCall("search", a_span("ERROR"), told)
+    told = Told("search", {"q": 1}, "found", "id-1")
+    call = ToolCall([a_span("ERROR")], told)
 
-    assert (call.name, call.failed, call.span.name, told.asked) == ("search", True, "tool", [])
-    assert (call.result, told.asked) == ("found", ["result"])
-    assert (call.arguments, call.call_id, told.asked) == ({"q": 1}, "id-1", ["result", "arguments", "call_id"])
+    assert (call.failed, call.span.name, told.asked) == (True, "tool", [])
+    assert (call.name, call.result, told.asked) == ("search", "found", ["name", "result"])
+    assert (call.arguments, call.call_id, told.asked[2:]) == ({"q": 1}, "id-1", ["arguments", "call_id"])
+
+
+@pytest.mark.parametrize(
+    ("statuses", "failed"),
+    [
+        (["OK"], False),
+        (["UNSET", "OK"], False),
+        (["ERROR", "OK"], True),
+        (["UNSET", "UNSET", "ERROR"], True),
+        (["OK", "ERROR"], True),
+    ],
+)
+def test_a_call_failed_if_one_of_its_spans_did(statuses: list[str], failed: bool) -> None:
+    spans = [a_span(status) for status in statuses]
+
+    call = ToolCall(spans, Told())
+
+    assert (call.failed, call.span, call.spans) == (failed, spans[0], tuple(spans))
 
 
 def test_calls_are_compared_by_value() -> None:
     span = a_span()
-    call = ToolCall("search", span, Told({"q": 1}, "found", "id-1"))
+    call = ToolCall([span], Told("search", {"q": 1}, "found", "id-1"))
 
-    assert call == ToolCall("search", span, Told({"q": 1}, "found", "id-1"))
-    assert len({call, ToolCall("search", span, Told({"q": 1}, "found", "id-1"))}) == 1
+    assert call == ToolCall([span], Told("search", {"q": 1}, "found", "id-1"))
+    assert len({call, ToolCall([span], Told("search", {"q": 1}, "found", "id-1"))}) == 1
     for other in (
-        ToolCall("book", span, Told({"q": 1}, "found", "id-1")),
-        ToolCall("search", a_span(), Told({"q": 1}, "found", "id-1")),
-        ToolCall("search", span, Told({"q": 2}, "found", "id-1")),
-        ToolCall("search", span, Told({"q": 1}, "nothing", "id-1")),
-        ToolCall("search", span, Told({"q": 1}, "found", "id-2")),
+        ToolCall([span], Told("book", {"q": 1}, "found", "id-1")),
+        ToolCall([a_span()], Told("search", {"q": 1}, "found", "id-1")),
+        ToolCall([span], Told("search", {"q": 2}, "found", "id-1")),
+        ToolCall([span], Told("search", {"q": 1}, "nothing", "id-1")),
+        ToolCall([span], Told("search", {"q": 1}, "found", "id-2")),
         "search",
     ):
         assert call != other
@@ -68,14 +80,14 @@ def test_calls_are_compared_by_value() -> None:
 def test_a_call_shows_all_that_is_known() -> None:
     span = a_span()
 
-    shown = repr(ToolCall("search", span, Told({"q": 1}, "found")))
+    shown = repr(ToolCall([span], Told("search", {"q": 1}, "found")))
 
     assert shown == (
         f"ToolCall(name='search', arguments={{'q': 1}}, result='found', failed=False, call_id=None, span={span!r})"
     )
 
 
-@pytest.mark.parametrize("name", ["name", "arguments", "result", "failed", "call_id", "span", "other"])
+@pytest.mark.parametrize("name", ["name", "arguments", "result", "failed", "call_id", "span", "spans", "other"])
 def test_a_call_cannot_be_changed(name: str) -> None:
     with pytest.raises(AttributeError):
-        setattr(ToolCall("search", a_span(), Told()), name, None)
+        setattr(ToolCall([a_span()], Told()), name, None)

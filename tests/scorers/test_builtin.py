@@ -57,7 +57,18 @@ def test_tool_errors_sees_a_failure_inside_a_call_that_went_well() -> None:
     inner = call(3, status="ERROR", message="no route")
     inner.parent_span_id = call(2).span_id
 
-    assert judge(tool_errors, ROOT, call(2), inner) == (False, "1 of 2 tool calls failed: search (no route)")
+    assert judge(tool_errors, ROOT, call(2), inner) == (False, "1 of 1 tool call failed: search (no route)")
+
+
+def test_tool_errors_counts_what_the_trace_shows_as_calls() -> None:
+    """Nested TOOL spans of one tool are one call, as in `trace.tool_calls`."""
+    [trace] = traces_of("fastmcp")
+    assert (len(trace.search_spans("TOOL")), len(trace.tool_calls)) == (6, 2)
+
+    feedback = tool_errors(trace=trace)
+
+    assert feedback.value is False
+    assert feedback.rationale.startswith("1 of 2 tool calls failed: convert_currency")
 
 
 def test_tool_errors_names_a_tool_that_has_no_name_after_its_span() -> None:

@@ -6,13 +6,12 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from otel_scorer.model.feedback import Feedback
-from otel_scorer.model.trace import SpanType
 from otel_scorer.scorers.base import scorer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from otel_scorer.model.trace import Span, Trace
+    from otel_scorer.model.trace import ToolCall, Trace
 
 __all__ = ["tool_errors"]
 
@@ -23,13 +22,13 @@ _MESSAGE_LIMIT = 120
 @scorer(description="True if no tool call failed.", version="1", concurrent=True)
 def tool_errors(trace: Trace) -> Feedback:
     """Return True if no TOOL span failed; a trace without TOOL spans has no failed one."""
-    spans = trace.search_spans(span_type=SpanType.TOOL)
-    failed = [span for span in spans if span.failed]
+    calls = trace.tool_calls
+    failed = [call for call in calls if call.failed]
     if failed:
-        return Feedback(value=False, rationale=f"{len(failed)} of {_calls(len(spans))} failed: {_named(failed)}")
-    if not spans:
+        return Feedback(value=False, rationale=f"{len(failed)} of {_calls(len(calls))} failed: {_named(failed)}")
+    if not calls:
         return Feedback(value=True, rationale="No tool was called")
-    succeeded = "The tool call succeeded" if len(spans) == 1 else f"All {len(spans)} tool calls succeeded"
+    succeeded = "The tool call succeeded" if len(calls) == 1 else f"All {len(calls)} tool calls succeeded"
     return Feedback(value=True, rationale=succeeded)
 
 
@@ -37,24 +36,21 @@ def _calls(number: int) -> str:
     return "1 tool call" if number == 1 else f"{number} tool calls"
 
 
-def _named(failed: Sequence[Span]) -> str:
+def _named(failed: Sequence[ToolCall]) -> str:
     """Name the tools that failed, how often, and what the first message of each said."""
-    often = Counter(map(_name, failed))
+    often = Counter(call.name for call in failed)
     said: dict[str, str] = {}
-    for span in failed:
-        said.setdefault(_name(span), _message(span))
+    for call in failed:
+        said.setdefault(call.name, _message(call))
     shown = [f"{name}{f' ({times} times)' if times > 1 else ''}{said[name]}" for name, times in often.items()]
     more = len(shown) - _SHOWN
     return "; ".join(shown[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 
 
-def _name(span: Span) -> str:
-    name = span.read("tool_name")
-    return name if isinstance(name, str) and name else span.name
-
-
-def _message(span: Span) -> str:
-    text = " ".join(span.status.description.split())
+def _message(call: ToolCall) -> str:
+    """Return what the outermost span that failed and says why says."""
+    said = (" ".join(span.status.description.split()) for span in call.spans if span.failed)
+    text = next(filter(None, said), "")
     if not text:
         return ""
     return f" ({text if len(text) <= _MESSAGE_LIMIT else text[: _MESSAGE_LIMIT - 1] + '…'})"
