@@ -124,7 +124,7 @@ def test_the_agent_records_what_the_conventions_ask_for() -> None:
     )
     assert call.result == "Paris: 18 °C, sunny"
     assert trace.usage is not None
-    assert trace.usage.output_tokens > 0
+    assert trace.usage.output_tokens
     assert trace.session_id == "conversation-1"
     assert trace.model == "travel-rules-1"
 

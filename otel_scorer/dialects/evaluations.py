@@ -7,7 +7,7 @@ The same verdict often comes several ways (OpenLIT sends event and log record), 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_scorer.dialects.flattened import numbered
 from otel_scorer.dialects.values import is_dict, is_list, is_text, json_value
@@ -37,6 +37,13 @@ _INLINE: Final = tuple(
 _INLINE_STARTS: Final = tuple(prefix for prefix, _ in _INLINE)
 
 
+class _Target(NamedTuple):
+    """The span that a verdict is about, and its trace, if that is another one."""
+
+    span_id: str | None
+    trace_id: str | None = None
+
+
 def find_evaluations(trace: Trace) -> list[EvaluationResult]:
     """Return the verdicts in a trace, in the order of their spans."""
     return [result for result, _, _ in locate_evaluations(trace)]
@@ -44,11 +51,11 @@ def find_evaluations(trace: Trace) -> list[EvaluationResult]:
 
 def locate_evaluations(trace: Trace) -> list[tuple[EvaluationResult, Span, str]]:
     """Return the verdicts with the span that each was found on, and where on it."""
-    found: dict[tuple[str | None, str], tuple[EvaluationResult, Span, str]] = {}
+    found: dict[tuple[str | None, str | None, str], tuple[EvaluationResult, Span, str]] = {}
     for span in (*trace.spans, *trace.own_spans):
         for place, results in on_span(span):
             for result in results:
-                found.setdefault((result.span_id, result.name), (result, span, place))
+                found.setdefault((result.trace_id, result.span_id, result.name), (result, span, place))
     return list(found.values())
 
 
@@ -72,7 +79,7 @@ def on_span(span: Span) -> Iterator[tuple[str, Iterator[EvaluationResult]]]:
     yield "logfire.feedback.name", _logfire(span)
 
 
-def _target(span: Span) -> str | None:
+def _target(span: Span) -> _Target:
     """Return the span that a verdict on `span` is about: another one, if `span` was made to carry it."""
     attributes = span.attributes
     carrier = (
@@ -81,15 +88,22 @@ def _target(span: Span) -> str | None:
         or _NAME in attributes
     )
     if not carrier:
-        return span.span_id
+        return _Target(span.span_id)
     links = span.links
     if len(links) == 1:
-        return links[0].span_id
+        return _Target(links[0].span_id, _other(links[0].trace_id, span))
     named = attributes.get("gen_ai.evaluation.span_id")
-    return named if is_text(named) else span.parent_id or span.span_id
+    if is_text(named):
+        return _Target(named, _other(attributes.get("gen_ai.evaluation.trace_id"), span))
+    return _Target(span.parent_id or span.span_id)
 
 
-def _result(attributes: Mapping[str, object], span_id: str | None) -> Iterator[EvaluationResult]:
+def _other(trace_id: object, span: Span) -> str | None:
+    """Return a trace id if it is that of another trace: what carries a verdict may lie in one of its own."""
+    return trace_id if is_text(trace_id) and trace_id != span.trace_id else None
+
+
+def _result(attributes: Mapping[str, object], target: _Target) -> Iterator[EvaluationResult]:
     name = attributes.get(_NAME)
     if not is_text(name):
         return
@@ -103,16 +117,17 @@ def _result(attributes: Mapping[str, object], span_id: str | None) -> Iterator[E
         label=label,
         explanation=_label(attributes.get(_EXPLANATION)) or _label(attributes.get(_COMMENT)),
         error_type=_label(attributes.get(_ERROR)),
-        span_id=span_id,
+        span_id=target.span_id,
+        trace_id=target.trace_id,
     )
 
 
-def _listed(body: object, span_id: str | None) -> Iterator[EvaluationResult]:
+def _listed(body: object, target: _Target) -> Iterator[EvaluationResult]:
     """Read Splunk's record of many results, whose keys may lack their prefix."""
     decoded = json_value(body)
     items = decoded.get("gen_ai.evaluations") if is_dict(decoded) else None
     for item in items if is_list(items) else ():
-        yield from _result(_full(item), span_id)
+        yield from _result(_full(item), target)
 
 
 def _full(item: object) -> dict[str, object]:
@@ -123,7 +138,7 @@ def _full(item: object) -> dict[str, object]:
 _SHORT: Final = {"name": _NAME, "score": _VALUE, "label": _LABEL, "explanation": _EXPLANATION, "error": _ERROR}
 
 
-def _inline(span: Span, target: str | None, prefix: str, item_name: str) -> Iterator[EvaluationResult]:
+def _inline(span: Span, target: _Target, prefix: str, item_name: str) -> Iterator[EvaluationResult]:
     pairs = {key[len(prefix) :]: span.attributes[key] for key in span.attributes if key.startswith(prefix)}
     for item in numbered(pairs):
         inner = item.get(item_name)
@@ -134,7 +149,8 @@ def _inline(span: Span, target: str | None, prefix: str, item_name: str) -> Iter
                 label=_label(inner.get("label")),
                 explanation=_label(inner.get("explanation")),
                 error_type=None,
-                span_id=target,
+                span_id=target.span_id,
+                trace_id=target.trace_id,
             )
 
 

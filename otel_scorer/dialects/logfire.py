@@ -24,6 +24,8 @@ DIALECT = Dialect(
     base="otel_genai",
     # Sent when a span starts, as a child of it.
     placeholders={"logfire.span_type": "pending_span"},
+    # What `logfire.info(...)` sends. The end of a streamed call is sent so too, and says that it is a model call.
+    records={"logfire.span_type": "log"},
     fields={
         "inputs": (
             Attribute("gen_ai.input.messages", as_messages("user")),

@@ -110,7 +110,12 @@ class DialectReader:
         self._type_keys = tuple(dict.fromkeys(rule.key for rule in rules))
         self._later_type_keys = {key: self._type_keys[place:] for place, key in enumerate(self._type_keys, 1)}
         self._type_rules = {key: tuple(rule for rule in rules if rule.key == key) for key in self._type_keys}
-        self._placeholders = tuple(pair for dialect in dialects for pair in dialect.placeholders.items())
+        self._no_spans: dict[str, dict[object, bool]] = {}
+        """By attribute and its value: whether what has it may be a span after all, if something says what it does."""
+        for dialect in dialects:
+            for said, may_be in ((dialect.placeholders, False), (dialect.records, True)):
+                for key, value in said.items():
+                    self._no_spans.setdefault(key, {})[value] = may_be
         self._detector = Detector(self.dialects)
         self._answers: dict[tuple[str, object], str] = {}
         # Apart from the answers, so that nobody who makes up values can crowd those out.
@@ -174,13 +179,13 @@ class DialectReader:
         return structure.derive(trace, field)
 
     def _placeholders_of(self, spans: Iterable[Span]) -> list[Span]:
-        marks = self._placeholders
-        return [
-            span
-            for span in spans
-            for key, value in marks
-            if key in span.attribute_keys and span.attributes[key] == value
-        ]
+        return [span for span in spans if self._is_no_span(span)]
+
+    def _is_no_span(self, span: Span) -> bool:
+        for key, values in self._no_spans.items():
+            if key in span.attribute_keys and isinstance(value := span.attributes[key], str) and value in values:
+                return not values[value] or span.span_type == SpanType.UNKNOWN
+        return False
 
     def _resolve(self, key: str, value: object) -> tuple[str | None, str | None]:
         """Return the type that an attribute says, or None, and the one to fall back to, or None."""

@@ -15,6 +15,7 @@ from otel_scorer.dialects.ancestry import nearest_above
 from otel_scorer.dialects.chat import last_text
 from otel_scorer.dialects.documents import to_documents
 from otel_scorer.dialects.evaluations import find_evaluations, locate_evaluations
+from otel_scorer.dialects.table import SPAN_TYPES
 from otel_scorer.dialects.tool_calls import explain_tool_call, find_tool_calls
 from otel_scorer.dialects.values import is_list, is_text
 from otel_scorer.model.trace import MISSING, LlmCall, Message, SpanType, Usage
@@ -31,6 +32,8 @@ _Accounted: TypeAlias = "tuple[Usage, Span]"
 
 LLM_TYPES: Final = frozenset({SpanType.LLM, SpanType.CHAT_MODEL})
 _STEP_TYPES: Final = frozenset({SpanType.AGENT, SpanType.WORKFLOW, SpanType.CHAIN})
+# What may be an application as a whole; everything else that has a type is a part of one.
+_WHOLE_TYPES: Final = _STEP_TYPES | {SpanType.TASK, SpanType.UNKNOWN}
 
 
 class Derivation(NamedTuple):
@@ -149,8 +152,8 @@ def _usage(span: Span) -> _Accounted | None:
     given, made, total = (span.read(field) for field in ("input_tokens", "output_tokens", "total_tokens"))
     if given is MISSING and made is MISSING and total is MISSING:
         return None
-    inputs, outputs = given or 0, made or 0
-    return Usage(inputs, outputs, total or inputs + outputs), span
+    inputs, outputs = (None if count is MISSING else count for count in (given, made))
+    return Usage(inputs, outputs, total or (inputs or 0) + (outputs or 0)), span
 
 
 def _total_usage(trace: Trace) -> Usage | None:
@@ -159,10 +162,16 @@ def _total_usage(trace: Trace) -> Usage | None:
     if not usages:
         return None
     return Usage(
-        sum(usage.input_tokens for usage in usages),
-        sum(usage.output_tokens for usage in usages),
+        _sum(usage.input_tokens for usage in usages),
+        _sum(usage.output_tokens for usage in usages),
         sum(usage.total_tokens for usage in usages),
     )
+
+
+def _sum(counts: Iterable[int | None]) -> int | None:
+    """Return the sum of what is known; None if nothing is."""
+    known = [count for count in counts if count is not None]
+    return sum(known) if known else None
 
 
 def _documents(trace: Trace) -> list[Document]:
@@ -198,8 +207,17 @@ def _messages(trace: Trace) -> list[Message]:
     return []
 
 
-def _inputs(trace: Trace) -> _Said:
+def _application(trace: Trace) -> Span | None:
+    """Return the root, unless that is a part of an application whose own span is missing: a tool, a model call."""
     root = trace.root
+    if root is None or root.parent_id is None or root.is_local_root or root.span_type in _WHOLE_TYPES:
+        return root
+    # A type of the user's own may be anything.
+    return None if root.span_type in SPAN_TYPES else root
+
+
+def _inputs(trace: Trace) -> _Said:
+    root = _application(trace)
     own = MISSING if root is None else root.read("inputs")
     if own is not MISSING and own != "":
         return _Said(own, root, "inputs", "the root says so")
@@ -212,7 +230,7 @@ def _inputs(trace: Trace) -> _Said:
 
 
 def _outputs(trace: Trace) -> _Said:
-    root = trace.root
+    root = _application(trace)
     own = MISSING if root is None else root.read("outputs")
     if own is not MISSING and own != "":
         return _Said(own, root, "outputs", "the root says so")
@@ -327,7 +345,9 @@ def explain(trace: Trace) -> list[Derivation]:
                 continue
             tokens, reporter = accounted
             rule = "the model call" if reporter is span else "the model span around the call, which reports its tokens"
-            found.append(Derivation(f"llm_calls.{number}.{field}", getattr(tokens, field), reporter, field, rule))
+            count: int | None = getattr(tokens, field)
+            known = MISSING if count is None else count
+            found.append(Derivation(f"llm_calls.{number}.{field}", known, reporter, field, rule))
     for number, call in enumerate(trace.tool_calls):
         for field, said in explain_tool_call(call).items():
             found.append(Derivation(f"tool_calls.{number}.{field}", *said))

@@ -243,6 +243,8 @@ class Dialect:
         names: Span names that prove it; a `*` at the end matches any rest.
         placeholders: Attributes that, with this value, mark a record which stands for a span until that ends: it is no
             span of the trace.
+        records: Attributes that, with this value, mark a line of a log that was sent as a span: no span of the trace
+            either, unless something says what it does.
         base: The dialect that it builds on, asked for what this one does not say.
         span_types: Attributes that say what a span does, best first.
         name_rules: Span names that do, within `scopes`.
@@ -259,6 +261,7 @@ class Dialect:
     events: tuple[str, ...] = ()
     names: tuple[str, ...] = ()
     placeholders: Mapping[str, str] = field(default_factory=dict[str, str])
+    records: Mapping[str, str] = field(default_factory=dict[str, str])
     base: str | None = None
     span_types: tuple[SpanTypeKey, ...] = ()
     name_rules: tuple[NameRule, ...] = ()

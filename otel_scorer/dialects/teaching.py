@@ -185,6 +185,7 @@ class TaughtReader(ExplainingReader):
     def __init__(self, dialects: Sequence[Dialect], rules: Sequence[SpanTypeRule]) -> None:
         super().__init__(dialects)
         self._rules = tuple(map(_Rule, rules))
+        self._asked = frozenset(rule.attribute for rule in rules if rule.attribute is not None)
 
     def span_type(self, span: Span) -> str:
         """Return what the first rule that holds says, else what the dialects say."""
@@ -195,6 +196,14 @@ class TaughtReader(ExplainingReader):
         """Return what says the span's type; None if nothing does."""
         rule = self._ruling(span)
         return super().explain_type(span) if rule is None else Origin(TAUGHT, f"span_types: {rule}")
+
+    def unread(self, span: Span) -> list[str]:
+        """Return the attributes of a span that neither a dialect of it nor a rule looks at, sorted."""
+        return [key for key in super().unread(span) if key not in self._asked]
+
+    def vocabulary(self) -> frozenset[str]:
+        """Return all attribute keys that any dialect or rule reads; one that ends in `.*` stands for all below it."""
+        return super().vocabulary() | self._asked
 
     def _plan(self, names: tuple[str, ...], field: str) -> tuple[Step, ...]:
         # Any span may carry what was taught, whatever else it speaks.

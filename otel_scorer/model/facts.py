@@ -162,10 +162,17 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that the model reported."""
+    """
+    Tokens that the model reported.
 
-    input_tokens: int
-    output_tokens: int
+    Attributes:
+        input_tokens: Tokens that went in, those from a cache included; None if nobody reported them.
+        output_tokens: Tokens that came out; None if nobody reported them.
+        total_tokens: What was reported as the total, else the sum of what was reported.
+    """
+
+    input_tokens: int | None
+    output_tokens: int | None
     total_tokens: int
 
 
@@ -204,7 +211,18 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationResult:
-    """A verdict that somebody (an instrumentation, another evaluator, an earlier run of ours) left in the trace."""
+    """
+    A verdict that somebody (an instrumentation, another evaluator, an earlier run of ours) left in the trace.
+
+    Attributes:
+        name: Name of what was judged.
+        value: The score; None if there is none.
+        label: The verdict in words; None if there is none.
+        explanation: Why.
+        error_type: What went wrong, if there is no verdict.
+        span_id: The span that it is about.
+        trace_id: The trace that it is about, if that is another one than the one in which it lies.
+    """
 
     name: str
     value: float | str | bool | None
@@ -212,6 +230,7 @@ class EvaluationResult:
     explanation: str | None
     error_type: str | None
     span_id: str | None
+    trace_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -301,9 +320,9 @@ class TraceInfo:
 
     @property
     def token_usage(self) -> dict[str, int] | None:
-        """Tokens over all logical model calls: `input_tokens`, `output_tokens`, `total_tokens`."""
+        """Known tokens over all logical model calls: `input_tokens`, `output_tokens`, `total_tokens`."""
         usage = None if self.trace is None else self.trace.usage
-        return None if usage is None else asdict(usage)
+        return None if usage is None else {key: count for key, count in asdict(usage).items() if count is not None}
 
     @property
     def status(self) -> str:

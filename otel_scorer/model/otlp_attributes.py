@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 __all__ = ["Attributes", "EncodedAttributes", "decode_encoded", "decode_value", "encode_attributes", "utf8_text"]
+
+V = TypeVar("V")
 
 _STRING: Final = 0x0A  # AnyValue.string_value, length-delimited
 _SHORT: Final = 0x80  # lengths below are one byte
@@ -45,17 +47,31 @@ def decode_value(value: AnyValue) -> AttributeValue:
     return cast("AttributeValue", getattr(value, kind))
 
 
-class Attributes(Mapping[str, AttributeValue]):
-    """
-    Attributes of an OTLP message, by key and in order of the keys; a value is converted when it is read.
-
-    Of a repeated key the last one counts.
-    """
+class _ByKey(Mapping[str, AttributeValue], Generic[V]):
+    """Attributes by key and in order of the keys; of a repeated key the last one counts."""
 
     __slots__ = ("_values",)
 
-    def __init__(self, values: Mapping[str, AnyValue]) -> None:
+    def __init__(self, values: Mapping[str, V]) -> None:
         self._values = values
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._values))
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+class Attributes(_ByKey[AnyValue]):
+    """Attributes of an OTLP message; a value is converted when it is read."""
+
+    __slots__ = ()
 
     @classmethod
     def of(cls, pairs: Iterable[KeyValue]) -> Attributes:
@@ -70,41 +86,26 @@ class Attributes(Mapping[str, AttributeValue]):
         # Most values are text: ask for that first.
         return value.string_value or decode_value(value)
 
-    def __contains__(self, key: object) -> bool:
-        return key in self._values
-
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, or `default`."""
         value = self._values.get(key)
         return default if value is None else value.string_value or decode_value(value)
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._values))
 
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __repr__(self) -> str:
-        return repr(dict(self))
-
-
-class EncodedAttributes(Attributes):
-    """Attributes whose values are encoded: decoded when one is read."""
+class EncodedAttributes(_ByKey[bytes]):
+    """Attributes whose values are encoded: a value is decoded when it is read."""
 
     __slots__ = ()
 
-    def __init__(self, values: Mapping[str, bytes]) -> None:
-        super().__init__(cast("Mapping[str, AnyValue]", values))
-
     def __getitem__(self, key: str) -> AttributeValue:
-        value = cast("bytes | None", self._values.get(key))
+        value = self._values.get(key)
         if value is None:
             raise KeyError(key)
         return decode_encoded(value)
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of `key`, or `default`."""
-        value = cast("bytes | None", self._values.get(key))
+        value = self._values.get(key)
         return default if value is None else decode_encoded(value)
 
 

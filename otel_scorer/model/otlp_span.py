@@ -68,7 +68,7 @@ class OtlpSpan(Span):
         self.logs = ()
         self._origin = origin
         self._fields = fields
-        self._attributes: Attributes | None = None
+        self._attributes: EncodedAttributes | None = None
         self._events: list[SpanEvent] | None = None
         self.raw = raw
         """The slice that the view was made from, if it was."""
@@ -124,7 +124,7 @@ class OtlpSpan(Span):
         return self.fields.flags & LOCAL_ROOT_FLAGS == LOCAL_ROOT_FLAGS
 
     @property
-    def attributes(self) -> Attributes:
+    def attributes(self) -> EncodedAttributes:
         attributes = self._attributes
         if attributes is None:
             attributes = self._attributes = EncodedAttributes(self.fields.attributes)

@@ -64,7 +64,7 @@ class ToolCall:
         The inner spans count as well: an MCP server's span fails where the client's, which got an answer, does not.
         """
         spans = self._spans
-        return spans[0].failed or (len(spans) > 1 and any([span.failed for span in spans]))
+        return spans[0].failed or (len(spans) > 1 and any(span.failed for span in spans))
 
     @property
     def call_id(self) -> str | None:

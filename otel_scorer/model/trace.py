@@ -96,12 +96,12 @@ class Trace:
 
     @property
     def placeholders(self) -> list[Span]:
-        """Records that stand for a span until it ends, as Logfire sends them: part of what came, not in `spans`."""
+        """Records that are no spans, as Logfire sends them for unfinished ones and for its log; not in `spans`."""
         return cast("list[Span] | None", self._derive("placeholders")) or []
 
     @property
     def is_pending(self) -> bool:
-        """Whether nothing but placeholders has come: none of its spans has ended."""
+        """Whether nothing but placeholders has come, and no span that has ended."""
         return not self._members and bool(self.placeholders)
 
     @property

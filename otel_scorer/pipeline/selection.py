@@ -94,7 +94,7 @@ class Selection:
         revision = trace.revision if revision is None else revision
         if trace.is_pending:
             # Whatever a scorer said of it, it would say of an empty trace.
-            reason = "none of its spans has ended, as far as they have come"
+            reason = "no span of it that has ended has come"
             return [self.decide(Outcome.UNPROCESSABLE, trace_id, revision, reason=reason)]
         if self.is_plain:
             return [Invocation(self.prepared, trace, revision=revision, trace_id=trace_id)]

@@ -135,7 +135,8 @@ def _tokens(trace: Trace, said: Sequence[Source], width: int) -> Iterator[Text]:
             if each.derivation.field.endswith(f".{field}") and each.origin is not None
         ]
         where = "; ".join(f"{places.count(place)} x {place}" for place in dict.fromkeys(places))
-        yield value_row(field.replace("_", " "), total, where, width)
+        if total is not None:
+            yield value_row(field.replace("_", " "), total, where, width)
 
 
 def _parts(trace: Trace, said: Sequence[Source], width: int) -> Iterator[Text]:

@@ -10,7 +10,7 @@ from otel_scorer.reporting.provenance import explain_trace, shown_origin, span_o
 
 if TYPE_CHECKING:
     from otel_scorer.dialects import ExplainingReader
-    from otel_scorer.model.trace import Span, Trace
+    from otel_scorer.model.trace import EvaluationResult, Span, Trace
 
 __all__ = ["inspect_trace"]
 
@@ -56,7 +56,7 @@ def inspect_trace(trace: Trace, reader: ExplainingReader | None = None, *, dupli
         "session_id": trace.session_id,
         "user_id": trace.user_id,
         "tags": trace.tags,
-        "evaluations": [dataclasses.asdict(evaluation) for evaluation in trace.evaluations],
+        "evaluations": [_evaluation(evaluation) for evaluation in trace.evaluations],
     }
     if reader is not None:
         found["explain"] = explain_trace(trace, reader, duplicates=duplicates)
@@ -75,6 +75,14 @@ def _span(span: Span, reader: ExplainingReader | None) -> dict[str, Any]:
     }
     if reader is not None:
         found["explain"] = {field: shown_origin(origin) for field, origin in span_origins(span, reader).items()}
+    return found
+
+
+def _evaluation(evaluation: EvaluationResult) -> dict[str, Any]:
+    found = dataclasses.asdict(evaluation)
+    if evaluation.trace_id is None:
+        # Nearly every verdict is about the trace in which it lies.
+        del found["trace_id"]
     return found
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.dialects import ExplainingReader
     from otel_scorer.dialects.witness import Origin
-    from otel_scorer.model.trace import Span, ToolCall, Trace
+    from otel_scorer.model.trace import Span, ToolCall, Trace, Usage
 
 __all__ = ["INDENT", "WIDE", "duration_text", "origin_text", "trace_tree", "value_row"]
 
@@ -119,10 +119,17 @@ def _heading(trace: Trace) -> Text:
     if trace.model:
         facts.append(trace.model)
     if (usage := trace.usage) is not None:
-        facts.append(f"{usage.input_tokens} + {usage.output_tokens} tokens")
+        facts.append(_tokens(usage))
     if not trace.is_complete:
         facts.append("incomplete")
     return Text.assemble((trace.trace_id, "bold"), (f"  {printable(', '.join(filter(None, facts)))}", "dim"))
+
+
+def _tokens(usage: Usage) -> str:
+    if usage.input_tokens is None and usage.output_tokens is None:
+        return f"{usage.total_tokens} tokens"
+    sides = ("?" if count is None else str(count) for count in (usage.input_tokens, usage.output_tokens))
+    return f"{' + '.join(sides)} tokens"
 
 
 def _line(span: Span, call: ToolCall | None) -> Text:

@@ -201,6 +201,26 @@ def test_a_span_of_an_older_convention_names_what_it_is_about() -> None:
     assert of(target, carrier) == [helpful(target)]
 
 
+def test_a_carrier_in_a_trace_of_its_own_names_the_trace_that_its_verdict_is_about() -> None:
+    other = "f" * 32
+    attributes = {"openinference.span.kind": "EVALUATOR", "evaluations.0.evaluation.name": "tone"}
+    linked = made("carrier", attributes, links=[{"trace_id": other, "span_id": "a" * 16, "attributes": {}}])
+    named = made(
+        "gen_ai.evaluation.result",
+        {**STANDARD, "gen_ai.evaluation.trace_id": other, "gen_ai.evaluation.span_id": "b" * 16},
+    )
+    here = made("carrier", attributes)
+    at_home = {**here, "links": [{"trace_id": here["trace_id"], "span_id": "c" * 16, "attributes": {}}]}
+
+    found = of(linked, named, at_home)
+
+    assert [(result.name, result.trace_id, result.span_id) for result in found] == [
+        ("tone", other, "a" * 16),
+        ("helpfulness", other, "b" * 16),
+        ("tone", None, "c" * 16),
+    ]
+
+
 def test_annotations_may_start_at_any_number() -> None:
     span = made("agent", {"annotations.1.annotation.name": "a", "annotations.1.annotation.label": "good"})
 

@@ -134,6 +134,69 @@ def test_nested_spans_of_one_tool_are_one_call_that_knows_what_any_of_them_knows
     assert call.span.span_id == client["span_id"]
 
 
+@pytest.mark.parametrize("part", ["TOOL", "LLM", "RETRIEVER"])
+def test_a_part_whose_parent_is_missing_is_not_taken_for_the_application(part: str) -> None:
+    gone = made("app")
+    first = made("first", kind(part, input__value="part in", output__value="part out"), parent=gone)
+    asked = {"llm.input_messages.0.message.role": "user", "llm.input_messages.0.message.content": "question"}
+    said = {"llm.output_messages.0.message.role": "assistant", "llm.output_messages.0.message.content": "answer"}
+    call = llm(attributes=asked | said, parent=gone)
+    agent = made("agent", kind("AGENT", input__value="agent in", output__value="agent out"), parent=gone)
+
+    assert (trace_of(first).inputs, trace_of(first).outputs) == (
+        ("part in", "part out") if part == "LLM" else (None, None)
+    )
+    if part != "LLM":
+        assert (trace_of(first, call).inputs, trace_of(first, call).outputs) == ("question", "answer")
+    assert (trace_of(first, call, agent).inputs, trace_of(first, call, agent).outputs) == ("agent in", "agent out")
+
+
+def test_the_first_span_of_a_process_is_the_application_there_whatever_it_is() -> None:
+    gone = made("app")
+    served = made("serve", kind("TOOL", input__value="in", output__value="out"), parent=gone, is_local_root=True)
+
+    assert (trace_of(served).inputs, trace_of(served).outputs) == ("in", "out")
+    assert trace_of(made("root", kind("TOOL", input__value="in"))).inputs == "in"
+
+
+def test_a_function_whose_parent_is_missing_may_be_the_application() -> None:
+    gone = made("app")
+    handler = made("handle", {"input.value": "in", "output.value": "out"}, parent=gone)
+
+    assert (trace_of(handler).inputs, trace_of(handler).outputs) == ("in", "out")
+
+
+@pytest.mark.parametrize(
+    ("counts", "usage"),
+    [
+        ({"prompt": 5}, Usage(5, None, 5)),
+        ({"completion": 7}, Usage(None, 7, 7)),
+        ({"total": 9}, Usage(None, None, 9)),
+        ({"prompt": 0, "completion": 0}, Usage(0, 0, 0)),
+        ({"prompt": 5, "completion": 7, "total": 20}, Usage(5, 7, 20)),
+    ],
+)
+def test_a_count_that_nobody_reported_is_absent_and_not_0(counts: dict[str, int], usage: Usage) -> None:
+    trace = trace_of(llm(attributes={f"llm.token_count.{name}": count for name, count in counts.items()}))
+
+    assert trace.usage == usage
+    assert trace.info.token_usage == {
+        name: count
+        for name, count in (
+            ("input_tokens", usage.input_tokens),
+            ("output_tokens", usage.output_tokens),
+            ("total_tokens", usage.total_tokens),
+        )
+        if count is not None
+    }
+
+
+def test_of_several_calls_the_counts_that_are_known_are_added() -> None:
+    cut = llm(attributes={"llm.token_count.prompt": 5})
+
+    assert trace_of(cut, llm((100, 20))).usage == Usage(105, 20, 125)
+
+
 @pytest.mark.parametrize("failing", [0, 1, 2])
 def test_a_call_failed_if_any_of_its_nested_spans_did(failing: int) -> None:
     """An MCP client's span ends well when the server answers; that the answer is an error, only the server's says."""

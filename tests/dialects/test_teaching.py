@@ -200,3 +200,16 @@ def test_the_table_of_dialects_can_be_disabled_but_for_the_users_own_word() -> N
 
 def test_a_dialect_is_made_of_public_parts() -> None:
     assert Dialect(name="mine", keys=("k",), fields={"inputs": attributes("k")}).speaks("x") is False
+
+
+def test_what_was_taught_is_not_called_unread() -> None:
+    teaching = Teaching(
+        {"inputs": ["my.prompt"], "outputs": ["my.said.*"], "session_id": ["my.session"]},
+        (SpanTypeRule("AGENT", attribute="my.kind", equals="planner"),),
+    )
+    reader = make_reader(teaching)
+    mine = {"my.prompt": "a", "my.said.0.role": "user", "my.session": "s", "my.kind": "other", "my.count": 1}
+    trace = Trace.from_dict({"info": {}, "data": {"spans": [made("x", mine)]}}, reader)
+
+    assert reader.unread(trace.spans[0]) == ["my.count"]
+    assert {"my.prompt", "my.said.*", "my.session", "my.kind"} <= reader.vocabulary()

@@ -324,7 +324,8 @@ def test_a_flattened_list_suggests_a_type_by_its_first_key_and_not_by_what_only_
 def test_records_that_stand_for_a_span_until_it_ends_are_no_part_of_the_tree(name: str) -> None:
     """Logfire sends one when a span starts: a child of it, with another id and all that was known by then."""
     requests = requests_of(name)
-    expected = facts_of(build(requests))
+    before = build(requests)
+    expected = facts_of(before)
     for request in requests:
         for resource_spans in request["body"].get("resourceSpans", []):
             for scope_spans in resource_spans["scopeSpans"]:
@@ -333,8 +334,8 @@ def test_records_that_stand_for_a_span_until_it_ends_are_no_part_of_the_tree(nam
     traces = build(requests)
 
     assert facts_of(traces) == expected
-    for trace in traces:
-        assert len(trace.placeholders) == len(trace.spans)
+    for trace, was in zip(traces, before, strict=True):
+        assert len(trace.placeholders) - len(was.placeholders) == len(was.arrived)
         # They are stored and sent on with the others, and not seen after that either.
         again = trace_from_bytes(spans_as_bytes(trace), b"", READER)
         assert (len(again.arrived), len(again.spans)) == (len(trace.arrived), len(trace.spans))
@@ -363,7 +364,21 @@ def test_a_trace_of_which_only_such_a_record_came_has_no_spans() -> None:
     assert len(trace.trace_id) == 32
 
 
+def test_a_line_of_logfires_log_is_no_span_unless_it_says_what_it_does() -> None:
+    root = made("handle")
+    line = made("hello", {"logfire.span_type": "log", "logfire.msg": "hello"}, parent=root)
+    streamed = made("streamed", {"logfire.span_type": "log", "gen_ai.operation.name": "chat"}, parent=root)
+    verdict = made("verdict", {"logfire.span_type": "log", "gen_ai.evaluation.name": "tone"}, parent=root)
+    pending = made("x", {"logfire.span_type": "pending_span", "gen_ai.operation.name": "chat"}, parent=root)
+
+    trace = trace_of(root, line, streamed, verdict, pending)
+
+    assert [span.name for span in trace.spans] == ["handle", "streamed", "verdict"]
+    assert [span.name for span in trace.placeholders] == ["hello", "x"]
+    assert trace_of(line).is_pending
+
+
 def test_an_attribute_that_only_looks_like_the_mark_of_such_a_record_does_no_harm() -> None:
-    trace = trace_of(made("x", {"logfire.span_type": ["pending_span"]}), made("y", {"logfire.span_type": "log"}))
+    trace = trace_of(made("x", {"logfire.span_type": ["pending_span"]}), made("y", {"logfire.span_type": "pending"}))
 
     assert len(trace.spans) == 2

@@ -324,7 +324,7 @@
     }
 
     const tree = make("div.tree", { role: "tree", "aria-label": "Spans", onkeydown }, ...items);
-    const head = [trace.service, trace.dialects.join(", "), trace.model, trace.tokens && `${trace.tokens[0]} + ${trace.tokens[1]} tokens`,
+    const head = [trace.service, trace.dialects.join(", "), trace.model, trace.tokens && `${trace.tokens.map((count) => count ?? "?").join(" + ")} tokens`,
       duration(trace.duration), trace.begin > 0 && trace.begin < 8.64e15 ? new Date(trace.begin).toISOString().replace("T", " ").replace("Z", " UTC") : ""].filter(Boolean);
     const node = make("section.trace-view", {}, make("h4", {}, "Trace"), make("p.head", {}, head.join(" · ")), make("div.split", {}, tree, told));
     if (trace.more) node.append(make("p.note", {}, `${trace.more.toLocaleString("en")} more spans are not on this page.`));

@@ -101,7 +101,7 @@ def _metrics(trace: Trace | None) -> dict[str, int | float]:
     if trace is None or usage is None:
         return {}
     tokens = {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens}
-    return {"requests": len(trace.llm_calls), **tokens}
+    return {"requests": len(trace.llm_calls), **{key: count for key, count in tokens.items() if count is not None}}
 
 
 def _tree(trace: Trace | None) -> Any:
