@@ -196,10 +196,16 @@ def test_check_and_the_page_say_the_same_of_a_preset(
     said = run_check(file)
 
     [emits] = re.findall(r"^emits +(.+) \(", said, re.MULTILINE)
-    words = {"evaluation_span": "evaluation spans", "metrics": "metrics (delta)", "logs": "log records"}
+    words = {"evaluation_span": "evaluation spans", "metrics": "metrics", "logs": "log records"}
+    if "metrics     of verdicts are delta" in said:
+        words["metrics"] = "metrics (delta)"
     words["native"] = {"phoenix": "annotations", "mlflow": "assessments"}.get(name, "scores")
     assert ", ".join(words[each] for each in emits.split(", ")) == verdicts
     assert ("logs off" in said, "metrics off" in said) == ("no logs" in beside, "no metrics" in beside)
+    assert ("spans       of verdicts last 1ns" in said) == ("last 1 ns" in beside)
+    mark = re.search(r"logs        of verdicts have (\S+): gen_ai.evaluation.result\n", said)
+    assert (mark is not None) == ("custom events" in beside)
+    assert mark is None or f"`{mark[1]}`" in beside
     assert f"preset      {name} (" + ("not tried with the real thing" if tried == "no" else f"tried {tried}") in said
 
 

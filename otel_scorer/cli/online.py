@@ -158,6 +158,7 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
     lines += [f"scores      {_about(scorer)}" for scorer in scorers]
     lines += _about_preset(config)
     lines.append(f"emits       {', '.join(config.emit)} (explanations: {config.explanations})")
+    lines += _about_encodings(config)
     lines.append(f"forwards    {config.forwarding}{'' if config.keep is None else f', traces with {config.keep}'}")
     lines += [f"exports to  {name}: {_about_exporter(exporter)}" for name, exporter in config.exporters.items()]
     if config.store is not None:
@@ -251,6 +252,23 @@ def _about_preset(config: Config) -> list[str]:
         return []
     tried = PRESETS[config.preset].tried
     return [f"preset      {config.preset} ({f'tried with {tried}' if tried else 'not tried with the real thing'})"]
+
+
+def _about_encodings(config: Config) -> list[str]:
+    """Say what is not alike everywhere in how verdicts are written; with a preset this is what it chose."""
+    from otel_scorer.config.quantities import format_duration
+
+    lines: list[str] = []
+    # Also what could not ride on its span any more.
+    if {"evaluation_span", "attributes", "events"} & set(config.emit) and config.score_spans.duration:
+        lines.append(f"spans       of verdicts last {format_duration(config.score_spans.duration)}")
+    if "logs" in config.emit and config.score_logs.attributes:
+        marks = ", ".join(f"{key}: {value}" for key, value in config.score_logs.attributes.items())
+        lines.append(f"logs        of verdicts have {marks}")
+    if "metrics" in config.emit:
+        settings = config.score_metrics
+        lines.append(f"metrics     of verdicts are {settings.temporality}, every {format_duration(settings.interval)}")
+    return lines
 
 
 def _about_exporter(exporter: Exporter) -> str:

@@ -80,7 +80,7 @@ def _seconds(text: str) -> float:
 
 def format_duration(seconds: float) -> str:
     """Return the shortest text that `parse_duration` reads back, in the largest unit that leaves a whole number."""
-    for unit in ("h", "s", "ms"):
+    for unit in ("h", "s", "ms", "us", "ns"):
         amount = seconds / _SECONDS[unit]
         if amount >= 1 and amount == int(amount):
             return f"{int(amount)}{unit}"
