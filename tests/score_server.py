@@ -13,7 +13,7 @@ WAIT = 20.0
 
 
 class Call(NamedTuple):
-    """A request."""
+    """A request; a body that is said to be JSON is decoded."""
 
     method: str
     path: str
@@ -49,7 +49,9 @@ class ScoreServer:
 
             def _handle(self) -> None:
                 data = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                call = Call(self.command, self.path, dict(self.headers), json.loads(data) if data else None)
+                is_json = self.headers.get("Content-Type") == "application/json"
+                body: Any = (json.loads(data) if is_json else data) if data else None
+                call = Call(self.command, self.path, dict(self.headers), body)
                 with server._changed:
                     server.calls.append(call)
                     server._changed.notify_all()
@@ -57,13 +59,13 @@ class ScoreServer:
                 if reply.status is None:
                     self.close_connection = True
                     return
-                body = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+                said = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
                 self.send_response(reply.status)
-                self.send_header("Content-Length", str(len(body)))
+                self.send_header("Content-Length", str(len(said)))
                 for key, value in (reply.headers or {}).items():
                     self.send_header(key, value)
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(said)
 
             do_POST = do_GET = do_PATCH = _handle  # noqa: N815 - the names that http.server calls
 
