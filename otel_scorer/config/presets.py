@@ -73,7 +73,7 @@ PRESETS: Final[dict[PresetName, Preset]] = {
         otlp={"protocol": _HTTP, **_TRACES_ONLY},
         api="langfuse",
     ),
-    "tempo": Preset(otlp=_TRACES_ONLY),
+    "tempo": Preset(tried="Tempo 2.8", otlp=_TRACES_ONLY),
     # To it a span without duration is one whose clock is wrong: it changes and marks it, and finds no repeats any more.
     "jaeger": Preset(tried="Jaeger 2.13", otlp=_TRACES_ONLY, settings={"score_spans.duration": "1ns"}),
     "datadog": Preset(

@@ -1,8 +1,9 @@
-"""Phoenix, MLflow and Jaeger as their makers ship them, and where each shows verdicts."""
+"""Phoenix, MLflow, Jaeger and Tempo as their makers ship them, and where each shows verdicts."""
 
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -167,6 +168,56 @@ class Jaeger:
         return {each["traceID"] for each in _list(f"{self._query}/api/traces?{asked}", "data")}
 
 
+class Tempo:
+    name = "tempo"
+
+    def __init__(self, url: str, query: str) -> None:
+        self.url = url
+        self._query = query
+        bad = '{ span.gen_ai.evaluation.name = "tool_errors" && span.gen_ai.evaluation.score.label = "fail" }'
+        self.searches: Mapping[str, Callable[[str], set[str]]] = {
+            bad: self.search,
+            f"{{ nestedSetParent < 0 }} &>> {bad}": self.search,
+        }
+
+    def has(self, trace: str) -> bool:
+        return bool(self.spans(trace))
+
+    def scores(self, trace: str) -> list[Verdict]:
+        return self.evaluations(trace)
+
+    def spans(self, trace: str) -> list[dict[str, Any]]:
+        """Return all spans of a trace."""
+        batches = _list(f"{self._query}/api/traces/{trace}", "batches")
+        return [span for batch in batches for scope in batch["scopeSpans"] for span in scope["spans"]]
+
+    def evaluations(self, trace: str) -> list[Verdict]:
+        spans = self.spans(trace)
+        attributes = [
+            {each["key"]: each["value"].get("stringValue") for each in span.get("attributes", [])} for span in spans
+        ]
+        return _sorted(_verdict(each) for each in attributes if "gen_ai.evaluation.name" in each)
+
+    def search(self, query: str) -> set[str]:
+        """Return the traces of the last hour that a TraceQL query finds."""
+        asked = urlencode({"q": query, "limit": 1000, **self._last_hour()})
+        # It leaves zeros out in front.
+        return {each["traceID"].zfill(32) for each in _list(f"{self._query}/api/search?{asked}", "traces")}
+
+    def metrics(self, query: str) -> dict[str, list[float]]:
+        """Return what a TraceQL metrics query says of the last hour, by the value of its label; zeros are left out."""
+        asked = urlencode({"q": query, "step": "60s", **self._last_hour()})
+        found: dict[str, list[float]] = {}
+        for series in _list(f"{self._query}/api/metrics/query_range?{asked}", "series"):
+            [label] = [each["value"]["stringValue"] for each in series["labels"]]
+            found[label] = [sample["value"] for sample in series["samples"] if "value" in sample]
+        return found
+
+    def _last_hour(self) -> dict[str, int]:
+        now = int(time.time())
+        return {"start": now - 3600, "end": now + 60}
+
+
 @contextmanager
 def phoenix(folder: Path) -> Iterator[Phoenix]:
     program, port = installed("phoenix"), free_port()
@@ -226,10 +277,66 @@ def jaeger(folder: Path) -> Iterator[Jaeger]:
         yield Jaeger(f"http://{otlp}", f"http://{query}")
 
 
+@contextmanager
+def tempo(folder: Path) -> Iterator[Tempo]:
+    program, otlp, query = installed("tempo"), f"127.0.0.1:{free_port()}", free_port()
+    alone = {"kvstore": {"store": "inmemory"}, "instance_addr": "127.0.0.1"}
+    inner = free_port()
+    config = {
+        "server": {
+            "http_listen_address": "127.0.0.1",
+            "http_listen_port": query,
+            "grpc_listen_address": "127.0.0.1",
+            "grpc_listen_port": inner,
+        },
+        "usage_report": {"reporting_enabled": False},
+        "memberlist": {"bind_addr": ["127.0.0.1"], "bind_port": free_port()},
+        "distributor": {"ring": alone, "receivers": {"otlp": {"protocols": {"grpc": {"endpoint": otlp}}}}},
+        "ingester": {
+            "trace_idle_period": "1s",
+            "flush_check_period": "1s",
+            "lifecycler": {
+                "address": "127.0.0.1",
+                "min_ready_duration": "0s",
+                "ring": {"kvstore": {"store": "inmemory"}, "replication_factor": 1},
+            },
+        },
+        "compactor": {"ring": alone},
+        "querier": {"frontend_worker": {"frontend_address": f"127.0.0.1:{inner}"}},
+        # What the page on Tempo says of it.
+        "metrics_generator": {
+            "ring": alone,
+            "storage": {"path": str(folder / "generator" / "wal")},
+            "traces_storage": {"path": str(folder / "generator" / "traces")},
+            "processor": {
+                "local_blocks": {
+                    "filter_server_spans": False,
+                    "flush_to_storage": True,
+                    "trace_idle_period": "1s",
+                    "flush_check_period": "1s",
+                }
+            },
+        },
+        "overrides": {"defaults": {"metrics_generator": {"processors": ["local-blocks"]}}},
+        "storage": {
+            "trace": {
+                "backend": "local",
+                "wal": {"path": str(folder / "wal")},
+                "local": {"path": str(folder / "blocks")},
+            }
+        },
+    }
+    file = folder / "tempo.yaml"
+    file.write_text(json.dumps(config), encoding="utf-8")
+    with running([program, f"-config.file={file}"], {}, folder, f"http://127.0.0.1:{query}/ready"):
+        yield Tempo(f"http://{otlp}", f"http://127.0.0.1:{query}")
+
+
 SERVERS: Mapping[str, Callable[[Path], AbstractContextManager[Backend]]] = {
     "phoenix": phoenix,
     "mlflow": mlflow,
     "jaeger": jaeger,
+    "tempo": tempo,
 }
 
 

@@ -1,4 +1,4 @@
-"""Scorers for the tests: one that is late, and one whose names and words are hard to take."""
+"""Scorers for the tests: one that is late, one whose names and words are hard to take, and what a dashboard shows."""
 
 import os
 import socket
@@ -18,6 +18,18 @@ def late(trace: Trace) -> bool:
         connection.sendall(trace.info.trace_id.encode())
         connection.recv(1)
     return True
+
+
+@scorer
+def helpfulness(trace: Trace) -> float:
+    """Think little of an answer for which a tool failed."""
+    return 0.5 if any(call.failed for call in trace.tool_calls) else 0.9
+
+
+@scorer
+def broken(trace: Trace) -> bool:
+    """Fail."""
+    raise LookupError(trace.info.trace_id)
 
 
 @scorer

@@ -28,9 +28,10 @@ WAIT = 120.0
 
 def installed(name: str) -> str:
     """Return where a server is; a test that needs one that is not installed is skipped."""
-    if name == "jaeger":
-        program = os.environ.get("OTEL_SCORER_JAEGER") or shutil.which("jaeger")
-        hint = "OTEL_SCORER_JAEGER: the program `jaeger`, version 2"
+    if name in {"jaeger", "tempo"}:
+        variable = f"OTEL_SCORER_{name.upper()}"
+        program = os.environ.get(variable) or shutil.which(name)
+        hint = f"{variable}: the program `{name}`, version 2"
     else:
         folder = os.environ.get("OTEL_SCORER_SERVERS")
         program = None if folder is None else shutil.which(name, path=str(Path(folder) / name / "bin"))

@@ -1,6 +1,6 @@
 """
-An agent's traces go from its SDK through a sidecar to Phoenix, MLflow and Jaeger themselves, and their verdicts are
-found there: each once, by query, by the documented filters, and on the screen.
+An agent's traces go from its SDK through a sidecar to Phoenix, MLflow, Jaeger and Tempo themselves, and their verdicts
+are found there: each once, by query, by the documented filters, and on the screen.
 """
 
 from __future__ import annotations
