@@ -3,10 +3,13 @@ from __future__ import annotations
 import base64
 import json
 import math
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -16,6 +19,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from otel_scorer.errors import InvalidRequestError
+from otel_scorer.model.json_scalars import UnusableError, payload
 from otel_scorer.model.otlp_json import JsonRequest, decode_object, decode_request, encode_request
 from otel_scorer.model.wire import Signal
 from otel_scorer.telemetry import snapshot
@@ -77,6 +81,8 @@ def test_ids_are_hex_of_either_case(trace_id: str) -> None:
         pytest.param({"endTimeUnixNano": "\u0661"}, id="other digits"),
         pytest.param({"endTimeUnixNano": ""}, id="empty time"),
         pytest.param({"endTimeUnixNano": 1 << 64}, id="time over 64 bits"),
+        pytest.param({"endTimeUnixNano": str(1 << 64)}, id="time over 64 bits in a string"),
+        pytest.param({"endTimeUnixNano": "9" * 5000}, id="time of 5,000 digits in a string"),
         pytest.param({"endTimeUnixNano": True}, id="boolean time"),
         pytest.param({"flags": 1 << 32}, id="flags over 32 bits"),
         pytest.param({"name": 5}, id="numeric name"),
@@ -138,6 +144,13 @@ def test_64_bit_integers_are_exact_as_number_and_as_string(number: int | str) ->
     assert span.start_time_unix_nano == 9007199254740993
     assert decoded_value({"intValue": number}).int_value == 9007199254740993
     assert decoded_value({"intValue": str(-(1 << 63))}).int_value == -(1 << 63)
+
+
+@pytest.mark.parametrize("number", [0, 10**19 - 1, 10**19, (1 << 64) - 1])
+def test_times_of_any_64_bits_are_exact(number: int) -> None:
+    [span] = spans_of(decode(a_span(startTimeUnixNano=number, endTimeUnixNano=str(number))))
+
+    assert (span.start_time_unix_nano, span.end_time_unix_nano) == (number, number)
 
 
 def test_snake_case_keys_are_accepted_and_counted() -> None:
@@ -462,3 +475,37 @@ def test_any_json_is_decoded_or_refused(value: object) -> None:
         return
 
     spans_of(request)
+
+
+def scalar_fields(message: Descriptor, seen: set[str]) -> Iterator[FieldDescriptor]:
+    if message.full_name in seen:
+        return
+    seen.add(message.full_name)
+    for field in message.fields:
+        if field.message_type is None:
+            yield field
+        else:
+            yield from scalar_fields(field.message_type, seen)
+
+
+# One for each way to encode.
+SCALARS = {
+    payload(field): field
+    for message in (ExportTraceServiceRequest, ExportLogsServiceRequest, ExportMetricsServiceRequest)
+    for field in scalar_fields(message.DESCRIPTOR, set())
+}
+
+
+@pytest.mark.parametrize("field", SCALARS.values(), ids=lambda field: field.full_name)
+@given(
+    value=st.sampled_from([0, 1 << 31, 1 << 32, 1 << 63, 1 << 64, 10**400]).flatmap(
+        lambda bound: st.sampled_from([bound, bound - 1, -bound, -bound - 1, str(bound), str(bound - 1), str(-bound)])
+    )
+    | st.text()
+    | json_values
+)
+def test_any_value_of_any_field_is_encoded_or_refused(field: FieldDescriptor, value: Any) -> None:
+    _, encode = payload(field)
+
+    with suppress(UnusableError):
+        assert isinstance(encode(value, field.name), bytes)
