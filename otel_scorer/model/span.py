@@ -27,6 +27,10 @@ BYTES_KEY: Final = "base64"
 
 _UNREAD: Final = object()
 
+# Nothing was traced before the year 2000, nor will be from 2200 on: a clock that was never set, or no time at all.
+_FIRST_NS: Final = 946_684_800 * 10**9
+_LAST_NS: Final = 7_258_118_400 * 10**9
+
 MAP_KEY: Final = "kvlist"
 """In plain data, a map that could be taken for bytes, or for this, is a dict with only this key."""
 
@@ -154,6 +158,11 @@ class Span(ABC):
     def duration_ns(self) -> int:
         """Nanoseconds from start to end; never negative, whatever the clocks said."""
         return max(0, self.end_time_ns - self.start_time_ns)
+
+    @property
+    def has_odd_times(self) -> bool:
+        """Whether it ended before it began, or at a time that no clock can have shown: do not trust its duration."""
+        return not _FIRST_NS <= self.start_time_ns <= self.end_time_ns < _LAST_NS
 
     @property
     def status(self) -> SpanStatus:

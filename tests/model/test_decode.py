@@ -52,6 +52,7 @@ FACTS = (
     "start_time_ns",
     "end_time_ns",
     "duration_ns",
+    "has_odd_times",
     "status",
     "failed",
     "is_local_root",

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PROPERTIES = (
     *sorted(name for name in Span.__abstractmethods__ if name != "_raw_status"),
-    *("status", "failed", "duration_ns", "has_events", "service_name", "logs"),
+    *("status", "failed", "duration_ns", "has_odd_times", "has_events", "service_name", "logs"),
 )
 
 

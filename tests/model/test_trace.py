@@ -371,8 +371,18 @@ def test_a19_no_time_is_too_odd_and_no_duration_is_negative(start: int, end: int
     trace = a_trace(message)
 
     assert trace.spans[0].duration_ns == duration
+    assert trace.spans[0].has_odd_times
     assert (trace.info.request_time, trace.info.execution_duration) == (start // 1_000_000, duration // 1_000_000)
     assert Trace.from_dict(trace.to_dict(), PlainReader()).spans[0].end_time_ns == end
+
+
+@pytest.mark.parametrize("lasted", [0, 1, 86_400 * 10**9])
+def test_a19_usual_times_are_not_called_odd(lasted: int) -> None:
+    message = make_span()
+    message.start_time_unix_nano = 1_795_307_909 * 10**9
+    message.end_time_unix_nano = message.start_time_unix_nano + lasted
+
+    assert not a_trace(message).spans[0].has_odd_times
 
 
 @given(

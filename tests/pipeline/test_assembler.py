@@ -680,6 +680,20 @@ def test_a31_when_all_traces_are_closed_nothing_is_left_of_them() -> None:
     assert assembler.remembered == 1000
 
 
+@pytest.mark.parametrize("way", ["limit", "drain"])
+def test_a31_traces_that_close_before_their_time_leave_no_timer(way: str) -> None:
+    assembler = an_assembler(max_spans_per_trace=2)
+    for number in range(1, 21):
+        assembler.add([raw(trace=number)], 0.0)
+    if way == "limit":
+        for number in range(1, 21):
+            assembler.add([raw(trace=number, span=2, parent=1)], 0.1)
+    else:
+        assembler.drain(CloseReason.SHUTDOWN, 0.1)
+
+    assert (len(assembler), assembler.size, timers(assembler)) == (0, 0, 0)
+
+
 def test_a_busy_trace_costs_no_timer_for_each_span() -> None:
     assembler = an_assembler()
     for number in range(5000):
