@@ -41,12 +41,14 @@ class MemorySettings(Section):
 
     soft: Amount = Field(
         default="75%",
-        description="Over this, requests are refused for a moment and traces that are open for longer than root_cap "
-        "are scored early. A share of what the control group (container) allows, else of all memory, "
-        "or a size; workers count. off: no limit.",
+        description="Over this, requests are refused for a moment, or wait on disk if there is a spool, and traces "
+        "that are open for longer than root_cap are scored early. A share of what the control group (container) "
+        "allows, else of all memory, or a size; workers count. off: no limit.",
     )
     hard: Amount = Field(
-        default="90%", description="Over this, any open trace is scored early, heavy and old ones first."
+        default="90%",
+        description="Over this, any open trace is scored early, heavy and old ones first, and with a spool requests "
+        "are refused, too.",
     )
 
     worker: Amount = Field(

@@ -137,7 +137,9 @@ class Spool(Section):
         description="Folder of the spool, for one sidecar alone. null: what is acknowledged is in memory only.",
     )
     max_size: ByteSize = Field(
-        default=10 << 30, ge=1 << 20, description="When full, new requests are refused with a hint when to retry."
+        default=10 << 30,
+        ge=1 << 20,
+        description="When full, new requests are refused with a hint when to retry; one that is larger, for good.",
     )
     synchronous: Literal["normal", "full"] = Field(
         default="normal", description="normal survives a killed process, full a power loss too."

@@ -1,5 +1,5 @@
 """
-Keeps the process within its memory: over the soft limit nothing new is taken, and old traces are scored early.
+Keeps the process within its memory: over the soft limit nothing new is taken in, and old traces are scored early.
 
 One thread looks ten times a second, which costs one small read a process; receivers only look at a flag.
 """
@@ -41,9 +41,11 @@ class MemoryGuard:
         relieve: Scores traces early that are worth so many bytes, young ones too if the flag says so.
         give_back: Returns what is free to the system.
         clock: Monotonic seconds.
+        is_spooled: What there is no memory for can wait on disk.
 
     Attributes:
         is_over: Whether the soft limit was exceeded when it was last looked at.
+        refuses: Whether new requests are to be refused: over the soft limit, with a spool over the hard one.
     """
 
     def __init__(
@@ -56,8 +58,11 @@ class MemoryGuard:
         relieve: Callable[[int, bool], None],
         give_back: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        is_spooled: bool = False,
     ) -> None:
         self.is_over = False
+        self.refuses = False
+        self._is_spooled = is_spooled
         self._soft = soft
         self._hard = hard
         self._measure = measure
@@ -104,6 +109,7 @@ class MemoryGuard:
         over_soft, over_hard = _excess(in_use, self._soft), _excess(resident, self._hard)
         # What is free inside the process cannot be used for everything, so the hard limit counts it.
         self.is_over = self._soft is not None and (over_soft > 0 or over_hard > 0)
+        self.refuses = self.is_over and (over_hard > 0 or not self._is_spooled)
         self._tell(in_use, over_hard=over_hard)
         # What the last traces took is seen to be free only once it was given back: until then, only an emergency asks
         # for more of them.
@@ -137,9 +143,14 @@ class MemoryGuard:
             (limit or 0) // _MEGABYTE,
             in_use // _MEGABYTE,
             self._resident // _MEGABYTE,
-            "requests are refused and " if self.is_over else "",
+            self._about_requests(),
             "traces are scored early" if over_hard > 0 else "old traces are scored early",
         )
+
+    def _about_requests(self) -> str:
+        if not self.is_over:
+            return ""
+        return "requests are refused and " if self.refuses else "requests wait on disk and "
 
     def _run(self) -> None:
         while not self._stopping.wait(_INTERVAL):

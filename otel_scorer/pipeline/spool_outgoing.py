@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from otel_scorer.pipeline.spool_backlog import Backlog, take_up
 from otel_scorer.telemetry import count
+from otel_scorer.transport.log_limit import LogLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,6 +53,7 @@ class SpooledOutgoing:
         _, last = spool.last_ids
         # What has no place any more is taken up too: to be dropped.
         self._backlogs = {kind: Backlog(last) for kind in sorted({*places, *spool.kinds()})}
+        self._log_limit = LogLimit()
         # Ids of what was offered and is not deleted yet; and those of them that are done.
         self._offered: set[int] = set()
         self._sent: list[int] = []
@@ -113,7 +115,8 @@ class SpooledOutgoing:
                 self._offered.add(each.id)
             if place is None:
                 count("spool.dropped", each.items, reason="no_destination")
-                logger.warning("Dropped %d items from the spool: there is no destination for %s", each.items, kind)
+                if self._log_limit.allows(kind):
+                    logger.warning("Dropped %d items from the spool: there is no destination for %s", each.items, kind)
                 self._done(each.id)
                 continue
             count("spool.replayed", what="outgoing")

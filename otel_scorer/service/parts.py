@@ -180,6 +180,7 @@ def make_memory_guard(config: Config, engine: Engine, workers: Callable[[], list
         reusable=reusable_bytes,
         relieve=engine.relieve,
         give_back=give_back,
+        is_spooled=config.spool.directory is not None,
     )
 
 

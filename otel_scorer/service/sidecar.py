@@ -352,8 +352,8 @@ class Service:
         forwarder, engine = self._forwarder, self._engine
         if forwarder is None or engine is None:
             raise OverloadedError("Shutting down")
-        if self._guard is not None and self._guard.is_over:
-            raise OverloadedError("Memory is over its soft limit", retry_after=_MEMORY_RETRY)
+        if self._guard is not None and self._guard.refuses:
+            raise OverloadedError("Memory is over its limit", retry_after=_MEMORY_RETRY)
         if signal_ is not Signal.TRACES and not forwarder.takes(LANES[signal_]):
             self._refuse(engine, signal_, data)
         if self._spooling is not None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
+    from otel_scorer.stores.spool_rows import Figures
+
 __all__ = ["GroupCommit", "Work"]
 
 
@@ -18,7 +20,7 @@ class Work:
     What one thread wants written.
 
     Attributes:
-        write: Writes it, in a transaction.
+        write: Writes it, in a transaction, and returns what changes with it.
         is_urgent: Whether it is still worth writing when all of a group cannot be.
         error: Why it was not written, once it was tried.
         is_done: Whether it was tried.
@@ -26,7 +28,7 @@ class Work:
 
     __slots__ = ("error", "is_done", "is_urgent", "write")
 
-    def __init__(self, write: Callable[[sqlite3.Connection], None], *, is_urgent: bool = False) -> None:
+    def __init__(self, write: Callable[[sqlite3.Connection], Figures], *, is_urgent: bool = False) -> None:
         self.write = write
         self.is_urgent = is_urgent
         self.is_done = False

@@ -1,40 +1,48 @@
-"""
-The SQLite file of a spool: its tables, how it is opened, and what is done about one that is damaged.
-
-What cannot be read is set aside under another name; everything in it that still can be is taken over into a new file.
-"""
+"""The SQLite file of a spool: its tables, how it is opened, and how it is told that it is damaged."""
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from otel_scorer.errors import ConfigError
-from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
-    from otel_scorer.stores.database import Row
-
-__all__ = ["SCHEMA_VERSION", "check_file", "is_damage", "open_file", "reason_of", "set_aside", "write_back"]
-
-logger = logging.getLogger(__name__)
+__all__ = [
+    "COMMIT",
+    "LOG",
+    "NEW",
+    "PAGE_SIZE",
+    "SCHEMA_VERSION",
+    "Damaged",
+    "check_file",
+    "commits_in",
+    "is_damage",
+    "lay_out",
+    "migrate",
+    "move_aside",
+    "open_file",
+    "reason_of",
+    "version_in",
+    "write_back",
+]
 
 # "otsp": marks a file as ours, for us and for `file(1)`.
 _APPLICATION_ID: Final = 0x6F747370
 # Requests are some hundred kilobytes: pages of this size cost half the CPU of SQLite's default, measured.
-_PAGE_SIZE: Final = 16 * 1024
+PAGE_SIZE: Final = 16 * 1024
+"""Of every file."""
 # The log is written back when it has grown by this, and cut to this should it have grown further.
 _LOG_SIZE: Final = 32 << 20
 # Looking through a whole file takes a second for each gigabyte or so: a larger one is found out where it is read.
 _CHECKED_SIZE: Final = 256 << 20
-# Between damaged pages: ids that are tried one by one.
-_PROBES: Final = 10_000
+# Where the number of the schema is in a file.
+_VERSION_AT: Final = slice(60, 64)
 
 _FIRST: Final = (
     # What was acknowledged, in order of arrival. `checksum` is the CRC-32 of id, signal and data.
@@ -75,9 +83,40 @@ _FIRST: Final = (
         scorers TEXT NOT NULL
     ) STRICT, WITHOUT ROWID""",
 )
+_SECOND: Final = (
+    # What repairs the data of a row: see `parity_of`.
+    "ALTER TABLE outgoing ADD COLUMN parity BLOB",
+    # How many transactions there were, to compare with the mark beside the file.
+    """CREATE TABLE progress (
+        id INTEGER PRIMARY KEY,
+        commits INTEGER NOT NULL
+    ) STRICT""",
+    "INSERT INTO progress VALUES (1, 0)",
+    # Of several destinations: which one has a row of `requests` or `outgoing` already.
+    """CREATE TABLE taken (
+        what TEXT NOT NULL,
+        id INTEGER NOT NULL,
+        destination TEXT NOT NULL,
+        PRIMARY KEY (what, id, destination)
+    ) STRICT, WITHOUT ROWID""",
+)
 # What leads from each version of the schema to the next; only ever appended to.
-_MIGRATIONS: Final = (_FIRST,)
+_MIGRATIONS: Final = (_FIRST, _SECOND)
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
+LOG: Final = ".log"
+"""What is appended to the name of a damaged file for the log beside it."""
+NEW: Final = ".new"
+"""What is appended to the name of a file into which what can be read of a damaged one is taken over."""
+COMMIT: Final = "UPDATE progress SET commits = commits + 1"
+"""Belongs to every transaction."""
+
+
+class Damaged(NamedTuple):
+    """A spool that was set aside: its new name, and what is wrong with it."""
+
+    aside: Path
+    reason: str
+
 
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
@@ -109,7 +148,7 @@ def check_file(path: Path) -> None:
     try:
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
         try:
-            _version(connection, path)
+            _schema_of(connection, path)
         finally:
             connection.close()
     except sqlite3.Error as error:
@@ -117,101 +156,110 @@ def check_file(path: Path) -> None:
             raise ConfigError(f"Cannot open the spool {path}: {error}") from error
 
 
-def open_file(path: Path, *, synchronous: str) -> sqlite3.Connection:
+def open_file(
+    path: Path, *, synchronous: str, check: Callable[[sqlite3.Connection], str] | None = None
+) -> sqlite3.Connection | Damaged:
     """
-    Open the file of a spool, or make it. The caller holds the lock of the folder.
+    Open the file of a spool, or make it; set it aside if it is damaged. The caller holds the lock of the folder.
 
     Args:
         path: The file.
         synchronous: `normal`: what is committed survives a killed process. `full`: a power failure too.
+        check: Looks at the file before anything is written to it, and returns what is wrong with it, if anything.
 
     Raises:
-        ConfigError: It cannot be opened or written, is no spool of ours, or was made by a newer version.
+        ConfigError: It is no spool of ours, or was made by a newer version.
+        OSError, sqlite3.Error: It cannot be opened or written, or not set aside.
     """
-    try:
-        return _open(path, synchronous)
-    except sqlite3.Error as error:
-        if not is_damage(error):
-            raise ConfigError(f"Cannot open the spool {path}: {error}") from error
-        logger.error("The spool %s is damaged (%s)", path, error)  # noqa: TRY400 - the place in our code says nothing
-    try:
-        return set_aside(path, synchronous=synchronous)
-    except (OSError, sqlite3.Error) as error:
-        raise ConfigError(f"Cannot set the damaged spool {path} aside: {error}") from error
-
-
-def set_aside(path: Path, *, synchronous: str) -> sqlite3.Connection:
-    """
-    Rename a damaged file, make a new one, and take over what can be read; nobody has it open.
-
-    Raises:
-        OSError, sqlite3.Error: The disk does not let us.
-    """
-    aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
-    for suffix in ("-wal", "-shm", ""):
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).replace(aside.with_name(aside.name + suffix))
-    count("spool.damaged", what="file")
-    connection = _open(path, synchronous)
-    taken = 0
-    try:
-        _mend(aside)
-        damaged = sqlite3.connect(aside, isolation_level=None)
-    except (OSError, sqlite3.Error):
-        damaged = None
-    if damaged is not None:
-        connection.execute("BEGIN IMMEDIATE")
-        taken = _take_over(damaged, connection)
-        connection.execute("COMMIT")
-        damaged.close()
-    logger.error("It was set aside as %s; %d requests in it were still readable and are taken over", aside, taken)
-    return connection
-
-
-def _open(path: Path, synchronous: str) -> sqlite3.Connection:
     is_new = not path.exists()
+    is_kept = False
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         if is_new:
             path.chmod(0o600)
-            _lay_out(connection)
+            lay_out(connection)
         # Nobody else has it: the lock of the folder says so, and this spares a lock for each transaction.
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        version = _version(connection, path)
+        version = _schema_of(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous.upper()}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_SIZE // _PAGE_SIZE}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_SIZE // PAGE_SIZE}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_SIZE}")
-        if not is_new and path.stat().st_size <= _CHECKED_SIZE:
-            _check(connection)
-        _migrate(connection, version)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
+        wrong = "" if is_new or path.stat().st_size > _CHECKED_SIZE else _look_through(connection)
+        if not wrong and check is not None:
+            wrong = check(connection)
+        if not wrong:
+            migrate(connection, version)
+            is_kept = True
+            return connection
+        # Before it is closed: the log, which tells more than SQLite sees in it, would be gone.
+        aside = move_aside(path)
+    except sqlite3.Error as error:
+        if not is_damage(error):
+            raise
+        aside, wrong = move_aside(path), str(error)
+    finally:
+        if not is_kept:
+            connection.close()
+    return Damaged(aside, wrong)
 
 
-def _lay_out(connection: sqlite3.Connection) -> None:
+def move_aside(path: Path) -> Path:
+    """
+    Rename the files of a spool, and return the new name. Whoever has them open still has, and closes them as they are.
+
+    The beginning of a new file says that what is in the old one is not taken over yet.
+
+    Raises:
+        OSError: The disk does not let us.
+    """
+    aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+    path.with_name(path.name + NEW).touch(mode=0o600)
+    # Under a name that SQLite takes for nothing: it would end at the first damaged frame.
+    for name, other in (("-wal", LOG), ("-shm", ".shm"), ("", "")):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + name).replace(aside.with_name(aside.name + other))
+    return aside
+
+
+def lay_out(connection: sqlite3.Connection) -> None:
     """Say how a file is to look that has nothing in it yet."""
-    connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")
+    connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
     # What a backlog took is given back to the disk once it is gone.
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
 
 
-def _migrate(connection: sqlite3.Connection, version: int) -> None:
+def migrate(connection: sqlite3.Connection, version: int, to: int = SCHEMA_VERSION) -> None:
     """Make the tables, or bring them up to date; fails now where nothing can be written."""
     connection.execute("BEGIN IMMEDIATE")
-    for step in _MIGRATIONS[version:]:
+    for step in _MIGRATIONS[version:to]:
         for statement in step:
             connection.execute(statement)
     # What may be left of a request that is gone: its id may be given to another one.
     connection.execute("DELETE FROM marks WHERE request NOT IN (SELECT id FROM requests)")
     connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if to == SCHEMA_VERSION:
+        connection.execute("DELETE FROM taken WHERE what = 'request' AND id NOT IN (SELECT id FROM requests)")
+        connection.execute("DELETE FROM taken WHERE what = 'outgoing' AND id NOT IN (SELECT id FROM outgoing)")
+    connection.execute(f"PRAGMA user_version = {to}")
     connection.execute("COMMIT")
 
 
-def _version(connection: sqlite3.Connection, path: Path) -> int:
+def version_in(page: bytes) -> int:
+    """Return which schema a file has by its first bytes; the newest if they do not say."""
+    version = int.from_bytes(page[_VERSION_AT], "big")
+    return version if 0 < version < SCHEMA_VERSION else SCHEMA_VERSION
+
+
+def commits_in(connection: sqlite3.Connection) -> int:
+    """Return how many transactions a file has seen; 0 if it is of a version that did not count them."""
+    if connection.execute("SELECT 1 FROM sqlite_schema WHERE name = 'progress'").fetchone() is None:
+        return 0
+    [(commits,)] = connection.execute("SELECT coalesce(max(commits), 0) FROM progress")
+    return int(commits)
+
+
+def _schema_of(connection: sqlite3.Connection, path: Path) -> int:
     """Return which schema the file has, 0 if it is empty."""
     [(application,)] = connection.execute("PRAGMA application_id")
     [(version,)] = connection.execute("PRAGMA user_version")
@@ -228,67 +276,6 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
-def _check(connection: sqlite3.Connection) -> None:
+def _look_through(connection: sqlite3.Connection) -> str:
     [(answer,)] = connection.execute("PRAGMA quick_check(1)").fetchall()[:1]
-    if answer != "ok":
-        error = sqlite3.DatabaseError(str(answer).splitlines()[-1])
-        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-        raise error
-
-
-def _mend(path: Path) -> None:
-    """
-    Write the first page of a file anew: where each table begins, without which not even what is whole could be read.
-
-    It is the same in all files of a version: tables are only ever made at the beginning, and stay where they are.
-    """
-    fresh = path.with_name(path.name + ".fresh")
-    connection = sqlite3.connect(fresh, isolation_level=None)
-    try:
-        _lay_out(connection)
-        _migrate(connection, 0)
-    finally:
-        connection.close()
-        page = bytearray(fresh.read_bytes()[:_PAGE_SIZE])
-        fresh.unlink()
-    pages = path.stat().st_size // _PAGE_SIZE
-    page[18:20] = b"\x02\x02"  # a write-ahead log, for reading and writing
-    page[28:32] = pages.to_bytes(4, "big")
-    page[32:40] = bytes(8)  # no free pages: nobody will write
-    with path.open("r+b") as file:
-        file.write(page)
-
-
-def _take_over(damaged: sqlite3.Connection, connection: sqlite3.Connection) -> int:
-    """Copy what can be read and return how many requests that was."""
-    taken = 0
-    for table, columns in (("requests", 4), ("marks", 3), ("outgoing", 5), ("closed", 3)):
-        places = ", ".join("?" * columns)
-        for row in _rows(damaged, table):
-            with suppress(sqlite3.IntegrityError):  # a damaged column is not of its type any more
-                connection.execute(f"INSERT OR IGNORE INTO {table} VALUES ({places})", row)  # noqa: S608 - names of ours
-                taken += table == "requests"
-    with suppress(sqlite3.DatabaseError):
-        for row in damaged.execute("SELECT * FROM partly_decided"):
-            connection.execute("INSERT OR IGNORE INTO partly_decided VALUES (?, ?, ?)", row)
-    return taken
-
-
-def _rows(damaged: sqlite3.Connection, table: str) -> Iterator[Row]:
-    """Yield the rows of a table up to the damage, then from the end back to it, then what is in between."""
-    low, high = -1, None
-    try:
-        for row in damaged.execute(f"SELECT * FROM {table} ORDER BY id"):  # noqa: S608 - names of ours
-            low = row[0]
-            yield row
-    except sqlite3.DatabaseError:
-        pass
-    else:
-        return
-    with suppress(sqlite3.DatabaseError):
-        for row in damaged.execute(f"SELECT * FROM {table} WHERE id > ? ORDER BY id DESC", (low,)):  # noqa: S608
-            high = row[0]
-            yield row
-    for number in range(low + 1, min(low + _PROBES, high) if high is not None else low + _PROBES):
-        with suppress(sqlite3.DatabaseError):
-            yield from damaged.execute(f"SELECT * FROM {table} WHERE id = ?", (number,))  # noqa: S608
+    return "" if answer == "ok" else str(answer).splitlines()[-1]

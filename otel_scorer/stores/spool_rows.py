@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import zlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from otel_scorer.stores.spool_parity import parity_of
 
 if TYPE_CHECKING:
     import sqlite3
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
 __all__ = [
     "ROW",
     "Changes",
+    "Figures",
     "Outgoing",
     "PartlyDecided",
     "SpooledRequest",
+    "Taken",
     "checksum",
     "cut_closed",
     "cut_keys",
@@ -32,6 +36,24 @@ _LENGTH: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Figures:
+    """How much there is, or by how much that changes: bytes of rows, requests, things to be sent, decided traces."""
+
+    size: int = 0
+    requests: int = 0
+    outgoing: int = 0
+    closed: int = 0
+
+    def __add__(self, other: Figures) -> Figures:
+        return Figures(
+            self.size + other.size,
+            self.requests + other.requests,
+            self.outgoing + other.outgoing,
+            self.closed + other.closed,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SpooledRequest:
     """
     A request that was acknowledged.
@@ -42,6 +64,7 @@ class SpooledRequest:
         data: As it came.
         is_forwarded: Whether all that was to be forwarded at once has been.
         decided: Keys of what is decided in it; see `Changes.decided`.
+        taken: Destinations that have taken all that was to be forwarded at once, if others have not.
     """
 
     id: int
@@ -49,6 +72,7 @@ class SpooledRequest:
     data: bytes
     is_forwarded: bool = False
     decided: frozenset[bytes] = frozenset()
+    taken: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,12 +85,14 @@ class Outgoing:
         items: How many spans, records or scores.
         data: What is sent.
         id: Once it is committed.
+        taken: Destinations that have taken it, if others have not.
     """
 
     kind: str
     items: int
     data: bytes
     id: int = -1
+    taken: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +101,21 @@ class PartlyDecided:
 
     released: bool
     scorers: frozenset[str]
+
+
+class Freed(NamedTuple):
+    """How many rows were deleted, and how many bytes they took."""
+
+    rows: int
+    size: int
+
+
+class Taken(NamedTuple):
+    """One destination that has taken a row: `request` or `outgoing`, its id, and the name of the destination."""
+
+    what: Literal["request", "outgoing"]
+    id: int
+    destination: str
 
 
 @dataclass(slots=True)
@@ -91,6 +132,7 @@ class Changes:
         closed: For each decided trace what `Spool.closed` is to return.
         partly: Traces that are decided in part.
         done: Of these, those that are decided now.
+        taken: Which destination has taken a row that others have not; see `Taken`.
     """
 
     outgoing: list[Outgoing] = field(default_factory=list[Outgoing])
@@ -101,18 +143,23 @@ class Changes:
     closed: list[bytes] = field(default_factory=list[bytes])
     partly: dict[bytes, PartlyDecided] = field(default_factory=dict[bytes, PartlyDecided])
     done: list[bytes] = field(default_factory=list[bytes])
+    taken: list[Taken] = field(default_factory=list["Taken"])
 
     def __bool__(self) -> bool:
         return any((
-            self.outgoing, self.sent, self.finished, self.forwarded, self.decided, self.closed, self.partly, self.done
+            self.outgoing, self.sent, self.finished, self.forwarded, self.decided, self.closed, self.partly, self.done,
+            self.taken,
         ))  # fmt: skip
 
 
 def insert(connection: sqlite3.Connection, changes: Changes, outgoing: Sequence[Outgoing]) -> None:
     """Write the new rows of changes; `outgoing` has what is to be sent, with ids."""
     connection.executemany(
-        "INSERT INTO outgoing VALUES (?, ?, ?, ?, ?)",
-        [(each.id, each.kind, each.items, checksum(each.id, each.kind, each.data), each.data) for each in outgoing],
+        "INSERT INTO outgoing VALUES (?, ?, ?, ?, ?, ?)",
+        [
+            (each.id, each.kind, each.items, checksum(each.id, each.kind, each.data), each.data, parity_of(each.data))
+            for each in outgoing
+        ],
     )
     gone = set(changes.finished)
     marks: list[tuple[int, bytes | None]] = [(number, None) for number in changes.forwarded if number not in gone]
@@ -129,17 +176,21 @@ def insert(connection: sqlite3.Connection, changes: Changes, outgoing: Sequence[
         "INSERT OR REPLACE INTO partly_decided VALUES (?, ?, ?)",
         [(trace, each.released, json.dumps(sorted(each.scorers))) for trace, each in changes.partly.items()],
     )
+    connection.executemany("INSERT OR IGNORE INTO taken VALUES (?, ?, ?)", changes.taken)
 
 
-def delete(connection: sqlite3.Connection, table: str, ids: Sequence[int]) -> int:
-    """Delete rows and return how many bytes they took."""
-    size = 0
+def delete(connection: sqlite3.Connection, table: Literal["requests", "outgoing"], ids: Sequence[int]) -> Freed:
+    """Delete rows, with what is known of who has taken them."""
+    rows = size = 0
     for number in ids:
         row = connection.execute(f"SELECT length(data) FROM {table} WHERE id = ?", (number,)).fetchone()  # noqa: S608
         if row is not None:
+            rows += 1
             size += row[0] + ROW
             connection.execute(f"DELETE FROM {table} WHERE id = ?", (number,))  # noqa: S608 - names of ours
-    return size
+    what = "request" if table == "requests" else "outgoing"
+    connection.executemany("DELETE FROM taken WHERE what = ? AND id = ?", [(what, number) for number in ids])
+    return Freed(rows, size)
 
 
 def cut_keys(keys: bytes) -> Iterator[bytes]:

@@ -18,12 +18,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any, cast
 from urllib.error import URLError
 
+import grpc
 import pytest
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, small_trace
+from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, method_of, small_trace
 from tests.e2e.sink import WAIT, Sink
 from tests.score_server import Reply, ScoreServer
 
@@ -275,6 +277,40 @@ spool: {{directory: "{spool}", max_size: 1MiB}}
     sidecar.send(_large(100, padding))
     own_sink.wait_for_spans(1, id_of(100))
     assert sidecar.stop() == 0
+
+
+def test_a_request_that_is_larger_than_the_spool_is_refused_for_good(own_sink: Sink, start: Start, spool: Path) -> None:
+    configuration = f"spool: {{directory: '{spool}', max_size: 1MiB}}"
+    sidecar = start("-c", settings(spool, configuration), "--export", own_sink.grpc)
+    large = _large(1, "x" * (1 << 20))
+
+    answer = sidecar.post(large)
+    with grpc.insecure_channel(sidecar.grpc) as channel, pytest.raises(grpc.RpcError) as refused:
+        method_of(channel)(large, timeout=WAIT)
+
+    assert answer.status == 413
+    assert "retry-after" not in answer.headers
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    trailers = {str(item[0]) for item in cast("Any", refused.value).trailing_metadata()}
+    assert "google.rpc.retryinfo-bin" not in trailers
+    sidecar.send(_large(2, "x" * 1000))
+    own_sink.wait_for_spans(1, id_of(2))
+    assert sidecar.stop() == 0
+
+
+def test_what_there_is_no_memory_for_waits_on_disk(own_sink: Sink, start: Start, spool: Path) -> None:
+    flags = ("--export", own_sink.grpc, "--scorers", UNCERTAIN, "--root-grace", "0.2", "--spool", str(spool))
+    first = start("-c", settings(spool, "memory: {soft: 1MiB, hard: 'off'}"), *flags)
+    first.send(small_trace(1))
+    first.wait_for_log("requests wait on disk")
+    assert first.stop() == 1
+    assert own_sink.raw == []
+    assert rows_in(spool) == 1
+
+    second = start(*flags)
+    own_sink.wait_for_spans(SPANS, id_of(1))
+    own_sink.wait_for_scores(1, id_of(1))
+    assert second.stop() == 0
 
 
 def _large(trace: int, padding: str) -> bytes:

@@ -1,0 +1,393 @@
+"""What is missing in a spool, or damaged, is noticed and said, costs only itself, and is kept to be looked at."""
+
+from __future__ import annotations
+
+import random
+import resource
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
+from tests.fakes import Counted
+
+from otel_scorer.errors import ConfigError
+from otel_scorer.model.wire import Signal
+from otel_scorer.stores.spool import Spool
+from otel_scorer.stores.spool_parity import parity_of, repaired
+from otel_scorer.stores.spool_rows import Changes, Outgoing, checksum
+
+ALL = 1 << 40
+REQUESTS = {number: bytes([number]) * (700 if number % 3 else 70_000) for number in range(1, 31)}
+VERDICTS = {number: f"verdict {number} ".encode() * 300 for number in range(1, 4)}
+PAGE = 16 * 1024
+FRAME = PAGE + 24
+
+
+@contextmanager
+def opened(folder: Path) -> Iterator[Spool]:
+    spool = Spool(folder, max_size=1 << 30)
+    try:
+        yield spool
+    finally:
+        spool.close()
+
+
+def killed(source: Path, target: Path) -> Path:
+    """Return a copy of the files of a spool that is open: what a process leaves that is killed now."""
+    target.mkdir(parents=True)
+    for name in ("spool.db", "spool.db-wal", "mark"):
+        shutil.copy(source / name, target / name)
+    return target
+
+
+def fill(spool: Spool) -> None:
+    for data in REQUESTS.values():
+        spool.add(Signal.TRACES, data)
+    for data in VERDICTS.values():
+        spool.commit(Changes(outgoing=[Outgoing("scores", 3, data)]))
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a killed process has left: everything is still in the log."""
+    folder = tmp_path_factory.mktemp("left")
+    with opened(folder / "spool") as spool:
+        fill(spool)
+        return killed(folder / "spool", folder / "killed")
+
+
+@pytest.fixture
+def folder(left: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(left, tmp_path / "spool"))
+
+
+def requests_in(spool: Spool) -> dict[int, bytes]:
+    return {request.id: request.data for request in spool.requests(Signal.TRACES, 0, ALL)}
+
+
+def verdicts_in(spool: Spool) -> dict[int, bytes]:
+    return {each.id: each.data for each in spool.outgoing("scores", 0, ALL)}
+
+
+def set_aside(folder: Path) -> list[Path]:
+    return sorted(each for each in folder.iterdir() if ".damaged-" in each.name)
+
+
+def test_what_a_killed_process_has_left_is_whole_and_nothing_is_said(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(folder) as spool:
+        assert requests_in(spool) == REQUESTS
+        assert verdicts_in(spool) == VERDICTS
+
+    assert not caplog.messages
+    assert not set_aside(folder)
+
+
+def test_a_process_that_was_killed_before_it_told_of_its_last_transaction_has_lost_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(tmp_path / "spool") as spool:
+        spool.add(Signal.TRACES, b"first")
+        before = (tmp_path / "spool" / "mark").read_bytes()
+        spool.add(Signal.TRACES, b"second")
+        folder = killed(tmp_path / "spool", tmp_path / "killed")
+    (folder / "mark").write_bytes(before)
+
+    with opened(folder) as spool:
+        assert list(requests_in(spool).values()) == [b"first", b"second"]
+
+    assert not caplog.messages
+    assert not set_aside(folder)
+
+
+@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@given(share=st.floats(0, 1, exclude_max=True), size=st.sampled_from([1, 512]))
+def test_damage_to_the_log_costs_what_is_damaged_and_nothing_behind_it(
+    left: Path, tmp_path_factory: pytest.TempPathFactory, share: float, size: int
+) -> None:
+    folder = Path(shutil.copytree(left, tmp_path_factory.mktemp("damaged") / "spool"))
+    log = bytearray((folder / "spool.db-wal").read_bytes())
+    at = int(share * len(log))
+    log[at : at + size] = bytes(each ^ 0xA5 for each in log[at : at + size])
+    (folder / "spool.db-wal").write_bytes(log)
+    counted = Counted()
+
+    with opened(folder) as spool:
+        requests, verdicts = requests_in(spool), verdicts_in(spool)
+
+    assert requests.items() <= REQUESTS.items()
+    assert verdicts.items() <= VERDICTS.items()
+    lost = len(REQUESTS) - len(requests) + len(VERDICTS) - len(verdicts)
+    # One page, or two, may have ended a transaction or hold several small requests; never what came after it.
+    assert lost <= 12
+    told = counted("spool.damaged{what=request}") + counted("spool.damaged{what=outgoing}")
+    assert told == lost
+    shutil.rmtree(folder)
+
+
+@settings(max_examples=12, deadline=None, phases=[Phase.generate])
+@given(share=st.floats(0, 1, exclude_max=True))
+def test_of_a_log_that_was_cut_short_it_is_said_what_is_missing(
+    left: Path, tmp_path_factory: pytest.TempPathFactory, share: float
+) -> None:
+    folder = Path(shutil.copytree(left, tmp_path_factory.mktemp("cut") / "spool"))
+    log = folder / "spool.db-wal"
+    whole = log.stat().st_size
+    with log.open("r+b") as file:
+        file.truncate(int(share * whole))
+    counted = Counted()
+
+    with opened(folder) as spool:
+        requests, verdicts = requests_in(spool), verdicts_in(spool)
+
+    assert requests == {number: REQUESTS[number] for number in range(1, len(requests) + 1)}
+    assert verdicts.items() <= VERDICTS.items()
+    told = counted("spool.damaged{what=request}"), counted("spool.damaged{what=outgoing}")
+    assert told == (len(REQUESTS) - len(requests), len(VERDICTS) - len(verdicts))
+    assert any(each.name.endswith(".log") for each in set_aside(folder))
+    shutil.rmtree(folder)
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("damage", [_empty, Path.unlink], ids=["emptied", "deleted"])
+@pytest.mark.parametrize(
+    ("names", "left_over"),
+    [(("spool.db-wal",), 0), (("spool.db",), 30), (("spool.db", "spool.db-wal"), 0)],
+    ids=["log", "file", "both"],
+)
+def test_what_somebody_has_emptied_is_missed(
+    damage: Callable[[Path], object],
+    names: tuple[str, ...],
+    left_over: int,
+    folder: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    for name in names:
+        damage(folder / name)
+    counted = Counted()
+
+    with opened(folder) as spool:
+        assert len(requests_in(spool)) == left_over
+        later = spool.add(Signal.TRACES, b"later")
+
+    assert counted("spool.damaged{what=file}") == 1
+    assert counted("spool.damaged{what=request}") == len(REQUESTS) - left_over
+    assert "was set aside as" in caplog.text
+    # What is there now is complete, and is not said to be damaged again.
+    caplog.clear()
+    with opened(folder) as spool:
+        assert requests_in(spool)[later] == b"later"
+    assert not caplog.messages
+
+
+def test_only_frames_since_the_log_was_begun_anew_count(tmp_path: Path) -> None:
+    with opened(tmp_path / "spool") as spool:
+        # More than the log may grow: it is written back, and begun from the front again.
+        ids = [spool.add(Signal.TRACES, bytes(4 << 20)) for _ in range(12)]
+        spool.commit(Changes(finished=ids))
+        for number in range(5):
+            spool.add(Signal.TRACES, bytes([number + 1]) * 100_000)
+        folder = killed(tmp_path / "spool", tmp_path / "killed")
+        expected = requests_in(spool)
+    log = bytearray((folder / "spool.db-wal").read_bytes())
+    at = log.index(bytes([2]) * 8000) + 100
+    log[at] ^= 1
+    (folder / "spool.db-wal").write_bytes(log)
+
+    with opened(folder) as spool:
+        found = requests_in(spool)
+
+    assert found == {number: data for number, data in expected.items() if data[0] != 2}
+
+
+def test_a_mark_that_is_damaged_is_told_of_and_made_anew(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "mark").write_bytes(b"not a mark")
+
+    with opened(folder) as spool:
+        assert requests_in(spool) == REQUESTS
+    assert "is damaged" in caplog.text
+    caplog.clear()
+    with opened(folder):
+        pass
+    assert not caplog.messages
+
+
+def test_rows_that_are_gone_from_a_file_that_seems_whole_are_missed(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with opened(folder):
+        pass
+    with closing(sqlite3.connect(folder / "spool.db")) as connection, connection:
+        connection.execute("DELETE FROM requests WHERE id IN (4, 5)")
+
+    with opened(folder) as spool:
+        assert len(requests_in(spool)) == len(REQUESTS) - 2
+    assert "2 are lost" in caplog.text
+
+
+def test_what_cannot_be_taken_over_is_there_at_the_next_start(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    log = bytearray((folder / "spool.db-wal").read_bytes())
+    at = log.index(REQUESTS[15][:8000]) + 4000
+    log[at] ^= 1
+    (folder / "spool.db-wal").write_bytes(log)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    try:
+        with pytest.raises(ConfigError, match="Cannot open the spool"):
+            Spool(folder, max_size=1 << 30)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not set_aside(folder)
+
+    with opened(folder) as spool:
+        assert requests_in(spool) == {number: data for number, data in REQUESTS.items() if number != 15}
+    assert "is damaged" in caplog.text
+
+
+def test_a_process_that_was_killed_while_it_took_over_is_followed_by_one_that_does(folder: Path) -> None:
+    _empty(folder / "spool.db")
+    # What it looks like then: the old files have another name, the new one is not complete.
+    (folder / "spool.db").replace(folder / "spool.db.damaged-20260101T000000000000")
+    (folder / "spool.db-wal").replace(folder / "spool.db.damaged-20260101T000000000000.log")
+    (folder / "spool.db.new").write_bytes(b"incomplete")
+
+    with opened(folder) as spool:
+        assert requests_in(spool) == REQUESTS
+        assert verdicts_in(spool) == VERDICTS
+
+
+FIRST_SCHEMA = """
+PRAGMA page_size = 16384;
+PRAGMA auto_vacuum = INCREMENTAL;
+PRAGMA journal_mode = WAL;
+CREATE TABLE requests (id INTEGER PRIMARY KEY, signal TEXT NOT NULL, checksum INTEGER NOT NULL, data BLOB NOT NULL)
+    STRICT;
+CREATE INDEX requests_by_signal ON requests (signal);
+CREATE TABLE marks (id INTEGER PRIMARY KEY, request INTEGER NOT NULL, keys BLOB) STRICT;
+CREATE INDEX marks_by_request ON marks (request);
+CREATE TABLE outgoing (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, items INTEGER NOT NULL, checksum INTEGER NOT NULL,
+    data BLOB NOT NULL) STRICT;
+CREATE INDEX outgoing_by_kind ON outgoing (kind);
+CREATE TABLE closed (id INTEGER PRIMARY KEY, traces INTEGER NOT NULL, data BLOB NOT NULL) STRICT;
+CREATE TABLE partly_decided (trace BLOB PRIMARY KEY, released INTEGER NOT NULL, scorers TEXT NOT NULL)
+    STRICT, WITHOUT ROWID;
+PRAGMA application_id = 1869902704;
+PRAGMA user_version = 1;
+"""
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A spool that the first version has left, with rows in it."""
+    folder = tmp_path / "old"
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "spool.db")) as connection:
+        connection.executescript(FIRST_SCHEMA)
+        with connection:
+            connection.executemany(
+                "INSERT INTO requests VALUES (?, 'traces', ?, ?)",
+                [(number, checksum(number, "traces", data), data) for number, data in REQUESTS.items()],
+            )
+            connection.executemany(
+                "INSERT INTO outgoing VALUES (?, 'scores', 3, ?, ?)",
+                [(number, checksum(number, "scores", data), data) for number, data in VERDICTS.items()],
+            )
+    return folder
+
+
+def test_g7_a_spool_of_the_first_version_is_brought_up_to_date(old: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with opened(old) as spool:
+        assert requests_in(spool) == REQUESTS
+        assert verdicts_in(spool) == VERDICTS
+        assert spool.requests(Signal.TRACES, 0, 1)[0].taken == frozenset()
+        spool.add(Signal.TRACES, b"later")
+
+    assert not caplog.messages
+
+
+def test_tables_are_where_they_are_in_every_file(old: Path, tmp_path: Path) -> None:
+    """What is known of a file whose first page is gone: else nothing in it could be read."""
+    places: list[dict[str, int]] = []
+    for folder in (old, tmp_path / "new"):
+        with opened(folder):
+            pass
+        with closing(sqlite3.connect(folder / "spool.db")) as connection:
+            places.append(dict(connection.execute("SELECT name, rootpage FROM sqlite_schema")))
+
+    assert places[0] == places[1]
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["version known", "version unknown"])
+def test_g7_a_damaged_spool_of_the_first_version_is_taken_over(is_known: bool, old: Path) -> None:
+    with (old / "spool.db").open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 200)
+        if not is_known:
+            file.seek(0)
+            file.write(b"\xff" * 100)
+
+    with opened(old) as spool:
+        assert requests_in(spool) == REQUESTS
+        assert verdicts_in(spool) == VERDICTS
+
+
+def test_something_to_be_sent_that_is_damaged_in_one_place_is_repaired(folder: Path) -> None:
+    with opened(folder):
+        pass
+    data = bytearray((folder / "spool.db").read_bytes())
+    at = data.index(VERDICTS[2]) + 1000
+    data[at : at + 60] = bytes(60)
+    (folder / "spool.db").write_bytes(data)
+    counted = Counted()
+
+    with opened(folder) as spool:
+        assert verdicts_in(spool) == VERDICTS
+
+    assert counted("spool.damaged{what=repaired}") == 1
+    assert counted("spool.damaged{what=outgoing}") == 0
+
+
+def test_something_to_be_sent_that_is_damaged_beyond_repair_costs_only_itself(folder: Path) -> None:
+    with opened(folder):
+        pass
+    data = bytearray((folder / "spool.db").read_bytes())
+    at = data.index(VERDICTS[2]) + 10
+    data[at : at + 2000] = bytes(2000)
+    (folder / "spool.db").write_bytes(data)
+    counted = Counted()
+
+    with opened(folder) as spool:
+        assert verdicts_in(spool) == {number: data for number, data in VERDICTS.items() if number != 2}
+
+    assert counted("spool.damaged{what=outgoing}") == 1
+
+
+@settings(deadline=None)
+@given(
+    size=st.integers(1, 100_000),
+    share=st.floats(0, 1, exclude_max=True),
+    run=st.floats(0, 1),
+)
+def test_any_run_of_damage_up_to_a_block_is_repaired(size: int, share: float, run: float) -> None:
+    data = random.Random(size).randbytes(size)
+    parity = parity_of(data)
+    assert repaired(data, parity) == data
+
+    at = int(share * len(data))
+    length = 1 + int(run * (min(4096, max(64, len(data) // 16)) - 1))
+    damaged = data[:at] + bytes(each ^ 0xFF for each in data[at : at + length]) + data[at + length :]
+    assert repaired(damaged, parity) == data
+
+
+@given(data=st.binary(max_size=2000), parity=st.binary(max_size=300))
+def test_no_parity_makes_repairing_fail(data: bytes, parity: bytes) -> None:
+    assert repaired(data, parity) is None or len(repaired(data, parity) or b"") == len(data)
