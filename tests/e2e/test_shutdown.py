@@ -21,7 +21,8 @@ GATED = str(SCORERS / "gated.py")
 def test_open_traces_are_scored_and_sent(
     number: signal.Signals, forwarding: str, own_sink: Sink, start: Callable[..., Sidecar]
 ) -> None:
-    sidecar = start("--export", own_sink.grpc, "--scorers", "tool_errors", "latency", "--forwarding", forwarding)
+    flags = ("--export", own_sink.grpc, "--scorers", "tool_errors", "latency", "--forwarding", forwarding)
+    sidecar = start(*flags, "--root-grace", "25")  # none closes by itself, however long sending takes
     traces = range(1, 21)
     for trace in traces:
         sidecar.send(small_trace(trace))

@@ -20,7 +20,8 @@ def test_scored_traces_can_be_searched_and_evaluated(
     tmp_path: Path, own_sink: Sink, start: Callable[..., Sidecar]
 ) -> None:
     store = tmp_path / "traces.db"
-    sidecar = start("--export", own_sink.grpc, "--scorers", "tool_errors", "latency", "--store", str(store))
+    flags = ("--export", own_sink.grpc, "--scorers", "tool_errors", "latency", "--store", str(store))
+    sidecar = start(*flags, "--root-grace", "25")  # none closes by itself, however long sending takes
     for request in requests_of(CAPTURE):
         body = json.dumps(request["body"]).encode()
         assert sidecar.post(body, f"/v1/{request['signal']}", content_type="application/json").status == 200
