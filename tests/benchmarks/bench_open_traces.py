@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+from tests.benchmarks.agent_traces import places_of
 
 from otel_scorer.pipeline.closing import AssemblyLimits
 from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
@@ -60,9 +60,9 @@ class Requests:
             )
         )
         self._trace_ids = [
-            list(self._places((PLACE_OF_TRACE + trace).to_bytes(16, "big"))) for trace in range(self._traces)
+            list(places_of(self._data, (PLACE_OF_TRACE + trace).to_bytes(16, "big"))) for trace in range(self._traces)
         ]
-        self._span_ids = [next(self._places((PLACE_OF_SPAN + number).to_bytes(8, "big"))) for number in spans]
+        self._span_ids = [next(places_of(self._data, (PLACE_OF_SPAN + number).to_bytes(8, "big"))) for number in spans]
 
     def take(self, spans: int) -> list[bytes]:
         """Return the next requests, of at least so many spans."""
@@ -77,12 +77,6 @@ class Requests:
             self._sent += len(self._span_ids)
             found.append(bytes(self._data))
         return found
-
-    def _places(self, value: bytes) -> Iterator[int]:
-        place = self._data.find(value)
-        while place >= 0:
-            yield place
-            place = self._data.find(value, place + 1)
 
 
 class Held:
