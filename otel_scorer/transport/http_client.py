@@ -38,12 +38,14 @@ class HttpAnswer:
         url: Who was asked.
         status: HTTP status.
         body: As it came, decompressed.
+        content_type: What it says it is, in lower case and without parameters.
         retry_after: Seconds that it asks to wait, if it does.
     """
 
     url: str
     status: int
     body: bytes
+    content_type: str
     retry_after: float | None
 
     @property
@@ -128,7 +130,8 @@ class HttpClient:
         except HTTPError as error:
             raise RetryableError(f"Cannot reach {url}: {error}", code="connect") from error
         delay = parse_retry_after(response.headers.get("Retry-After"), self._now())
-        return HttpAnswer(url, response.status, answer, delay)
+        content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        return HttpAnswer(url, response.status, answer, content_type, delay)
 
     def close(self) -> None:
         """Close the idle connections; those in use follow when they are done."""
@@ -144,7 +147,7 @@ def parse_retry_after(value: str | None, now: float) -> float | None:
         return float(text[:10])
     try:
         return max(0.0, parsedate_to_datetime(text).timestamp() - now)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -100,9 +100,8 @@ def decode_success(data: bytes) -> PartialSuccess | None:
         partial = ExportTraceServiceResponse.FromString(data).partial_success
     except DecodeError:
         return None
-    if not partial.rejected_spans and not partial.error_message:
-        return None
-    return PartialSuccess(partial.rejected_spans, partial.error_message)
+    rejected = max(0, partial.rejected_spans)
+    return PartialSuccess(rejected, partial.error_message) if rejected or partial.error_message else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import tenacity
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 __all__ = ["RetryPolicy"]
+
+# A mistaken hint must not end the sending: what is kept in a spool waits without a limit of its own.
+_LONGEST: Final = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,7 @@ class RetryPolicy:
         enabled: False: one attempt only.
         initial_interval: Seconds; upper bound of the first delay. Each one is between half its bound and the bound.
         multiplier: Growth of that bound.
-        max_interval: Seconds; the bound grows no further. A backend may ask for more.
+        max_interval: Seconds; the bound grows no further. A backend may ask for more, up to an hour.
         max_elapsed: Seconds from the first attempt after which a request is given up; 0 means never.
     """
 
@@ -41,10 +44,10 @@ class RetryPolicy:
 
         Args:
             failures: How many in a row there have been, at least one.
-            retry_after: Seconds that the backend asks for; never less than these.
+            retry_after: Seconds that the backend asks for; never less than these, up to an hour.
         """
         limit = min(self.max_interval, self.initial_interval * self.multiplier ** min(failures - 1, 64))
-        return max(limit * random.uniform(0.5, 1.0), retry_after or 0.0)  # noqa: S311 - spreads load, keeps no secret
+        return max(limit * random.uniform(0.5, 1.0), min(retry_after or 0.0, _LONGEST))  # noqa: S311 - spreads load, keeps no secret
 
     def attempts(
         self,

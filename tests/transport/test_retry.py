@@ -70,6 +70,14 @@ def test_the_delay_that_the_backend_asks_for_is_kept() -> None:
     assert backend.slept[0] >= 7.0
 
 
+def test_a_delay_that_can_only_be_a_mistake_ends_after_an_hour() -> None:
+    backend = Backend(unavailable(9e9))
+
+    assert backend.run(RetryPolicy(max_elapsed=0)) == "taken"
+
+    assert backend.slept == [3600.0]
+
+
 def test_a_permanent_error_is_not_retried() -> None:
     backend = Backend(PermanentError("no", code="INVALID_ARGUMENT"))
 

@@ -118,6 +118,12 @@ def test_requests_can_be_compressed(backend: Any) -> None:
             ).SerializeToString(),
             PartialSuccess(3, "why"),
         ),
+        (
+            ExportTraceServiceResponse(
+                partial_success=ExportTracePartialSuccess(rejected_spans=-5)
+            ).SerializeToString(),
+            None,
+        ),
     ],
 )
 def test_a_partial_success_that_says_something_is_returned(
@@ -126,6 +132,17 @@ def test_a_partial_success_that_says_something_is_returned(
     backend.replies.append(reply(body=body))
 
     assert sender.send(Signal.TRACES, b"", WAIT) == partial
+
+
+def test_a_web_page_instead_of_an_answer_is_a_warning(http_backend: Any, reply: Callable[..., Any]) -> None:
+    http_backend.replies.append(reply(body=b"<!doctype html>", headers={"Content-Type": "Text/HTML; charset=utf-8"}))
+    sender = connect(f"http://{http_backend.address}", protocol="http/protobuf").senders[Lane.SPANS]
+
+    answer = sender.send(Signal.TRACES, b"", WAIT)
+    sender.close()
+
+    assert answer is not None
+    assert (answer.rejected, "web page" in answer.message) == (0, True)
 
 
 @pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
@@ -187,6 +204,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
         (format_datetime(datetime(2026, 1, 1, 0, 0, 9, tzinfo=UTC), usegmt=True), 9.0),
         (format_datetime(datetime(2025, 1, 1, tzinfo=UTC), usegmt=True), 0.0),
         ("soon", None),
+        ("1 Jan 99999999999 00:00:00 GMT", None),
         ("-1", None),
         ("9" * 1000, 9999999999.0),
     ],
