@@ -126,7 +126,7 @@ def verdicts_of(decision: Decision, explanations: Explanations = Explanations.FU
         return []
     passed = decision.passed if len(decision.passed) == len(decision.feedbacks) else (None,) * len(decision.feedbacks)
     if len(decision.feedbacks) == 1:
-        feedback, name = decision.feedbacks[0], _capped(decision.feedbacks[0].name, _NAME_CHARACTERS, "name")
+        feedback, name = decision.feedbacks[0], _capped(_shown(decision.feedbacks[0].name), _NAME_CHARACTERS, "name")
         return [_verdict(decision, feedback, name, passed[0], 0, feedback.span_id or decision.span_id, explanations)]
     # Counted by name alone: the trace and its root, say, are two targets on one span.
     seen: Counter[str] = Counter()
