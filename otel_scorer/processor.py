@@ -68,7 +68,8 @@ class ScoringSpanProcessor(SpanProcessor):
         forwarding: `hold_root`: spans leave when they end, the local root with its verdicts. `hold_trace`: all
             spans wait. `passthrough`: none does; every verdict becomes an evaluation span.
         export_spans: Whether spans are exported at all.
-        explanations: `full`, `capped` (2,048 characters) or `off`: they may quote user data.
+        explanations: `full`, `capped` (2,048 characters) or `off`: they may quote user data. `stack_traces`: full, and
+            errors with their stack trace.
         timeout: Seconds for one scorer on one target, unless the scorer says otherwise; 0: no limit.
         concurrency: Coroutine scorers that run at the same time.
         hold_deadline: Seconds that spans wait for verdicts once their unit is closed.
@@ -103,7 +104,7 @@ class ScoringSpanProcessor(SpanProcessor):
         emit: Iterable[EmitKind] | None = None,
         forwarding: ForwardingKind = "hold_root",
         export_spans: bool = True,
-        explanations: Literal["full", "capped", "off"] = "full",
+        explanations: Literal["stack_traces", "full", "capped", "off"] = "full",
         timeout: float = 30.0,
         concurrency: int = 64,
         hold_deadline: float = 5.0,

@@ -176,8 +176,10 @@ class Config(Section):
     score_spans: ScoreSpans = Field(default_factory=ScoreSpans, description="With emit: evaluation_span.")
     score_logs: ScoreLogs = Field(default_factory=ScoreLogs, description="With emit: logs.")
     score_metrics: ScoreMetrics = Field(default_factory=ScoreMetrics, description="With emit: metrics.")
-    explanations: Literal["full", "capped", "off"] = Field(
-        default="full", description="Explanations may quote user data: full, capped (shortened) or off."
+    explanations: Literal["stack_traces", "full", "capped", "off"] = Field(
+        default="full",
+        description="Explanations may quote user data: full, capped (shortened) or off. stack_traces: full, and "
+        "errors with their stack trace.",
     )
     forwarding: Forwarding = Field(
         default="passthrough",

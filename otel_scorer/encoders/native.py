@@ -10,7 +10,7 @@ import json
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, cast
 
-from otel_scorer.encoders.verdict import value_text
+from otel_scorer.encoders.verdict import STACK_TRACE, value_text
 
 if TYPE_CHECKING:
     from otel_scorer.encoders.verdict import Verdict
@@ -60,16 +60,20 @@ def phoenix_annotation(verdict: Verdict, trace_id: str, span_id: str | None) -> 
 
 def mlflow_assessment(verdict: Verdict, trace_id: str, span_id: str | None) -> bytes:
     """Return the `assessment` of `POST /api/3.0/mlflow/traces/{trace}/assessments`."""
+    metadata = _metadata(verdict)
     feedback: dict[str, object] = {"value": _mlflow_value(verdict)}
     if verdict.error_type is not None:
-        feedback = {"error": {"error_code": verdict.error_type, "error_message": verdict.explanation or ""}}
+        error = {"error_code": verdict.error_type, "error_message": verdict.explanation or ""}
+        if STACK_TRACE in metadata:
+            error["stack_trace"] = metadata.pop(STACK_TRACE)
+        feedback = {"error": error}
     assessment: dict[str, object] = {
         "assessment_id": f"a-{native_id(verdict, trace_id, span_id)}",
         "assessment_name": (verdict.name or "unnamed")[:_MLFLOW_TEXT],
         "trace_id": f"tr-{trace_id}",
         "source": {"source_type": verdict.source_type, "source_id": verdict.source_id[:_MLFLOW_TEXT]},
         "feedback": feedback,
-        "metadata": _metadata(verdict),
+        "metadata": metadata,
     }
     if span_id is not None:
         assessment["span_id"] = span_id

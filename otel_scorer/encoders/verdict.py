@@ -26,7 +26,16 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.feedback import Feedback
 
-__all__ = ["MAX_NAME", "AttributeScalar", "Explanations", "Verdict", "attribute_name", "value_text", "verdicts_of"]
+__all__ = [
+    "MAX_NAME",
+    "STACK_TRACE",
+    "AttributeScalar",
+    "Explanations",
+    "Verdict",
+    "attribute_name",
+    "value_text",
+    "verdicts_of",
+]
 
 AttributeScalar = str | bool | int | float
 
@@ -39,6 +48,8 @@ _LABEL_CHARACTERS: Final = 1_024
 _ITEM_CHARACTERS: Final = 4_096
 _METADATA_ITEMS: Final = 64
 MAX_NAME: Final = 128
+STACK_TRACE: Final = "exception.stacktrace"
+"""Key of a stack trace in the metadata of a verdict."""
 _UNUSUAL: Final = re.compile(r"[^A-Za-z0-9_.\-/]+")
 _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _LABELS: Final = {True: "pass", False: "fail"}
@@ -49,8 +60,13 @@ _VERDICT_WORDS: Final = {"yes": 1.0, "no": 0.0}
 
 
 class Explanations(StrEnum):
-    """How much of a rationale is sent, as it may quote user data: `FULL` is 32,768 characters, `CAPPED` 2,048."""
+    """
+    How much of a rationale is sent, as it may quote user data: `FULL` is 32,768 characters, `CAPPED` 2,048.
 
+    `STACK_TRACES` is as `FULL`, and errors have their stack trace as metadata: its last 10,000 characters.
+    """
+
+    STACK_TRACES = "stack_traces"
     FULL = "full"
     CAPPED = "capped"
     OFF = "off"
@@ -179,6 +195,10 @@ def _verdict(  # noqa: PLR0917 - the parts of one verdict, called from one place
     if error is None and decision.outcome in {Outcome.FAILED, Outcome.TIMED_OUT}:
         error_type = str(decision.outcome)
     source = feedback.source
+    metadata = _metadata(feedback.metadata) if feedback.metadata else ()
+    if explanations is Explanations.STACK_TRACES and error is not None and error.stack_trace:
+        trace = _capped(error.stack_trace, _FULL_CHARACTERS, "metadata")
+        metadata = (*(item for item in metadata if item[0] != STACK_TRACE), (STACK_TRACE, trace))
     return Verdict(
         name=name,
         score=score,
@@ -188,7 +208,7 @@ def _verdict(  # noqa: PLR0917 - the parts of one verdict, called from one place
         value=_scalar(value),
         source_type="CODE" if source is None else str(source.source_type),
         source_id=decision.scorer if source is None else _capped(source.source_id, _NAME_CHARACTERS, "source"),
-        metadata=_metadata(feedback.metadata) if feedback.metadata else (),
+        metadata=metadata,
         scorer=decision.scorer,
         scorer_version=decision.scorer_version,
         revision=decision.revision,

@@ -200,6 +200,24 @@ def test_bytes_of_logs_and_metrics_stay_as_they_are(signal: str, own_sink: Sink,
     assert own_sink.requests(signal) == [data]
 
 
+def test_an_error_says_where_it_happened_when_it_is_asked_to(
+    own_sink: Sink, start: Callable[..., Sidecar], tmp_path: Path
+) -> None:
+    config = tmp_path / "sidecar.yaml"
+    config.write_text("explanations: stack_traces\n", encoding="utf-8")
+    sidecar = start(
+        *("-c", str(config), "--export", own_sink.grpc, "--root-grace", "0.2"),
+        *("--scorers", f"{SCORERS / 'kinds.py'}:broken"),
+    )
+    trace = Traces(76).new()
+
+    sidecar.send(small_trace(trace))
+    [score] = own_sink.wait_for_scores(1, id_of(trace))
+    assert sidecar.stop() == 0
+
+    assert 'raise LookupError("nothing there")' in str(score.attributes["otel_scorer.metadata.exception.stacktrace"])
+
+
 def test_verdicts_go_out_as_logs_and_metrics_beside_spans(own_sink: Sink, start: Callable[..., Sidecar]) -> None:
     sidecar = start(
         *("--export", own_sink.grpc, "--scorers", str(SCORERS / "kinds.py"), "--root-grace", "0.2"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fakes import a_decision
 
 from otel_scorer.encoders.native import langfuse_score, mlflow_assessment, native_id, phoenix_annotation
-from otel_scorer.encoders.verdict import Verdict, verdicts_of
+from otel_scorer.encoders.verdict import Explanations, Verdict, verdicts_of
 from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
 
 TRACE, SPAN = "ab" * 16, "cd" * 8
@@ -127,6 +127,17 @@ def test_an_error_is_one_of_the_assessment() -> None:
 
     assert assessment["feedback"] == {"error": {"error_code": "TIMEOUT", "error_message": "slow"}}
     assert "rationale" not in assessment
+
+
+def test_a_stack_trace_belongs_to_the_error_of_the_assessment_and_is_said_once() -> None:
+    decision = a_decision(Feedback("q", None, AssessmentError("TIMEOUT", "slow", "File scorers.py")))
+    [verdict] = verdicts_of(decision, Explanations.STACK_TRACES)
+
+    assessment = json.loads(mlflow_assessment(verdict, TRACE, None))
+
+    assert assessment["feedback"]["error"]["stack_trace"] == "File scorers.py"
+    assert json.dumps(assessment).count("File scorers.py") == 1
+    assert "File scorers.py" in json.loads(phoenix_annotation(verdict, TRACE, None))["metadata"].values()
 
 
 def test_texts_fit_the_columns_of_mlflow() -> None:

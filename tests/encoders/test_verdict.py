@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.fakes import Counted, a_decision
 
 from otel_scorer.encoders.evaluation_span import evaluation_attributes
-from otel_scorer.encoders.verdict import Explanations, Verdict, attribute_name, value_text, verdicts_of
+from otel_scorer.encoders.verdict import STACK_TRACE, Explanations, Verdict, attribute_name, value_text, verdicts_of
 from otel_scorer.model.decision import Outcome
 from otel_scorer.model.encoding import key_value
 from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
@@ -75,6 +75,19 @@ def test_an_error_is_its_code_and_its_message() -> None:
     }
     assert verdict.value is None
     assert "secret" not in str(verdict)
+
+
+def test_a_stack_trace_is_said_when_it_is_asked_for() -> None:
+    error = AssessmentError("LookupError", "nothing there", "File scorers.py\n" * 1000)
+    feedback = Feedback("quality", None, error, rationale="because", metadata={STACK_TRACE: "of the scorer", "a": "b"})
+
+    [plain] = verdicts_of(a_decision(feedback))
+    [verdict] = verdicts_of(a_decision(feedback), Explanations.STACK_TRACES)
+
+    assert plain.metadata == ((STACK_TRACE, "of the scorer"), ("a", "b"))
+    assert verdict.metadata == (("a", "b"), (STACK_TRACE, error.stack_trace))
+    assert (verdict.explanation, verdict.error_type) == ("nothing there", "LookupError")
+    assert len(verdict.metadata[1][1]) == 10_000
 
 
 def test_an_error_without_a_message_is_explained_by_the_rationale() -> None:
