@@ -414,13 +414,13 @@ def test_check_says_what_may_be_in_memory_and_in_the_spool_and_who_uses_it(folde
     plain = run("check", "-c", "plain.yaml").stdout
     fresh = run("check", "-c", "good.yaml").stdout
 
-    assert "memory      no limit for requests, traces are scored early over 1 GiB (of " in plain
+    assert "memory      no limit for requests, traces are scored early over 1GiB (of " in plain
     assert "spools      nothing: what is acknowledged is lost if the process is killed" in plain
     assert (
-        "memory      requests are refused over 100 MiB, traces are scored early over 200 MiB, "
-        "a scorer worker may have 64 MiB (of "
+        "memory      requests are refused over 100MiB, traces are scored early over 200MiB, "
+        "a scorer worker may have 64MiB (of "
     ) in fresh
-    assert "spools      to a/spool, up to 1.5 GiB, synchronous: normal" in fresh
+    assert "spools      to a/spool, up to 1536MiB, synchronous: normal" in fresh
     assert not (folder / "a").exists()
     assert not (folder / "dead.jsonl").exists()
 

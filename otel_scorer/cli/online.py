@@ -19,6 +19,7 @@ __all__ = ["check", "demo", "serve"]
 
 logger = logging.getLogger(__name__)
 
+_MIB = 1 << 20
 _FORWARDING = ("passthrough", "hold_root", "hold_trace")
 _EMIT = ("evaluation_span", "attributes", "events", "logs", "metrics", "native")
 # The settings that flags stand for.
@@ -176,31 +177,33 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
 
 def _about_limits(config: Config) -> list[str]:
     """Say how much memory and disk there may be in use."""
+    from otel_scorer.config import format_bytes
     from otel_scorer.pipeline.memory_use import available_memory
 
     available = available_memory()
     soft, hard = config.memory.limits(available)
     facts = [
-        "no limit for requests" if soft is None else f"requests are refused over {_size(soft)}",
-        "no limit for traces" if hard is None else f"traces are scored early over {_size(hard)}",
+        "no limit for requests" if soft is None else f"requests are refused over {_whole(soft)}",
+        "no limit for traces" if hard is None else f"traces are scored early over {_whole(hard)}",
     ]
     worker = config.memory.worker_limit(available)
     if worker is not None:
-        facts.append(f"a scorer worker may have {_size(worker)}")
-    lines = [f"memory      {', '.join(facts)} (of {_size(available)})"]
+        facts.append(f"a scorer worker may have {_whole(worker)}")
+    lines = [f"memory      {', '.join(facts)} (of {_whole(available)})"]
     spool = config.spool
     if spool.directory is None:
         return [*lines, "spools      nothing: what is acknowledged is lost if the process is killed"]
     return [
         *lines,
-        f"spools      to {spool.directory}, up to {_size(spool.max_size)}, synchronous: {spool.synchronous}",
+        f"spools      to {spool.directory}, up to {format_bytes(spool.max_size)}, synchronous: {spool.synchronous}",
     ]
 
 
-def _size(number: int) -> str:
-    units = ("bytes", "KiB", "MiB", "GiB", "TiB")
-    power = min(max(number.bit_length() - 1, 0) // 10, len(units) - 1)
-    return f"{number / (1 << 10 * power):.4g} {units[power]}"
+def _whole(size: int) -> str:
+    """Return a share of the memory for people, who need no bytes."""
+    from otel_scorer.config import format_bytes
+
+    return format_bytes(size if size < _MIB else size // _MIB * _MIB)
 
 
 def _about_receiver(name: str, settings: GrpcSettings | HttpSettings) -> str:

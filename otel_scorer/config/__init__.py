@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from otel_scorer.config.changes import fixed_changes
+from otel_scorer.config.changes import fixed_changes, shown_settings
 from otel_scorer.config.dialects import DialectSettings
 from otel_scorer.config.exporters import (
     ConsoleExporter,
@@ -62,6 +62,7 @@ __all__ = [
     "otlp_exporter",
     "parse_bytes",
     "parse_duration",
+    "shown_settings",
     "store_path",
     "taught_reader",
     "without_password",

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.config.model import Config
 
-__all__ = ["fixed_changes"]
+__all__ = ["fixed_changes", "shown_settings"]
 
 _CHANGEABLE: Final = frozenset({"scorers", "scoring", "dialects"})
 
@@ -18,6 +18,12 @@ def fixed_changes(old: Config, new: Config) -> list[str]:
     """Return the full names of settings that differ and count only after a restart; those of scorers count at once."""
     before, after = old.model_dump(exclude=set(_CHANGEABLE)), new.model_dump(exclude=set(_CHANGEABLE))
     return sorted(".".join(path) for path in _differences(before, after))
+
+
+def shown_settings(started: Config, latest: Config) -> dict[str, Any]:
+    """Return what is in effect, as `Config.dump` shows it, after `latest` was read while `started` runs."""
+    taken = {key: value for key, value in latest.dump().items() if key in _CHANGEABLE}
+    return started.dump() | taken
 
 
 def _differences(old: Any, new: Any) -> Iterator[tuple[str, ...]]:

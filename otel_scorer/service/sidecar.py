@@ -11,7 +11,7 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from otel_scorer.config import OFF, check_scorers, fixed_changes
+from otel_scorer.config import OFF, check_scorers, fixed_changes, shown_settings
 from otel_scorer.config.destinations import verdict_sinks
 from otel_scorer.errors import (
     AddressInUseError,
@@ -103,7 +103,7 @@ class Service:
         self._guard: MemoryGuard | None = None
         self._receivers: list[GrpcReceiver | HttpReceiver] = []
         self._metrics = OwnMetrics(self._gauges)
-        self._status = Status(self._metrics, config)
+        self._status = Status(self._metrics, config.dump(), with_reasons=config.explanations != "off")
         self._push: MetricsPush | None = None
         self._status_server: StatusServer | None = None
         self._warned: set[Signal] = set()
@@ -332,6 +332,7 @@ class Service:
             logger.error("The scorers stay as they are, since the new ones cannot be used: %s", reason)  # noqa: TRY400
             return
         self._latest = config
+        self._status.settings = shown_settings(self._config, config)
         self._check_keep(profiles, may_refuse=False)
         count("scoring.reloads", outcome="taken")
         logger.info("Scorers from now on: %s", ", ".join(f"{each.name} {each.version}" for each in profiles) or "none")

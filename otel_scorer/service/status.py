@@ -20,9 +20,8 @@ from otel_scorer.service.status_page import status_data, status_page
 from otel_scorer.transport.status_server import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from otel_scorer.config import Config
     from otel_scorer.service.own_metrics import OwnMetrics
     from otel_scorer.transport.status_server import Question
 
@@ -50,21 +49,30 @@ class Status:
 
     Args:
         metrics: Reads its metrics.
-        config: How it works; secrets are never shown.
+        settings: How it works, without secrets.
+        with_reasons: Whether it may be shown why verdicts are what they are.
         clock: Monotonic seconds.
 
     Attributes:
         phase: How far it is; its owner says so.
         bound: What listens where; likewise.
         recent: The last traces; their owner tells it.
+        settings: As above; whoever changes them says so.
     """
 
-    def __init__(self, metrics: OwnMetrics, config: Config, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        metrics: OwnMetrics,
+        settings: Mapping[str, Any],
+        *,
+        with_reasons: bool = True,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.phase = Phase.STARTING
         self.bound: dict[str, str] = {}
-        self.recent = RecentTraces(with_reasons=config.explanations != "off")
+        self.recent = RecentTraces(with_reasons=with_reasons)
         self._metrics = metrics
-        self._config = config
+        self.settings = settings
         self._clock = clock
         self._started = clock()
 
@@ -96,7 +104,7 @@ class Status:
             "up": round(self._clock() - self._started, 1),
             "bound": self.bound,
             "traces": self.recent.to_data(),
-            "settings": yaml.safe_dump(self._config.dump(), sort_keys=False, allow_unicode=True, width=110),
+            "settings": yaml.safe_dump(dict(self.settings), sort_keys=False, allow_unicode=True, width=110),
             **status_data(self._metrics.measured()),
         })  # fmt: skip
 

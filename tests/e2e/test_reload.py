@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, Traces, id_of, small_trace
 from tests.e2e.sink import Sink
 
@@ -184,6 +186,22 @@ def test_settings_that_need_a_restart_are_named(
     [line] = [line for line in sidecar.log.splitlines() if "only after a restart" in line]
     # What a flag says has not changed, whatever the file says.
     assert line.endswith("have changed: hold_deadline")
+
+
+def test_the_status_page_shows_the_settings_that_are_in_effect(
+    settings: Settings, start: Callable[..., Sidecar]
+) -> None:
+    page = "telemetry: {status_page: 127.0.0.1:0}\n"
+    settings.configure("latency", more=page)
+    sidecar = start("-c", str(settings.config))
+    settings.configure("tool_errors", more=f"{page}hold_deadline: 9s\n")
+
+    reload(sidecar)
+    sidecar.wait_for_log("only after a restart")
+
+    shown = yaml.safe_load(json.loads(sidecar.ask("/status.json").body)["settings"])
+    assert [scorer["use"] for scorer in shown["scorers"]] == ["tool_errors"]
+    assert shown["hold_deadline"] == "5s"
 
 
 @pytest.mark.parametrize("forwarding", ["passthrough", "hold_root", "hold_trace"])
