@@ -8,9 +8,11 @@ here is seen there.
 from __future__ import annotations
 
 import logging
+import re
 from typing import TYPE_CHECKING, Final, Literal, Self, TypeAlias
 
 from opentelemetry.sdk.trace import SpanProcessor
+from opentelemetry.trace import INVALID_TRACE_ID
 
 from otel_scorer.dialects import default_reader
 from otel_scorer.pipeline.app_intake import MANY_PENDING, MAX_PENDING
@@ -46,6 +48,8 @@ _IS_REMOTE: Final = 2
 _TRACE_FLAGS: Final = 3
 _SAMPLED: Final = 1
 _LIMITS: Final = AssemblyLimits()
+_TRACE_ID_TEXT: Final = re.compile("[0-9a-fA-F]{32}")
+_LARGEST_TRACE_ID: Final = (1 << 128) - 1
 
 
 class ScoringSpanProcessor(SpanProcessor):
@@ -156,6 +160,8 @@ class ScoringSpanProcessor(SpanProcessor):
             outlets=outlets_of(options, outlets or _environment_outlets),
         )
         self._has_looked_around = False
+        # In a forked process: spans that were started here, with a time from before.
+        self._backdated: set[int] = set()
 
     @classmethod
     def from_config(cls, path: str | Path, exporter: SpanExporter | None = None, **options: Any) -> Self:
@@ -198,6 +204,8 @@ class ScoringSpanProcessor(SpanProcessor):
             context = span.context
             if context is None or not context[_TRACE_FLAGS] & _SAMPLED:
                 return
+            if pipeline.forked_at is not None and (span.start_time or 0) < pipeline.forked_at:
+                self._backdated.add(context.span_id)
             if not pipeline.is_begun:
                 self._look_around(span)
             engine, parent = pipeline.engine, span.parent
@@ -217,11 +225,12 @@ class ScoringSpanProcessor(SpanProcessor):
             context = span.context
             if context is None or not context[_TRACE_FLAGS] & _SAMPLED:
                 return
-            if pipeline.inherited and context.span_id in pipeline.inherited:
+            if pipeline.forked_at is not None and self._is_inherited(span, pipeline.forked_at):
                 count("processor.dropped", reason="inherited")
                 return
-            if not pipeline.is_begun:
-                pipeline.begin()
+            if not pipeline.is_begun and not pipeline.begin():
+                pipeline.note(span)
+                return
             intake = pipeline.engine.intake
             if len(intake.pending) < MAX_PENDING:
                 intake.pending.append(span)
@@ -241,8 +250,12 @@ class ScoringSpanProcessor(SpanProcessor):
 
         Returns:
             Whether there was something to score.
+
+        Raises:
+            ValueError: This is no trace id.
+            TypeError: Likewise.
         """
-        return not self._pipeline.is_shut and self._pipeline.engine.close_trace(_number(trace_id))
+        return self._pipeline.close_trace(_number(trace_id))
 
     def wait_for_scores(self, trace_id: str | int, timeout: float = 30.0) -> list[Decision]:
         """
@@ -257,8 +270,13 @@ class ScoringSpanProcessor(SpanProcessor):
 
         Raises:
             TimeoutError: It took longer.
+            ValueError: This is no trace id, or no time.
+            TypeError: Likewise.
         """
-        decisions = self._pipeline.engine.wait(_number(trace_id), timeout)
+        if not timeout >= 0:
+            msg = f"timeout must be a number of seconds, got {timeout!r}"
+            raise ValueError(msg)
+        decisions = self._pipeline.wait(_number(trace_id), timeout)
         if decisions is None:
             msg = f"Trace {trace_id} was not scored within {timeout:g} s"
             raise TimeoutError(msg)
@@ -297,6 +315,15 @@ class ScoringSpanProcessor(SpanProcessor):
             self.shutdown()
         else:
             self._pipeline.flush(self._shutdown_timeout)
+
+    def _is_inherited(self, span: ReadableSpan, forked_at: int) -> bool:
+        """Whether a span was started in the process that this one was forked off from, which exports it."""
+        if span.context is None or (span.start_time or 0) >= forked_at:
+            return False
+        if span.context.span_id in self._backdated:
+            self._backdated.discard(span.context.span_id)
+            return False
+        return True
 
     def _look_around(self, span: Span) -> None:
         """At the first span: follow the store; warn if another processor of the provider exports to the same place."""
@@ -337,5 +364,23 @@ def _check_exporter(exporter: object) -> None:
         raise TypeError(msg)
 
 
-def _number(trace_id: str | int) -> int:
-    return int(trace_id, 16) if isinstance(trace_id, str) else trace_id
+def _number(trace_id: object) -> int:
+    """
+    Return a trace id as a number.
+
+    Raises:
+        ValueError: It is none.
+        TypeError: It is neither text nor a number.
+    """
+    msg = f"trace_id must be 32 hex digits or the number of a trace, got {trace_id!r}"
+    if isinstance(trace_id, str):
+        if not _TRACE_ID_TEXT.fullmatch(trace_id):
+            raise ValueError(msg)
+        number = int(trace_id, 16)
+    elif isinstance(trace_id, int) and not isinstance(trace_id, bool):
+        number = trace_id
+    else:
+        raise TypeError(msg)
+    if not INVALID_TRACE_ID < number <= _LARGEST_TRACE_ID:
+        raise ValueError(msg)
+    return number

@@ -116,7 +116,9 @@ COUNTERS: Final[dict[str, Counter]] = {
     "encoder.unknown_targets": Counter(
         "{verdict}", "Verdicts about a span that is not in the trace; they go to the span that stands for it"
     ),
-    "encoder.verdicts_dropped": Counter("{verdict}", "Verdicts without a span to ride on", ("reason",)),
+    "encoder.verdicts_dropped": Counter(
+        "{verdict}", "Verdicts that cannot be sent: no span to ride on, no outlet open", ("reason",)
+    ),
     "store.traces": Counter("{trace}", "Scored traces that were kept in the store"),
     "store.traces_dropped": Counter("{trace}", "Scored traces that were not kept", ("reason",)),
     "store.traces_pruned": Counter("{trace}", "Kept traces that were deleted to make room"),
@@ -197,7 +199,8 @@ HISTOGRAMS: Final[dict[str, Histogram]] = {
 
 _Attributes = tuple[tuple[str, str], ...]
 
-_lock = threading.Lock()  # guards both tables of values
+# Guards both tables of values. Reentrant: a signal handler or a destructor may come in between on the same thread.
+_lock = threading.RLock()
 _values: dict[tuple[str, _Attributes], int] = {}
 _distributions: dict[tuple[str, _Attributes], tuple[list[int], float]] = {}
 
@@ -205,7 +208,7 @@ _distributions: dict[tuple[str, _Attributes], tuple[list[int], float]] = {}
 def _after_fork_in_child() -> None:
     """Start from zero; another thread of the parent may have held the lock."""
     global _lock  # noqa: PLW0603 - a lock that nobody will give back can only be replaced
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _values.clear()
     _distributions.clear()
 

@@ -380,3 +380,27 @@ def test_tasks_that_share_a_trace_are_one_unit(app: Callable[..., App]) -> None:
     asyncio.run(main())
 
     assert attributes(made["root"])["otel_scorer.span_count.value"] == 21
+
+
+def test_a_trace_of_which_no_span_has_ended_in_its_time_is_decided_and_whoever_waits_for_it_is_told(
+    app: Callable[..., App],
+) -> None:
+    made = app(span_count, max_age=0.05)
+    root = made.tracer.start_span("root")
+
+    [decision] = made.processor.wait_for_scores(root.get_span_context().trace_id, WAIT)
+
+    assert (decision.outcome, decision.reason) == (Outcome.UNPROCESSABLE, "none of its spans has ended")
+    root.end()
+    assert made.names == ["root"]
+
+
+def test_a_trace_that_makes_room_for_others_before_a_span_has_ended_is_decided(app: Callable[..., App]) -> None:
+    made = app(span_count, max_traces=1)
+    first, second = made.tracer.start_span("first"), made.tracer.start_span("second")
+    second.end()
+
+    [decision] = made.processor.wait_for_scores(first.get_span_context().trace_id, WAIT)
+
+    assert decision.outcome is Outcome.UNPROCESSABLE
+    first.end()

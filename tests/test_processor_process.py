@@ -161,6 +161,38 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("rate", ["0", "1"])
+def test_a_span_that_was_open_at_a_fork_is_its_parents_scored_or_not(sink: Sink, rate: str) -> None:
+    spans = run(
+        f"""
+import time
+from otel_scorer import scorer
+provider = TracerProvider()
+provider.add_span_processor(
+    ScoringSpanProcessor(OTLPSpanExporter(sys.argv[1]), [scorer(span_count, sample_rate={rate})])
+)
+tracer = provider.get_tracer("app")
+started = time.time_ns()
+with tracer.start_as_current_span("parent's root"):
+    with tracer.start_as_current_span("parent's child"):
+        child = os.fork()
+        if child == 0:
+            # As if it had begun before: some instrumentations say when.
+            tracer.start_span("child's own", context=trace.set_span_in_context(trace.INVALID_SPAN),
+                              start_time=started).end()
+provider.shutdown()
+if child == 0:
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+""",
+        sink,
+    )
+
+    assert names(spans) == {"parent's root": 1, "parent's child": 1, "child's own": 1}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_in_a_thread_while_others_trace_does_not_hang_the_child(sink: Sink) -> None:
     spans = run(
         """

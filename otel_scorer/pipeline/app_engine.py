@@ -19,13 +19,16 @@ from typing import TYPE_CHECKING, Final
 from otel_scorer.model.decision import Outcome
 from otel_scorer.model.decode import spans_from_sdk
 from otel_scorer.model.trace import OWN_SCOPE, Reader, Trace
+from otel_scorer.pipeline.app_asking import Desk, Watched
 from otel_scorer.pipeline.app_emission import AppEmitter
-from otel_scorer.pipeline.app_intake import MAX_PENDING, SpanIntake
-from otel_scorer.pipeline.app_waiting import RecentDecisions, WaitingUnit, count_closed, estimated_size
+from otel_scorer.pipeline.app_intake import MAX_PENDING, Ask, SpanIntake
+from otel_scorer.pipeline.app_outbox import Outbox
+from otel_scorer.pipeline.app_waiting import RecentDecisions, WaitingUnit, count_closed, estimated_size, ids_of
 from otel_scorer.pipeline.assembler import CloseReason
 from otel_scorer.pipeline.engine import Forwarding
 from otel_scorer.pipeline.local import LocalScoring
 from otel_scorer.pipeline.quiet_units import QuietUnits
+from otel_scorer.pipeline.reentrancy import KnownLock
 from otel_scorer.pipeline.suppression import is_suppressed, is_unrecorded, suppressed
 from otel_scorer.pipeline.units import Place, UnitAssembler
 from otel_scorer.telemetry import count
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import SpanContext
 
     from otel_scorer.model.decision import Decision
+    from otel_scorer.pipeline.app_asking import Answer
     from otel_scorer.pipeline.app_intake import Item
     from otel_scorer.pipeline.app_options import AppOptions
     from otel_scorer.pipeline.selection import Choice, Selector
@@ -49,8 +53,9 @@ logger = logging.getLogger(__name__)
 # The timer looks at least this often (seconds), so that nobody has to wake it for a new deadline.
 _LONGEST_TICK: Final = 1.0
 _SHORTEST_TICK: Final = 0.05
+# Seconds that closing a trace, or everything, may wait for what ended before.
+_LONGEST_CLOSE: Final = 10.0
 # A SpanContext is a tuple, and its properties cost as much as everything else that is done for a span.
-_TRACE_ID: Final = 0
 _SPAN_ID: Final = 1
 _IS_REMOTE: Final = 2
 
@@ -64,6 +69,7 @@ class AppEngine:
         selector: The scorers; to be replaced at any time, for units that are open too.
         reader: What tells the meaning of attributes.
         send: Takes a span to export; must not block.
+        pending: Spans that started or ended while there was no engine yet.
         clock: Monotonic seconds.
     """
 
@@ -74,12 +80,12 @@ class AppEngine:
         reader: Reader,
         send: Callable[[ReadableSpan], None],
         *,
+        pending: deque[Item] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._options = options
         self.selector = selector
         self._reader = reader
-        self._send = send
         self._clock = clock
         self._emitter = AppEmitter(options.emission, send)
         self._scoring = LocalScoring(queue_size=options.queue_size, concurrency=options.concurrency, clock=clock)
@@ -93,22 +99,25 @@ class AppEngine:
         is_wanted = options.scorers_change or any(rule.threshold for rule in selector.selections)
         self.is_off = not is_wanted and not self._holds_trace
         """Whether nothing is ever scored: then nobody needs to know of spans that start below others."""
-        # Guards the units, and whatever happened to a span until it is with the scorers or the exporter.
-        self._lock = threading.Lock()
-        self.intake = SpanIntake(self._take, self._lock, clock)
+        # Guards the units. Nothing of anybody else's is called while it is held: no exporter, no log handler.
+        self._lock = KnownLock()
+        self._outbox = Outbox(send, self._submit)
+        self.intake = SpanIntake(
+            self._take, self._lock, self._outbox.hand_out, self._outbox.busy, clock=clock, pending=pending
+        )
         """Takes starts and ends of spans."""
         self._counted: UnitAssembler[ReadableSpan] = UnitAssembler(options.limits, self._wants, estimated_size)
         self._units: UnitAssembler[ReadableSpan] | QuietUnits = self._counted
         if not options.counts:
             self._units = QuietUnits(options.limits, self._wants, estimated_size)
         # Guards everything below; may be taken while `_lock` is held, never the other way round.
-        self._decided = threading.Condition(threading.Lock())
+        self._decided = threading.Lock()
+        self._desk = Desk(self.intake, self._lock, self._outbox.busy, self._decided, clock)
         self._numbers = itertools.count()
         self._waiting: dict[int, WaitingUnit] = {}
         # (deadline, number) of those that hold spans; the delay is the same for all, so this is the order of time.
         self._held_until: deque[tuple[float, int]] = deque()
         self._recent = RecentDecisions()
-        self._changes = 0
         self._stopping = threading.Event()
 
     def start(self) -> None:
@@ -116,7 +125,9 @@ class AppEngine:
         if not self.is_off:
             self._scoring.start()
         with suppress(RuntimeError):  # no new threads once the interpreter exits; the shutdown sees to the rest
-            threading.Thread(target=self._run_timer, name="otel-scorer-timer", daemon=True).start()
+            timer = threading.Thread(target=self._run_timer, name="otel-scorer-timer", daemon=True)
+            timer.start()
+            self._desk.server = timer
 
     # On the application's threads.
 
@@ -135,15 +146,14 @@ class AppEngine:
         if self.is_off:
             return list(spans)
         free: list[ReadableSpan] = []
-        jobs: list[WaitingUnit] = []
         with self._lock:
             now = self._clock()
             for span in spans:
-                place, closed = self._units.ended(*_ids(span), span, now)
-                jobs += self._admit(closed)
+                place, closed = self._units.ended(*ids_of(span), span, now)
+                self._admit(closed)
                 if place is Place.NONE or self._leaves(place):
                     free.append(span)
-        self._submit(jobs)
+        self._outbox.hand_out()
         return free
 
     def _take(self, item: Item, now: float) -> None:
@@ -152,6 +162,8 @@ class AppEngine:
             self._started(item[0], now)
         elif isinstance(item, int):
             self._counted.refuse(item)
+        elif isinstance(item, Ask):
+            item.do(now)
         else:
             self._ended(item, now)
 
@@ -159,54 +171,46 @@ class AppEngine:
         parent = span.parent
         is_remote = parent is not None and parent[_IS_REMOTE]
         closed = self._counted.started(
-            *_ids(span), None if parent is None else parent[_SPAN_ID], now, is_remote_parent=is_remote
+            *ids_of(span), None if parent is None else parent[_SPAN_ID], now, is_remote_parent=is_remote
         )
         if closed:
-            self._submit(self._admit(closed))
+            self._admit(closed)
 
     def _ended(self, span: ReadableSpan, now: float) -> None:
-        place, closed = self._counted.ended(*_ids(span), span, now)
+        place, closed = self._counted.ended(*ids_of(span), span, now)
         if (place is Place.NONE and self._sends_spans) or self._leaves(place):
-            self._send(span)
+            self._outbox.put(span)
         if closed:
-            self._submit(self._admit(closed))
+            self._admit(closed)
 
     def _leaves(self, place: Place) -> bool:
         """Whether a span of a unit waits for nothing."""
         return self._sends_roots or (place is Place.CHILD and self._sends_children)
 
-    def known_spans(self) -> frozenset[int]:
-        """Return the ids of the spans of all open units. For a process that was forked just now: takes no lock."""
-        return self._units.known_spans() | self.intake.known_spans()
-
-    # On whatever thread asks.
+    # On whatever thread asks; see `Desk`.
 
     def close_trace(self, trace_id: int) -> bool:
         """Close the open units of a trace now; return whether there was one with an ended span."""
-        with self._lock:
-            self.intake.drain()
-            jobs = self._admit(self._units.drain(CloseReason.SHUTDOWN, self._clock(), trace_id))
-            self._submit(jobs)
-        self._notify()
-        return bool(jobs)
+
+        def close(now: float, answer: Answer[bool]) -> None:
+            found = self._admit(self._units.drain(CloseReason.SHUTDOWN, now, trace_id))
+            self._outbox.put(partial(answer.put, found))
+
+        found = self._desk.ask(close, _LONGEST_CLOSE)
+        return bool(found)
 
     def wait(self, trace_id: int, timeout: float) -> list[Decision] | None:
         """Wait until every unit of a trace is closed and decided; return its decisions, None if it took too long."""
-        deadline = self._clock() + timeout
-        self._scoring.hurry()
-        while True:
-            # Both locks: a unit that is no longer open is on record before anybody else gets the first one.
-            with self._lock:
-                self.intake.drain(deadline)
-            with self._lock, self._decided:
-                is_open = self._units.is_open(trace_id)
-                if not is_open and all(waiting.trace_id != trace_id for waiting in self._waiting.values()):
-                    return self._recent.of(trace_id)
-                seen = self._changes
-            with self._decided:
-                left = max(0.0, deadline - self._clock())
-                if self._changes == seen and not self._decided.wait(left):
-                    return None
+
+        def look() -> list[Decision] | None:
+            if self._units.is_open(trace_id) or any(unit.trace_id == trace_id for unit in self._waiting.values()):
+                return None
+            return self._recent.of(trace_id)
+
+        def note(now: float, answer: Answer[list[Decision]]) -> None:
+            self._watch(Watched(look, answer, now + timeout))
+
+        return self._desk.ask(note, timeout)
 
     def flush(self, timeout: float) -> bool:
         """
@@ -214,20 +218,21 @@ class AppEngine:
 
         Units that only wait for other spans than their root are closed; units whose root has not ended stay open.
         """
-        deadline = self._clock() + timeout
-        with self._lock:
-            self.intake.drain(deadline)
-            jobs = self._admit(self._units.drain_lingering(self._clock()))
+
+        def note(now: float, answer: Answer[bool]) -> None:
+            self._admit(self._units.drain_lingering(now))
             with self._decided:
                 last = next(self._numbers)
-            self._submit(jobs)
-        self._scoring.hurry()
-        with self._decided:
-            is_done = self._decided.wait_for(
-                lambda: next(iter(self._waiting), last) >= last, max(0.0, deadline - self._clock())
-            )
-        self._emitter.finish()
-        return is_done
+
+            def look() -> bool | None:
+                return next(iter(self._waiting), last) >= last or None
+
+            self._watch(Watched(look, answer, now + timeout, self._emitter.finish))
+
+        if self._desk.ask(note, timeout):
+            return True
+        self._desk.leave(lambda _now: self._outbox.put(self._emitter.finish))
+        return False
 
     def shutdown(self, timeout: float) -> bool:
         """
@@ -239,20 +244,31 @@ class AppEngine:
         Returns:
             Whether every verdict came in time.
         """
+
+        def close(now: float, answer: Answer[bool]) -> None:
+            self._admit(self._units.drain(CloseReason.SHUTDOWN, now))
+            self._outbox.put(partial(answer.put, True))  # noqa: FBT003 - SimpleQueue.put
+
+        def note(now: float, answer: Answer[bool]) -> None:
+            self._watch(Watched(lambda: not self._waiting or None, answer, now + timeout))
+
         deadline = self._clock() + timeout
-        with self._lock:
-            self.intake.drain()
-            self._submit(self._admit(self._units.drain(CloseReason.SHUTDOWN, self._clock())))
+        self._desk.ask(close, timeout)
         in_time = self._scoring.shutdown(max(0.0, deadline - self._clock()))
+        self._desk.ask(note, max(0.0, deadline - self._clock()))
         self._stopping.set()
         self.intake.ring()
         with self._decided:
-            self._decided.wait_for(lambda: not self._waiting, max(0.0, deadline - self._clock()))
             left = [waiting for waiting in self._waiting.values() if waiting.held]
             gone = [(waiting, *waiting.let_go()) for waiting in left]
         self._release(gone, reason="shutdown")
         self._emitter.finish()
         return in_time
+
+    def _watch(self, watched: Watched) -> None:
+        """Watch something from when everything before it has been handed out."""
+        self._outbox.put(self._scoring.hurry)
+        self._outbox.put(partial(self._desk.watch, watched))
 
     def _wants(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001 - asked by the assembler
         """Whether a unit is assembled: not where nobody scores it, and not what a scorer itself does."""
@@ -261,18 +277,15 @@ class AppEngine:
         if self._holds_trace or self.selector.wants(trace_id.to_bytes(16, "big")):
             return True
         if is_head:
-            self._refuse(trace_id)
+            for decision in self.selector.refuse(trace_id.to_bytes(16, "big"), Outcome.NOT_SAMPLED):
+                count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
         return False
-
-    def _refuse(self, trace_id: int) -> None:
-        for decision in self.selector.refuse(trace_id.to_bytes(16, "big"), Outcome.NOT_SAMPLED):
-            count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
 
     # Closed units.
 
-    def _admit(self, units: Iterable[ClosedUnit[ReadableSpan]]) -> list[WaitingUnit]:
-        """Put closed units on record; the caller holds the lock of the open ones."""
-        admitted: list[WaitingUnit] = []
+    def _admit(self, units: Iterable[ClosedUnit[ReadableSpan]]) -> bool:
+        """Put closed units on record; the caller holds the lock. Return whether any has something to score."""
+        found = False
         for unit in units:
             held: list[ReadableSpan] = []
             if self._holds_trace:
@@ -284,18 +297,15 @@ class AppEngine:
                 self._waiting[waiting.number] = waiting
                 if held:
                     self._held_until.append((self._clock() + self._options.hold_deadline, waiting.number))
-            admitted.append(waiting)
-        return admitted
+            self._outbox.put(waiting)
+            found = found or bool(unit.spans)
+        return found
 
-    def _notify(self) -> None:
-        with self._decided:
-            self._changes += 1
-            self._decided.notify_all()
-
-    def _submit(self, jobs: Sequence[WaitingUnit]) -> None:
-        for waiting in jobs:
-            if not self._scoring.submit(partial(self._choose, waiting), partial(self._on_decision, waiting)):
-                self._shed(waiting)
+    def _submit(self, waiting: WaitingUnit) -> None:
+        if not waiting.unit.spans:
+            self._refuse(waiting, Outcome.UNPROCESSABLE, "none of its spans has ended")
+        elif not self._scoring.submit(partial(self._choose, waiting), partial(self._on_decision, waiting)):
+            self._refuse(waiting, Outcome.SHED, "the queue to the scorers is full")
 
     def _choose(self, waiting: WaitingUnit) -> Sequence[Choice]:
         count_closed(unit := waiting.unit)
@@ -317,9 +327,10 @@ class AppEngine:
         if self._options.counts:  # the other assembler counts by itself
             count_closed(unit)
 
-    def _shed(self, waiting: WaitingUnit) -> None:
+    def _refuse(self, waiting: WaitingUnit, outcome: Outcome, reason: str) -> None:
+        """Decide about a unit that no scorer sees."""
         self._count_closed(waiting.unit)
-        refused = self.selector.refuse(waiting.unit.trace_id, Outcome.SHED, "the queue to the scorers is full")
+        refused = self.selector.refuse(waiting.unit.trace_id, outcome, reason)
         for index, decision in enumerate(refused):
             count("scoring.decisions", scorer=decision.scorer, outcome=decision.outcome.value)
             self._on_decision(waiting, index, decision, index == len(refused) - 1)
@@ -344,7 +355,7 @@ class AppEngine:
             if is_last:
                 with self._decided:
                     self._waiting.pop(waiting.number, None)
-                self._notify()
+                self._desk.answer(0)
 
     def _release(self, gone: Sequence[tuple[WaitingUnit, list[ReadableSpan], list[Decision]]], *, reason: str) -> None:
         for waiting, held, decisions in gone:
@@ -358,17 +369,20 @@ class AppEngine:
             while not self._stopping.is_set():
                 try:
                     self.intake.work()
+                    self._desk.answer()
                     pause = self._close_due(self._clock())
                 except Exception:  # whatever it was, the next round is a new chance
                     logger.exception("Closing traces failed")
                     pause = tick
                 self.intake.rest(max(_SHORTEST_TICK, min(tick, pause)))
+            self._desk.serve(self._clock() + _LONGEST_CLOSE)
 
     def _close_due(self, now: float) -> float:
         """Close and let go of what is due; return seconds until something is due again."""
         with self._lock:
-            self._submit(self._admit(self._units.due(now)))
+            self._admit(self._units.due(now))
             deadline = self._units.next_deadline()
+        self._outbox.hand_out()
         with self._decided:
             gone: list[tuple[WaitingUnit, list[ReadableSpan], list[Decision]]] = []
             while self._held_until:
@@ -383,8 +397,3 @@ class AppEngine:
         self._release(gone, reason="deadline")
         self._emitter.flush()
         return min((then - now for then in deadlines if then is not None), default=_LONGEST_TICK)
-
-
-def _ids(span: ReadableSpan) -> tuple[int, int]:
-    context = span.context
-    return (0, 0) if context is None else (context[_TRACE_ID], context[_SPAN_ID])

@@ -8,20 +8,34 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
+
+from otel_scorer.pipeline.reentrancy import Bell
+from otel_scorer.pipeline.suppression import is_suppressed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-__all__ = ["MANY_PENDING", "MAX_PENDING", "Item", "SpanIntake"]
+    from otel_scorer.pipeline.reentrancy import KnownLock
+
+__all__ = ["MANY_PENDING", "MAX_PENDING", "Ask", "Item", "SpanIntake"]
 
 logger = logging.getLogger(__name__)
 
-Item: TypeAlias = "tuple[ReadableSpan] | ReadableSpan | int"
+
+@dataclass(slots=True)
+class Ask:
+    """Something to be done once everything before it has been taken. Gets the time; the lock is held."""
+
+    do: Callable[[float], None]
+
+
+Item: TypeAlias = "tuple[ReadableSpan] | ReadableSpan | int | Ask"
 """What happened: a span in a tuple has started, another one has ended; and nobody wants the trace of an id."""
 
 # Waking a thread costs the application more than everything else that is done for a span. So ours only naps while spans
@@ -44,16 +58,31 @@ class SpanIntake:
     Args:
         take: Takes one after the other, with the time; is called while the lock is held.
         lock: Who looks at anything that `take` changes holds it.
+        after: Is called when the lock is free again: nobody else's code runs while it is held.
+        busy: Is held by who does what is left then.
         clock: Monotonic seconds.
+        pending: What waits already.
     """
 
-    def __init__(self, take: Callable[[Item, float], None], lock: threading.Lock, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        take: Callable[[Item, float], None],
+        lock: KnownLock,
+        after: Callable[[], None],
+        busy: KnownLock,
+        *,
+        clock: Callable[[], float],
+        pending: deque[Item] | None = None,
+    ) -> None:
         self._take = take
         self._lock = lock
+        self._after = after
+        self._busy = busy
         self._clock = clock
-        self._bell = threading.Event()
+        self._bell = Bell()
         self._naps = 0
-        self.pending: deque[Item] = deque()
+        self._failures: deque[Exception] = deque(maxlen=_SHARE)
+        self.pending: deque[Item] = deque() if pending is None else pending
         """For any thread to append to. Who does so calls `attend` if it `is_asleep`, or when a span has ended."""
         self.is_asleep = True
         """Whether nobody looks at `pending` soon unless `attend` is called."""
@@ -62,20 +91,21 @@ class SpanIntake:
         """Have somebody look at what is pending soon; where there is much of it, do a share of that."""
         if self.is_asleep:
             self.ring()
-        elif len(self.pending) >= MANY_PENDING and self._lock.acquire(blocking=False):
+        elif len(self.pending) >= MANY_PENDING and self._may_help() and self._lock.acquire(0):
             try:
                 self._take_share()
             finally:
                 self._lock.release()
+            self.finish()
 
     def ring(self) -> None:
         """End `rest`."""
         self.is_asleep = False
-        self._bell.set()
+        self._bell.ring()
 
     def drain(self, until: float = math.inf) -> None:
         """
-        Take what is pending now, not what comes meanwhile; the caller holds the lock.
+        Take what is pending now, not what comes meanwhile; the caller holds the lock, and calls `finish` without it.
 
         Args:
             until: When to stop in any case, by the clock.
@@ -92,20 +122,26 @@ class SpanIntake:
         for _ in range(1 + len(self.pending) // _SHARE):
             with self._lock:
                 self._take_share()
+            self.finish()
+
+    def finish(self) -> None:
+        """Do what was left for when the lock is free."""
+        with suppress(IndexError):  # another thread may be at it
+            while self._failures:
+                logger.error("A span could not be taken in", exc_info=self._failures.popleft())
+        self._after()
 
     def rest(self, longest: float) -> None:
         """Wait until it is worth the while to look again, at most so many seconds."""
         self._naps += 1
         self.is_asleep = self._naps > _NAPS_BEFORE_SLEEP
         if not self.pending and self._bell.wait(longest if self.is_asleep else min(_NAP, longest)):
-            self._bell.clear()
             self._naps = 0
         self.is_asleep = False
 
-    def known_spans(self) -> frozenset[int]:
-        """Return the ids of all spans that are pending. For a process that was forked just now."""
-        spans = [item[0] if isinstance(item, tuple) else item for item in self.pending if not isinstance(item, int)]
-        return frozenset(span.context.span_id for span in spans if span.context is not None)
+    def _may_help(self) -> bool:
+        """Whether this thread is not in the middle of work of ours, interrupted by a destructor or a signal handler."""
+        return not (self._busy.is_mine or is_suppressed())
 
     def _take_share(self) -> None:
         now = self._clock()
@@ -113,5 +149,5 @@ class SpanIntake:
             item = self.pending.popleft()
             try:
                 self._take(item, now)
-            except Exception:  # the others must not suffer
-                logger.exception("A span could not be taken in")
+            except Exception as error:  # noqa: BLE001 - the others must not suffer; it is logged in `finish`
+                self._failures.append(error)

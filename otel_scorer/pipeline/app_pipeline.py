@@ -6,11 +6,13 @@ The processor counts spans; the exporter that needs no code only sees them when 
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
 import threading
 import time
+from collections import deque
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,8 +20,11 @@ from typing import TYPE_CHECKING, Final
 from weakref import WeakSet, ref
 
 from otel_scorer.pipeline.app_engine import AppEngine
+from otel_scorer.pipeline.app_intake import MAX_PENDING
 from otel_scorer.pipeline.followed import StoreFollower
+from otel_scorer.pipeline.late_outlets import LateOutlets
 from otel_scorer.pipeline.lazy_selection import LazySelector
+from otel_scorer.pipeline.reentrancy import elsewhere
 from otel_scorer.pipeline.selection import Selection, Selector
 from otel_scorer.pipeline.suppression import suppressed
 from otel_scorer.scorers.base import as_scorers
@@ -35,7 +40,9 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from otel_scorer.model.decision import Decision
     from otel_scorer.model.trace import Reader
+    from otel_scorer.pipeline.app_intake import Item
     from otel_scorer.pipeline.app_options import AppOptions
     from otel_scorer.pipeline.runner import Suppression
     from otel_scorer.pipeline.verdict_sinks import VerdictOutlets
@@ -48,6 +55,8 @@ logger = logging.getLogger(__name__)
 # Of the time for a shutdown, what scorers may use up; the rest is for the export of what they said.
 _SCORERS_SHARE: Final = 5 / 6
 _FOLLOWER_END: Final = 0.5
+# Seconds to wait for another thread that sees the first spans too.
+_LONGEST_BEGIN: Final = 10.0
 # Seconds that the end of a child process may wait.
 _CHILD_END: Final = 30.0
 _COUNTED: Final = "when its last span here has ended (all_closed: spans are counted)"
@@ -90,7 +99,7 @@ class AppPipeline:
     ) -> None:
         self._options = options
         self._make_outlets = outlets
-        self._outlets: VerdictOutlets | None = None
+        self._outlets: LateOutlets | None = None
         self._reader = reader
         self._scorers = scorers
         self._select = partial(Selection, default_timeout=timeout, suppress=suppress)
@@ -98,48 +107,87 @@ class AppPipeline:
         self._follower = None if store is None else StoreFollower(Path(store), self._select, self._use)
         self._selector: Selector = LazySelector(self._load_or_complain) if is_lazy else Selector.of(self._load())
         self._export = SdkExport(exporter, queue_size=options.export_queue_size, delay=options.schedule_delay)
+        # What comes while `begin` is at work.
+        self._pending: deque[Item] = deque()
         self.engine = self._new_engine()
-        """Takes the spans. Another one after a fork."""
+        """Takes the spans. Another one once `begin` was called, and after a fork."""
         self.is_begun = False
         """Whether `begin` was called in this process."""
         self.is_shut = False
         """Whether everything that still comes is to be ignored."""
-        self._beginning = threading.Lock()  # guards is_begun
-        self._ending = threading.Lock()  # guards is_shut
+        # Held while `begin` is at work; reentrant, for a signal handler that comes in between.
+        self._beginning = threading.RLock()
+        self._is_beginning = False
+        self._endings = itertools.count()
+        self._ending_thread: int | None = None
         self._has_ended = threading.Event()
         self._log_limit = LogLimit()
-        self.inherited: frozenset[int] = frozenset()
-        """Spans that a parent process had open when this one was forked: the parent exports them."""
+        self.forked_at: int | None = None
+        """When this process was forked off (ns since the epoch). Spans from before are exported by its parent."""
         _pipelines.add(self)
 
-    def begin(self) -> None:
+    def begin(self, patience: float = 0.0) -> bool:
         """
         Do what is to be done once in each process; to be called with the first span.
 
         Locks and threads are made together, here: under gevent some are patched and some are not, if it patches
         between the import of an application (gunicorn's `--preload`) and its first request, and a greenlet that waits
         for a lock of the other kind stops all the others.
+
+        Args:
+            patience: Seconds to wait for another thread that is at it.
+
+        Returns:
+            Whether it is done. If not, another thread is at it, or this one was interrupted in the middle: `note`.
         """
-        with self._beginning:
-            if self.is_begun:
-                return
-            self._export.renew()
-            self._open_outlets()
-            self.engine = self._new_engine()
-            self.engine.start()
-            if isinstance(self._selector, LazySelector):
-                self._selector.renew()
-            _finish_with_child_process(self)
-            if self._follower is not None:
-                self._follower.renew()
-                if getattr(self._selector, "is_loaded", True):
-                    self._follower.start()
-            self.is_begun = True
+        if self.is_begun:
+            return True
+        is_ours = self._beginning.acquire(blocking=False)
+        if not is_ours and not (patience > 0 and self._beginning.acquire(timeout=patience)):
+            return False
+        try:
+            if self._is_beginning or self.is_begun:
+                return self.is_begun
+            self._is_beginning = True
+            try:
+                self._begin()
+            finally:
+                self._is_beginning = False
+        finally:
+            self._beginning.release()
+        return True
+
+    def note(self, item: Item) -> None:
+        """Keep what comes while `begin` is at work: it is looked at after that."""
+        if len(self._pending) < MAX_PENDING:
+            self._pending.append(item)
+
+    def _is_idle(self) -> bool:
+        """Whether no span has come in this process."""
+        return not (self.is_begun or self._is_beginning or self._pending)
+
+    def _begin(self) -> None:
+        self._export.renew()
+        if self._make_outlets is not None:
+            self._outlets = LateOutlets(self._make_outlets, partial(self.complain, "emit"))
+            self._outlets.start()
+        self.engine = self._new_engine()
+        self.engine.start()
+        if isinstance(self._selector, LazySelector):
+            self._selector.renew()
+        _finish_with_child_process(self)
+        if self._follower is not None:
+            self._follower.renew()
+            if getattr(self._selector, "is_loaded", True):
+                self._follower.start()
+        self.is_begun = True
 
     def take(self, spans: Sequence[ReadableSpan]) -> None:
         """Take spans that ended some time ago, where nobody counts; what need not wait for verdicts is exported."""
-        if not self.is_begun:
-            self.begin()
+        if not self.begin(_LONGEST_BEGIN):
+            for span in spans:
+                self.note(span)
+            return
         free: Sequence[ReadableSpan] = spans
         try:
             free = self.engine.arrived(spans)
@@ -153,25 +201,44 @@ class AppPipeline:
         if self.is_shut:
             return True
         deadline = time.monotonic() + timeout
+        if self._is_idle():
+            return True
+        if not self.begin(timeout):
+            return False
         try:
             # Scores come last: where they go, their traces must be known.
             is_done = self.engine.flush(deadline - time.monotonic())
             is_done &= self._export.flush(deadline - time.monotonic())
             if self._outlets is not None:
-                is_done &= self._outlets.flush(deadline - time.monotonic())
+                left = deadline - time.monotonic()
+                is_done &= bool(elsewhere(partial(self._outlets.flush, left), left, "otel-scorer-flush-outlets"))
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
             self.complain("force_flush", error)
             return False
         else:
             return is_done
 
+    def close_trace(self, trace_id: int) -> bool:
+        """Close the open units of a trace now; return whether there was one with an ended span."""
+        if self.is_shut or self._is_idle() or not self.begin(_LONGEST_BEGIN):
+            return False
+        return self.engine.close_trace(trace_id)
+
+    def wait(self, trace_id: int, timeout: float) -> list[Decision] | None:
+        """Wait until every unit of a trace is closed and decided; return its decisions, None if it took too long."""
+        if self._is_idle():
+            return []
+        return self.engine.wait(trace_id, timeout) if self.begin(timeout) else None
+
     def shutdown(self, timeout: float) -> None:
         """Score and export what is there, open units too, within the time. Whoever comes second waits for the first."""
-        with self._ending:
-            is_first, self.is_shut = not self.is_shut, True
-        if not is_first:
-            self._has_ended.wait(timeout)
+        self.is_shut = True
+        if next(self._endings):
+            # Unless it is the first, interrupted by a signal handler.
+            if self._ending_thread != threading.get_ident():
+                self._has_ended.wait(timeout)
             return
+        self._ending_thread = threading.get_ident()
         deadline = time.monotonic() + timeout
         if self._follower is not None:
             self._follower.shutdown(_FOLLOWER_END)
@@ -193,7 +260,7 @@ class AppPipeline:
 
     def after_fork(self) -> None:
         """Start afresh in a forked child: empty buffers, new locks, and new threads with the first span."""
-        self.inherited |= self.engine.known_spans()
+        self.forked_at = time.time_ns()
         # A scorer that was running in the parent will never come back here.
         running = [selection.prepared for selection in self._selector.selections]
         turns = {id(prepared.turn): Turn() for prepared in running}
@@ -201,29 +268,20 @@ class AppPipeline:
             if prepared.turn is not None:
                 prepared.turn = turns[id(prepared.turn)]
         self._log_limit = LogLimit()
-        self._beginning = threading.Lock()
-        self._ending = threading.Lock()
+        self._beginning = threading.RLock()
+        self._is_beginning = False
         self._has_ended = threading.Event()
         self._export.forget()
         self._outlets = None
+        self._pending = deque()
         self.engine = self._new_engine()
         self.is_begun = False
-
-    def _open_outlets(self) -> None:
-        if self._make_outlets is None:
-            return
-        try:
-            self._outlets = self._make_outlets()
-            self._outlets.start()
-        except Exception as error:  # noqa: BLE001 - spans, and verdicts on them, leave all the same
-            self._outlets = None
-            self.complain("emit", error)
 
     def _new_engine(self) -> AppEngine:
         options = self._options
         if self._outlets is not None:
             options = replace(options, emission=replace(options.emission, sinks=self._outlets.sinks))
-        return AppEngine(options, self._selector, self._reader, self._export.send)
+        return AppEngine(options, self._selector, self._reader, self._export.send, pending=self._pending)
 
     def _load(self) -> list[Selection]:
         self._given = [self._select(scorer) for scorer in _scorers_of(self._scorers)]

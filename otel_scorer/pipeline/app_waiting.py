@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from otel_scorer.model.decision import Decision
     from otel_scorer.pipeline.units import ClosedUnit
 
-__all__ = ["RecentDecisions", "WaitingUnit", "count_closed", "estimated_size"]
+__all__ = ["RecentDecisions", "WaitingUnit", "count_closed", "estimated_size", "ids_of"]
 
 # Traces whose decisions are known for a while.
 _REMEMBERED: Final = 1024
 
+# A SpanContext is a tuple, and its properties cost as much as everything else that is done for a span.
+_TRACE_ID: Final = 0
+_SPAN_ID: Final = 1
 # Estimated bytes of a span, and of one of its attributes: really measuring them would take a walk through all values.
 _SPAN_SIZE: Final = 1024
 _ATTRIBUTE_SIZE: Final = 256
@@ -81,3 +84,9 @@ def count_closed(unit: ClosedUnit[ReadableSpan]) -> None:
     """Count a unit; not where units are closed: that is the application's thread as often as not."""
     count("assembler.closed", reason=unit.reason.value)
     count("assembler.spans", len(unit.spans))
+
+
+def ids_of(span: ReadableSpan) -> tuple[int, int]:
+    """Return the trace id and the span id of a span."""
+    context = span.context
+    return (0, 0) if context is None else (context[_TRACE_ID], context[_SPAN_ID])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.pipeline.coroutines import CoroutineLanes
+from otel_scorer.pipeline.reentrancy import Bell
 from otel_scorer.pipeline.suppression import suppressed
 from otel_scorer.pipeline.threads import HUNG, called
 from otel_scorer.telemetry import count
@@ -83,7 +84,7 @@ class LocalScoring:
         self._limit = queue_size
         self._clock = clock
         self._queue: deque[tuple[Callable[[], Sequence[Choice]], OnDecision]] = deque()
-        self._bell = threading.Event()
+        self._bell = Bell()
         self._is_asleep = False
         # Guards everything below; never held while a scorer or a callable of somebody else runs.
         self._lock = threading.Lock()
@@ -130,13 +131,13 @@ class LocalScoring:
                 return False
             self._jobs += 1
         self._queue.append((choose, on_decision))
-        if (self._is_asleep or len(self._queue) >= _MUCH) and not self._bell.is_set():
+        if self._is_asleep or len(self._queue) >= _MUCH:
             self.hurry()
         return True
 
     def hurry(self) -> None:
         """Have the scoring thread look for work at once: somebody waits for it."""
-        self._bell.set()
+        self._bell.ring()
 
     def run(self, choices: Sequence[Choice]) -> list[Decision]:
         """
@@ -222,7 +223,6 @@ class LocalScoring:
             self._is_asleep = naps >= _NAPS_BEFORE_SLEEP
             if not self._queue:
                 naps = 0 if self._bell.wait(None if self._is_asleep else _NAP) else naps + 1
-                self._bell.clear()
             self._is_asleep = False
         return None
 

@@ -143,10 +143,6 @@ class UnitAssembler(Generic[S]):
         """Tell whether a unit of this trace is open."""
         return trace_id in self._traces
 
-    def known_spans(self) -> frozenset[int]:
-        """Return the ids of all spans of open units."""
-        return frozenset(span_id for trace in self._traces.values() for span_id in trace)
-
     def join(self, trace_id: int, span_id: int, parent_id: int) -> bool:
         """Note that a span with a local parent has started, if its parent's unit is open; else nothing is noted."""
         trace = self._traces.get(trace_id)
@@ -244,9 +240,9 @@ class UnitAssembler(Generic[S]):
         """Close the units whose time has come."""
         closed: list[ClosedUnit[S]] = []
         while self._lingering and _root_ended(first := next(iter(self._lingering))) + self._limits.root_cap <= now:
-            self._close_into(closed, first, CloseReason.ROOT_QUIET, now)
+            closed.append(self._close(first, CloseReason.ROOT_QUIET, now))
         while self._units and (first := next(iter(self._units))).opened + self._limits.max_age <= now:
-            self._close_into(closed, first, CloseReason.MAX_AGE, now)
+            closed.append(self._close(first, CloseReason.MAX_AGE, now))
         return closed
 
     def next_deadline(self) -> float | None:
@@ -259,19 +255,13 @@ class UnitAssembler(Generic[S]):
         return deadline
 
     def drain(self, reason: CloseReason, now: float, trace_id: int | None = None) -> list[ClosedUnit[S]]:
-        """Close every unit, or those of one trace, oldest first. Units of which no span has ended are given up."""
-        closed: list[ClosedUnit[S]] = []
+        """Close every unit, or those of one trace, oldest first; also those of which no span has ended."""
         units = self._units if trace_id is None else dict.fromkeys(self._traces.get(trace_id, {}).values())
-        for unit in list(units):
-            self._close_into(closed, unit, reason, now)
-        return closed
+        return [self._close(unit, reason, now) for unit in list(units)]
 
     def drain_lingering(self, now: float) -> list[ClosedUnit[S]]:
         """Close the units whose root has ended, although other spans of theirs have not."""
-        closed: list[ClosedUnit[S]] = []
-        for unit in list(self._lingering):
-            self._close_into(closed, unit, CloseReason.ROOT_QUIET, now)
-        return closed
+        return [self._close(unit, CloseReason.ROOT_QUIET, now) for unit in list(self._lingering)]
 
     def _admits(self, trace_id: int, is_head: bool) -> bool:  # noqa: FBT001
         if self._ask(trace_id, is_head):
@@ -296,14 +286,7 @@ class UnitAssembler(Generic[S]):
         return self._closed_now(max(oldest, key=lambda unit: unit.size), CloseReason.EVICTED, now)
 
     def _closed_now(self, unit: _Unit[S], reason: CloseReason, now: float) -> list[ClosedUnit[S]]:
-        closed: list[ClosedUnit[S]] = []
-        self._close_into(closed, unit, reason, now)
-        return closed
-
-    def _close_into(self, closed: list[ClosedUnit[S]], unit: _Unit[S], reason: CloseReason, now: float) -> None:
-        made = self._close(unit, reason, now)
-        if made.spans:
-            closed.append(made)
+        return [self._close(unit, reason, now)]
 
     def _close(self, unit: _Unit[S], reason: CloseReason, now: float) -> ClosedUnit[S]:
         trace_id = unit.trace_id

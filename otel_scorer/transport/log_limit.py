@@ -19,7 +19,9 @@ class LogLimit:
         self._interval = interval
         self._clock = clock
         self._next: dict[Hashable, float] = {}
-        self._lock = threading.Lock()  # guards _next
+        self._lock = (
+            threading.RLock()
+        )  # guards _next; reentrant, for signal handlers and destructors that come in between
 
     def allows(self, *key: Hashable) -> bool:
         """Return True if nothing with this key was let through within the interval."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 import inspect
 import itertools
 import logging
+import queue
 import threading
+from collections import deque
 from typing import TYPE_CHECKING, Final, cast
 from urllib.parse import urlsplit
 
@@ -29,6 +31,8 @@ logger = logging.getLogger(__name__)
 _SENT: Final = "processor.exported"
 _DROPPED: Final = "processor.dropped"
 _BATCH: Final = 512
+# Flushes that are waited for at the same time; the oldest one beyond them has timed out long ago.
+_MOST_ASKED: Final = 1024
 _DEFAULT_DELAY: Final = 5.0
 # What the SDK takes if nobody says: OTEL_BSP_MAX_QUEUE_SIZE or 2048. It has no public name for it.
 _DEFAULT_QUEUE_SIZE: Final[Callable[[], int]] = getattr(BatchSpanProcessor, "_default_max_queue_size", lambda: 2048)
@@ -88,11 +92,11 @@ class SdkExport:
         """After a fork: forget what the parent process was about. The SDK does the same for its queue."""
         self._processor: BatchSpanProcessor | None = None
         self._send: Callable[[ReadableSpan], None] = self._send_first
-        # Guards the numbers of the flushes that were asked for and that are done.
-        self._flushed = threading.Condition()
-        self._asked = 0
-        self._done = 0
-        self._is_flushing = False
+        # Who waits for a flush, each with a queue of its own: nobody takes a lock that a signal handler or a destructor
+        # which comes in between on the same thread would wait for.
+        self._asked: deque[queue.SimpleQueue[None]] = deque(maxlen=_MOST_ASKED)
+        # Held while there is a thread that flushes.
+        self._flushing = threading.Lock()
         # What the SDK's queue holds is what was put in, less what the exporter got and what was lost. The SDK drops
         # spans without telling anybody; a count that another thread spoils now and then is better than none.
         self._sent = itertools.count(1).__next__
@@ -147,12 +151,15 @@ class SdkExport:
         """
         if self._processor is None:
             return True
-        with self._flushed:
-            self._asked += 1
-            ticket = self._asked
-            if not self._is_flushing:
-                self._is_flushing = self._start_flushing()
-            return self._flushed.wait_for(lambda: self._done >= ticket, max(0.0, timeout))
+        answer: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._asked.append(answer)
+        if not self._have_flushed():
+            return False
+        try:
+            answer.get(timeout=max(0.0, timeout))
+        except queue.Empty:
+            return False
+        return True
 
     def shutdown(self, timeout: float) -> bool:
         """
@@ -174,25 +181,31 @@ class SdkExport:
         ending.join(max(0.0, timeout))
         return not ending.is_alive()
 
-    def _start_flushing(self) -> bool:
+    def _have_flushed(self) -> bool:
+        """See to it that a thread answers those who ask; there is never more than one."""
+        if not self._flushing.acquire(blocking=False):
+            return True
         try:
             threading.Thread(target=self._flush, name="otel-scorer-flush", daemon=True).start()
         except RuntimeError:  # no new threads once the interpreter exits; then the SDK exports by itself
+            self._flushing.release()
             return False
         return True
 
     def _flush(self) -> None:
         while True:
-            with self._flushed:
-                ticket = self._asked
-                if self._done >= ticket:
-                    self._is_flushing = False
-                    return
-            if self._processor is not None:
-                self._processor.force_flush()
-            with self._flushed:
-                self._done = ticket
-                self._flushed.notify_all()
+            try:
+                while self._asked:
+                    answers = [self._asked.popleft() for _ in range(len(self._asked))]
+                    if self._processor is not None:
+                        self._processor.force_flush()
+                    for answer in answers:
+                        answer.put(None)
+            finally:
+                self._flushing.release()
+            # Somebody may have asked between the last look and the release.
+            if not self._asked or not self._flushing.acquire(blocking=False):
+                return
 
 
 def destination_of(exporter: object) -> tuple[str, str] | None:
