@@ -18,6 +18,7 @@ from otel_scorer.evaluation.result import Bounds, EvaluationResult, RowResult
 from otel_scorer.evaluation.scoring import Counting
 from otel_scorer.evaluation.tally import Tally
 from otel_scorer.model.decision import Decision, Outcome
+from otel_scorer.model.read_only import copied
 from otel_scorer.model.trace import MISSING
 from otel_scorer.model.trace_bytes import trace_from_bytes
 from otel_scorer.pipeline.offline import OfflineScoring
@@ -251,4 +252,4 @@ def _evidence(item: Item) -> Evidence:
         outputs = trace.read("outputs") if outputs is MISSING else outputs
         if expected is MISSING:
             expected = {each.name: each.value for each in trace.search_assessments(type="expectation")}
-    return Evidence(trace, inputs, outputs, None if expected is MISSING else expected or None)
+    return Evidence(trace, copied(inputs), copied(outputs), None if expected is MISSING else copied(expected) or None)

@@ -13,6 +13,7 @@ from otel_scorer.dialects import default_reader
 from otel_scorer.errors import ConfigError
 from otel_scorer.evaluation.recordings import RecordedTrace, read_recording
 from otel_scorer.model.mlflow_trace import is_mlflow_trace
+from otel_scorer.model.read_only import copied
 from otel_scorer.model.trace import MISSING, Trace
 
 if TYPE_CHECKING:
@@ -63,9 +64,10 @@ class Item:
         tags: Any = MISSING,
     ) -> None:
         self.position = position
-        self.inputs = inputs
-        self.outputs = outputs
-        self.expectations = expectations
+        # Whoever made the row may go on with what is in it.
+        self.inputs: Any = inputs if inputs is MISSING else copied(inputs)
+        self.outputs: Any = outputs if outputs is MISSING else copied(outputs)
+        self.expectations: Any = expectations if expectations is MISSING else copied(expectations)
         self.tags: Mapping[str, Any] = {}
         self.trace: Trace | None = None
         self.view: Trace | None = None
@@ -77,7 +79,7 @@ class Item:
             self.problem = f"`expectations` must be a dict, got {type(expectations).__name__}"
         if tags is not MISSING:
             if isinstance(tags, Mapping):
-                self.tags = cast("Mapping[str, Any]", tags)
+                self.tags = dict(cast("Mapping[str, Any]", tags))
             else:
                 self.problem = f"`tags` must be a dict, got {type(tags).__name__}"
         if trace is not MISSING:

@@ -32,6 +32,7 @@ from opentelemetry.trace import ProxyTracerProvider, Status, StatusCode
 from otel_scorer.dialects import default_reader
 from otel_scorer.evaluation.row_traces import INPUTS, OUTPUTS
 from otel_scorer.model.otlp_attributes import utf8_text
+from otel_scorer.model.read_only import copied
 from otel_scorer.model.sdk_span import spans_from_sdk
 from otel_scorer.model.trace import MISSING, Trace
 from otel_scorer.model.trace_bytes import spans_as_bytes, trace_from_bytes
@@ -119,7 +120,7 @@ class _Call:
     def run(self) -> None:
         """Call a function."""
         with _Recorded(self._item, self._function, self._tracer) as recorded:
-            result = self._function(**self._item.inputs)
+            result = self._function(**copied(self._item.inputs))
             if inspect.isawaitable(result):
                 result = asyncio.run(_awaited(result))
             recorded.finish(result)
@@ -127,7 +128,7 @@ class _Call:
     async def run_async(self) -> None:
         """Call a coroutine function."""
         with _Recorded(self._item, self._function, self._tracer) as recorded:
-            recorded.finish(await self._function(**self._item.inputs))
+            recorded.finish(await self._function(**copied(self._item.inputs)))
 
 
 async def _awaited(result: Any) -> Any:
@@ -171,7 +172,7 @@ class _Recorded:
             self._span.set_status(Status(StatusCode.ERROR, utf8_text(item.error)))
             self._span.set_attribute("error.type", type(error).__name__)
         elif self._outputs:
-            item.outputs = self._outputs[0]
+            item.outputs = copied(self._outputs[0])
         self._span.end()
         with _lock:
             spans = _captured.pop(self._trace_id)

@@ -19,7 +19,6 @@ __all__ = [
     "AttributeValue",
     "Document",
     "EvaluationResult",
-    "LlmCall",
     "LogRecord",
     "Message",
     "Missing",
@@ -177,18 +176,6 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True)
-class LlmCall:
-    """One logical call of a model: an LLM span without another one below it."""
-
-    model: str | None
-    inputs: Any
-    outputs: Any
-    usage: Usage | None
-    failed: bool
-    span: Span
-
-
-@dataclass(frozen=True, slots=True)
 class Document:
     """One retrieved document. What the retriever did not record is None."""
 
@@ -243,9 +230,7 @@ class TraceInfo:
         request_time: Start of the root, milliseconds since the epoch.
         execution_duration: Duration of the root in milliseconds.
         state: `OK` or `ERROR`, from the root by the rule of `SpanStatus`; `IN_PROGRESS` while no root is there.
-        tags: `mlflow.traceTag.*` of the root, whatever the instrumentation calls tags (with value "true"), and what was
-            tagged where the trace was stored.
-        assessments: Feedback and expectations that came with the trace.
+        tagged: See `tags`.
         trace: The trace, for what is looked up only when it is asked for.
     """
 
@@ -253,19 +238,17 @@ class TraceInfo:
     request_time: int
     execution_duration: int
     state: str
-    tags: Mapping[str, str]
-    assessments: tuple[Feedback | Expectation, ...] = ()
+    tagged: Mapping[str, str]
     trace: Trace | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def of(cls, trace: Trace, tagged: Mapping[str, str], assessments: tuple[Feedback | Expectation, ...]) -> TraceInfo:
+    def of(cls, trace: Trace, tagged: Mapping[str, str]) -> TraceInfo:
         """
         Gather the facts about a trace.
 
         Args:
             trace: The trace.
             tagged: What it was tagged with where it was stored.
-            assessments: What came with it.
         """
         root = trace.root
         tags = dict.fromkeys(trace.tags, "true")
@@ -274,16 +257,30 @@ class TraceInfo:
             tags |= {key.removeprefix("mlflow.traceTag."): str(root.attributes[key]) for key in sorted(keys)}
         tags |= tagged
         if root is None:
-            return cls(trace.trace_id, 0, 0, "IN_PROGRESS", tags, assessments, trace)
+            return cls(trace.trace_id, 0, 0, "IN_PROGRESS", tags, trace)
         return cls(
             trace_id=root.trace_id,
             request_time=root.start_time_ns // 1_000_000,
             execution_duration=root.duration_ns // 1_000_000,
             state=str(root.status.status_code) if root.parent_id is None or root.is_local_root else "IN_PROGRESS",
-            tags=tags,
-            assessments=assessments,
+            tagged=tags,
             trace=trace,
         )
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """
+        What the trace is tagged with.
+
+        `mlflow.traceTag.*` of the root, whatever the instrumentation calls tags (with value "true"), and what was
+        tagged where the trace was stored.
+        """
+        return dict(self.tagged)
+
+    @property
+    def assessments(self) -> tuple[Feedback | Expectation, ...]:
+        """Feedback and expectations that came with the trace, overridden ones too."""
+        return () if self.trace is None else tuple(self.trace.search_assessments(all=True))
 
     @property
     def request_id(self) -> str:

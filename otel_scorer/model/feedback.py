@@ -7,10 +7,11 @@ after its imports are changed. Two things differ on purpose: an int stays an int
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, TypeAlias, TypeVar, cast
 
 from otel_scorer.errors import AssessmentValueError
 from otel_scorer.model.assessment import (
@@ -26,6 +27,7 @@ from otel_scorer.model.assessment import (
     present,
     required_key,
 )
+from otel_scorer.model.read_only import copied
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +44,10 @@ __all__ = [
     "FeedbackScalar",
     "FeedbackValue",
     "assessment_from_dictionary",
+    "own_copy",
 ]
+
+Given = TypeVar("Given", bound=Assessment)
 
 FeedbackScalar: TypeAlias = "bool | int | float | str"
 FeedbackValue: TypeAlias = "FeedbackScalar | list[FeedbackScalar] | dict[str, FeedbackScalar] | None"
@@ -273,6 +278,13 @@ def assessment_from_dictionary(data: Mapping[str, Any]) -> Feedback | Expectatio
         raise AssessmentValueError(msg)
     assessment.assessment_id = data.get("assessment_id")
     return assessment
+
+
+def own_copy(assessment: Given) -> Given:
+    """Return an assessment that may be changed."""
+    own = copy.copy(assessment)
+    own.value, own.metadata = copied(own.value), copied(own.metadata)
+    return own
 
 
 def _body_of(data: Mapping[str, Any], kind: str) -> dict[str, Any]:

@@ -64,6 +64,10 @@ class _ByKey(Mapping[str, AttributeValue], Generic[V]):
     def __len__(self) -> int:
         return len(self._values)
 
+    def __reduce__(self) -> tuple[type[dict[str, Any]], tuple[dict[str, Any]]]:
+        # A copy is a plain dict, and may be changed.
+        return dict, (dict(self),)
+
     def __repr__(self) -> str:
         return repr(dict(self))
 

@@ -184,7 +184,7 @@ class OtlpSpan(Span):
                 SpanEvent(event.name, event.time_unix_nano, Attributes.of(event.attributes))
                 for event in self.fields.events
             ]
-        return events
+        return list(events)
 
     @property
     def links(self) -> Sequence[SpanLink]:

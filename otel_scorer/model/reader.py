@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.span import Span
     from otel_scorer.model.trace import Trace
 
-__all__ = ["Reader", "register_reader", "registered_reader"]
+__all__ = ["Reader", "register_reader", "registered_maker", "registered_reader"]
 
 
 class Reader(Protocol):
@@ -46,9 +46,9 @@ def register_reader(make: Callable[[], Reader]) -> None:
     _default_reader[:] = [make]
 
 
-def registered_reader() -> Reader:
+def registered_maker() -> Callable[[], Reader]:
     """
-    Return what the one that `register_reader` was given last makes.
+    Return what `register_reader` was given last.
 
     Raises:
         RuntimeError: Nobody called it.
@@ -57,4 +57,14 @@ def registered_reader() -> Reader:
         msg = "Nothing can tell what attributes mean: import otel_scorer.dialects, or pass a reader"
         raise RuntimeError(msg)
     [make] = _default_reader
-    return make()
+    return make
+
+
+def registered_reader() -> Reader:
+    """
+    Return what the one that `register_reader` was given last makes.
+
+    Raises:
+        RuntimeError: Nobody called it.
+    """
+    return registered_maker()()

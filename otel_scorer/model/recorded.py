@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 from otel_scorer.model.facts import MISSING, LogRecord, Scope, SpanEvent, SpanKind, SpanLink, SpanStatusCode
+from otel_scorer.model.read_only import ReadOnly
 from otel_scorer.model.span import BYTES_KEY, MAP_KEY, Span
 
 if TYPE_CHECKING:
@@ -115,11 +116,11 @@ class RecordedSpan(Span):
 
     @property
     def events(self) -> Sequence[SpanEvent]:
-        return self._events
+        return list(self._events)
 
     @property
     def links(self) -> Sequence[SpanLink]:
-        return self._links
+        return list(self._links)
 
     @property
     def resource(self) -> Mapping[str, AttributeValue]:
@@ -192,11 +193,9 @@ def _log(record: Mapping[str, Any]) -> LogRecord:
     return LogRecord(name, _from_plain(record["body"]), _attributes(record), timestamp)
 
 
-def _attributes(
-    data: Mapping[str, Any], key: str = "attributes", default: dict[str, Any] | None = None
-) -> dict[str, AttributeValue]:
+def _attributes(data: Mapping[str, Any], key: str = "attributes", default: dict[str, Any] | None = None) -> ReadOnly:
     # In order of the keys, as over OTLP: whatever walks through them finds the same in both.
-    return {name: _from_plain(value) for name, value in sorted(_map(data, key, default).items())}
+    return ReadOnly({name: _from_plain(value) for name, value in sorted(_map(data, key, default).items())})
 
 
 def _from_plain(value: Any) -> AttributeValue:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_scorer.model.facts import Scope, SpanEvent, SpanKind, SpanLink, SpanStatusCode
+from otel_scorer.model.read_only import ReadOnly
 from otel_scorer.model.span import Span
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["SdkSpan", "spans_from_sdk"]
 
+_NOTHING: Final = ReadOnly({})
+
 
 class SdkSpan(Span):
     """A span view over the SDK's ReadableSpan."""
@@ -26,7 +29,7 @@ class SdkSpan(Span):
     def __init__(self, readable: ReadableSpan) -> None:
         super().__init__()
         self.readable = readable
-        self._attributes: dict[str, AttributeValue] | None = None
+        self._attributes: ReadOnly | None = None
 
     @property
     def trace_id(self) -> str:
@@ -116,11 +119,11 @@ def spans_from_sdk(spans: Iterable[ReadableSpan]) -> list[Span]:
     return [SdkSpan(span) for span in spans]
 
 
-def _sdk_attributes(attributes: Mapping[str, Any] | None) -> dict[str, AttributeValue]:
+def _sdk_attributes(attributes: Mapping[str, Any] | None) -> ReadOnly:
     if not attributes:  # as good as always those of a scope, which every span of a trace is asked for
-        return {}
+        return _NOTHING
     # In order of the keys, as over OTLP: whatever walks through them finds the same in both.
-    return {key: _sdk_value(value) for key, value in sorted(attributes.items())}
+    return ReadOnly({key: _sdk_value(value) for key, value in sorted(attributes.items())})
 
 
 def _sdk_value(value: Any) -> AttributeValue:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from otel_scorer.model.facts import MISSING, SpanStatus, SpanStatusCode
+from otel_scorer.model.read_only import Immutable, copied
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
@@ -35,7 +36,7 @@ MAP_KEY: Final = "kvlist"
 """In plain data, a map that could be taken for bytes, or for this, is a dict with only this key."""
 
 
-class Span(ABC):
+class Span(Immutable, ABC):
     """
     One span. Subclasses read the raw facts from OTLP bytes, an SDK span or stored data; they mean the same in all.
 
@@ -209,16 +210,16 @@ class Span(ABC):
     def inputs(self) -> Any:
         """What the span says it was given, decoded; None if it does not say."""
         value = self.read("inputs")
-        return None if value is MISSING else value
+        return None if value is MISSING else copied(value)
 
     @property
     def outputs(self) -> Any:
         """What the span says it returned, decoded; None if it does not say."""
         value = self.read("outputs")
-        return None if value is MISSING else value
+        return None if value is MISSING else copied(value)
 
     def read(self, field: str) -> Any:
-        """Return what the span itself says about a field (see `Reader`), or MISSING."""
+        """Return what the span itself says about a field (see `Reader`), or MISSING; shared, so not to be changed."""
         value = self._cache.get(field, _UNREAD)
         if value is _UNREAD:
             value = self._cache[field] = self._reader().read(self, field)
@@ -289,6 +290,11 @@ class Span(ABC):
             msg = f"The trace of span {self.span_id} is gone: hold on to the trace to ask a span for its relatives"
             raise RuntimeError(msg)
         return trace
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from otel_scorer.model.pickling import reduced_span
+
+        return reduced_span(self, self._home())
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self.span_id}>"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast, final
 
+from otel_scorer.model.read_only import Immutable, copied
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,7 +26,7 @@ class CallSource(Protocol):
 
 
 @final
-class ToolCall:
+class ToolCall(Immutable):
     """
     One call of a tool, as the application made it. Read-only, compared by value.
 
@@ -49,12 +51,12 @@ class ToolCall:
     @property
     def arguments(self) -> Any:
         """Decoded arguments, from the model's output if the span has none; None if nobody recorded them."""
-        return self._source.find("arguments")
+        return copied(self._source.find("arguments"))
 
     @property
     def result(self) -> Any:
         """Decoded result; None if there is none."""
-        return self._source.find("result")
+        return copied(self._source.find("result"))
 
     @property
     def failed(self) -> bool:
@@ -94,6 +96,11 @@ class ToolCall:
     def __hash__(self) -> int:
         # Arguments and results are seldom hashable; equal calls have equal spans.
         return hash(self.span)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        from otel_scorer.model.pickling import reduced_call
+
+        return reduced_call(self)
 
     def __repr__(self) -> str:
         facts = zip(self._SHOWN, self._values(), strict=True)

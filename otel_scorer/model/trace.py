@@ -7,7 +7,7 @@ tool calls) is asked of a `Reader`, which knows the attribute vocabularies. All 
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, Literal, cast
 from weakref import ref
 
@@ -17,7 +17,6 @@ from otel_scorer.model.facts import (
     AttributeValue,
     Document,
     EvaluationResult,
-    LlmCall,
     LogRecord,
     Message,
     Missing,
@@ -32,12 +31,17 @@ from otel_scorer.model.facts import (
     TraceInfo,
     Usage,
 )
+from otel_scorer.model.feedback import own_copy
+from otel_scorer.model.llm_call import LlmCall
+from otel_scorer.model.read_only import Immutable, copied
 from otel_scorer.model.reader import Reader, register_reader, registered_reader
+from otel_scorer.model.searching import matching_assessments, matching_spans
 from otel_scorer.model.span import Span
 from otel_scorer.model.tool_call import ToolCall
 from otel_scorer.model.tree import Tree
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Iterable, Mapping
 
     from otel_scorer.model.feedback import Expectation, Feedback
@@ -49,12 +53,14 @@ __all__ = [
 ]  # fmt: skip
 
 _UNREAD: Final = object()
-_NAMING: Final = (str, re.Pattern)
 
 
-class Trace:
+class Trace(Immutable):
     """
-    A trace as complete as it will get, read-only.
+    A trace as complete as it will get, read-only: lists and dicts that it returns are copies.
+
+    A copy is the trace itself. A pickle holds the bytes of its spans, read again with the dialects in use where it is
+    loaded.
 
     Attributes:
         close_reason: Why no more spans were waited for, such as `root_quiet` (None: not said).
@@ -163,7 +169,7 @@ class Trace:
         """Facts about the trace as a whole."""
         info: TraceInfo | None = self._cache.get("info")
         if info is None:
-            info = self._cache["info"] = TraceInfo.of(self, self._tags, self._assessments)
+            info = self._cache["info"] = TraceInfo.of(self, self._tags)
         return info
 
     @property
@@ -190,20 +196,7 @@ class Trace:
         Raises:
             TypeError: An argument has another type.
         """
-        _check_type("span_type", span_type, str, "str")
-        _check_type("name", name, _NAMING, "str or re.Pattern")
-        _check_type("span_id", span_id, str, "str")
-        found = self.spans
-        if span_type is not None:
-            found = [span for span in found if span.span_type == span_type]
-            if name is None and span_id is None:
-                return found
-        return [
-            span
-            for span in found
-            if (span_id is None or span.span_id == span_id)
-            and (name is None or (span.name == name if isinstance(name, str) else name.search(span.name)))
-        ]
+        return matching_spans(self.spans, span_type, name, span_id)
 
     def search_assessments(
         self,
@@ -222,14 +215,7 @@ class Trace:
             all: Also those that were overridden (`valid=False`).
             type: Only feedback, or only expectations.
         """
-        return [
-            assessment
-            for assessment in self._assessments
-            if (name is None or assessment.name == name)
-            and (span_id is None or assessment.span_id == span_id)
-            and (all or getattr(assessment, "valid", None) is not False)
-            and (type is None or assessment.assessment_type == type)
-        ]
+        return [own_copy(each) for each in matching_assessments(self._assessments, name, span_id, type, all=all)]
 
     @property
     def is_complete(self) -> bool:
@@ -290,27 +276,33 @@ class Trace:
     @property
     def retrieved_documents(self) -> list[Document]:
         """Documents that retrievers returned, in order."""
-        return list(self._derive("documents"))
+        found: list[Document] = self._derive("documents")
+        return [replace(one, metadata=copied(one.metadata)) if one.metadata else one for one in found]
 
     @property
     def messages(self) -> list[Message]:
         """The conversation as the last model call saw and answered it."""
-        return list(self._derive("messages"))
+        found: list[Message] = self._derive("messages")
+        return [replace(one, tool_calls=copied(one.tool_calls)) if one.tool_calls else one for one in found]
 
     @property
     def inputs(self) -> Any:
         """What the application was asked: the root's inputs, else derived from its descendants; None if nobody says."""
         value = self.read("inputs")
-        return None if value is MISSING else value
+        return None if value is MISSING else copied(value)
 
     @property
     def outputs(self) -> Any:
         """What the application answered: the root's outputs, else derived from its descendants; None if nobody says."""
         value = self.read("outputs")
-        return None if value is MISSING else value
+        return None if value is MISSING else copied(value)
 
     def read(self, field: Literal["inputs", "outputs"]) -> Any:
-        """Return the trace's inputs or outputs, or MISSING: unlike the properties it tells None from nothing."""
+        """
+        Return the trace's inputs or outputs, or MISSING: unlike the properties it tells None from nothing.
+
+        What it returns is shared, and must not be changed.
+        """
         return self._derive(field)
 
     @property
@@ -390,11 +382,10 @@ class Trace:
             value = self._cache[field] = self.reader.derive(self, field)
         return value
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        from otel_scorer.model.pickling import reduced_trace
+
+        return reduced_trace(self)
+
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id} with {len(self._unordered)} spans>"
-
-
-def _check_type(argument: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
-    if value is not None and not isinstance(value, kind):
-        msg = f"Invalid type for '{argument}': expected {expected}, got {type(value).__name__}"
-        raise TypeError(msg)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, cast
 
 from otel_scorer.errors import ScorerError
+from otel_scorer.model.read_only import copied
 from otel_scorer.model.trace import MISSING
 from otel_scorer.scorers.annotations import Namespaces, Shape, namespaces_of, read_annotation
 from otel_scorer.scorers.mlflow_form import mlflow_form
@@ -139,7 +140,8 @@ class Signature:
         """
         Return what to call the scorer with.
 
-        A missing value becomes the parameter's default; None where the annotation is Optional or `**kwargs` takes it.
+        What a scorer does to its values touches nobody else's: lists and dicts are copies. A missing value becomes the
+        parameter's default; None where the annotation is Optional or `**kwargs` takes it.
 
         Args:
             look_up: Returns the value of an offered name, or MISSING. Asked only for what the scorer wants.
@@ -165,7 +167,7 @@ class Signature:
             for name in OFFERED:
                 if name not in taken:
                     value = look_up(name)
-                    named[name] = None if value is MISSING else value
+                    named[name] = None if value is MISSING else copied(value)
         return positional, named
 
 
@@ -173,14 +175,14 @@ def _fitted(parameter: Parameter, offer: Offer, value: Any) -> Any:
     if value is MISSING:
         return _instead(parameter)
     if parameter.shape is Shape.AS_IS or (value is None and parameter.optional):
-        return value
+        return copied(value)
     if parameter.shape is Shape.TEXT:
         return text_of(value, offer)
     if parameter.shape is Shape.MLFLOW:
         return mlflow_form(cast("Trace | Span", value))
     if isinstance(value, Mapping):
-        return cast("Mapping[str, Any]", value)
-    return {_WRAP_KEYS[offer]: value}
+        return copied(cast("Mapping[str, Any]", value))
+    return {_WRAP_KEYS[offer]: copied(value)}
 
 
 def _instead(parameter: Parameter) -> Any:

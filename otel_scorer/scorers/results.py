@@ -230,7 +230,7 @@ def _metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not metadata:
         return None
     if isinstance(metadata, dict) and all(type(item) is str for item in (*metadata, *metadata.values())):
-        return metadata
+        return dict(metadata)  # the scorer may go on with its own
     return {str(key): _metadata_value(item) for key, item in metadata.items()}
 
 

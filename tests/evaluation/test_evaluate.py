@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from opentelemetry import trace as trace_api
@@ -785,3 +785,102 @@ def test_what_nobody_can_give_a_scorer_is_an_error_before_anything_runs(judge: A
 
     assert ran == []
     assert not Path(".otel_scorer").exists()
+
+
+def spoiling(name: str) -> Scorer:
+    """A scorer that notes what it is given, and then empties it."""
+
+    def spoil(
+        inputs: dict[str, Any], outputs: Any, expectations: dict[str, Any], trace: Trace | None = None, **kwargs: Any
+    ) -> Feedback:
+        said = repr((inputs, outputs, expectations, kwargs))
+        inputs["question"]["words"].clear()
+        inputs.clear()
+        outputs.append("spoiled")
+        expectations["answer"].clear()
+        if trace is not None:
+            for value in (trace.inputs, trace.outputs):
+                value.clear()
+        return Feedback(value=said)
+
+    return scorer(spoil, name=name)
+
+
+def spoiled_row() -> dict[str, Any]:
+    return {
+        "inputs": {"question": {"words": ["where", "are", "you"]}},
+        "outputs": ["here"],
+        "expectations": {"answer": ["here"]},
+    }
+
+
+@pytest.mark.parametrize("predicts", [False, True])
+@pytest.mark.parametrize("as_stream", [False, True])
+@pytest.mark.parametrize("store", STORES)
+def test_what_a_scorer_does_to_its_values_touches_nobody_else(
+    store: Literal[False] | None, as_stream: bool, predicts: bool
+) -> None:
+    given: list[dict[str, Any]] = [spoiled_row()]
+
+    def predict(question: Any) -> list[str]:
+        question.clear()
+        return ["here"]
+
+    result = evaluate(
+        iter(given) if as_stream else given,
+        [spoiling("first"), spoiling("second")],
+        predict if predicts else None,
+        store=store,
+    )
+
+    [row] = result.results
+    first, second = [feedback.value for feedback in row.feedbacks]
+    assert first == second
+    assert "where" in first
+    assert "spoiled" not in first
+    assert (row.inputs, row.outputs) == (spoiled_row()["inputs"], ["here"])
+    assert row.evidence().expectations == {"answer": ["here"]}
+    assert given == [spoiled_row()]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_result_shows_what_was_judged_whatever_becomes_of_the_data(store: Literal[False] | None) -> None:
+    given = [spoiled_row()]
+    result = evaluate(given, [lambda outputs: len(outputs)], store=store)  # noqa: PLW0108 - takes `outputs`
+
+    given[0]["inputs"]["question"]["words"].clear()
+    given[0]["outputs"].clear()
+    given[0]["expectations"].clear()
+
+    [row] = result.results
+    row.inputs.clear()
+    assert (row.inputs, row.outputs) == (spoiled_row()["inputs"], ["here"])
+    assert row.evidence().expectations == {"answer": ["here"]}
+
+
+def test_a_generator_may_use_one_row_again_and_again() -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        row: dict[str, Any] = {"inputs": {"n": [0]}, "outputs": ""}
+        for number in range(40):
+            row["inputs"]["n"][0] = number
+            yield row
+
+    result = evaluate(rows(), [lambda inputs: inputs["n"][0]], store=False)
+
+    assert [row.feedbacks[0].value for row in result.results] == list(range(40))
+    assert [row.inputs["n"][0] for row in result.results] == list(range(40))
+
+
+def test_a_scorer_may_use_one_dict_of_metadata_again_and_again() -> None:
+    class Counting(Scorer):
+        def __init__(self) -> None:
+            super().__init__(name="counting")
+            self.said: dict[str, str] = {}
+
+        def __call__(self, outputs: Any) -> Feedback:
+            self.said["n"] = str(outputs)
+            return Feedback(value=True, metadata=self.said)
+
+    result = evaluate([{"outputs": n} for n in range(3)], [Counting()], store=False)
+
+    assert [row.feedbacks[0].metadata for row in result.results] == [{"n": "0"}, {"n": "1"}, {"n": "2"}]
