@@ -57,6 +57,7 @@ from otel_scorer.dialects.table import (
     attributes,
 )
 from otel_scorer.errors import ConfigError
+from otel_scorer.model.pickling import teach_pickle
 from otel_scorer.model.trace import register_reader
 
 if TYPE_CHECKING:
@@ -181,3 +182,4 @@ def _check_disabled(teaching: Teaching, others: set[str]) -> None:
 
 
 register_reader(default_reader)
+teach_pickle()

@@ -6,10 +6,15 @@ Who unpickles them reads them with the dialects that are in use there.
 
 from __future__ import annotations
 
+import copyreg
 from typing import TYPE_CHECKING, Any
 
+from otel_scorer.model.otlp_span import OtlpSpan
 from otel_scorer.model.reader import registered_maker
 from otel_scorer.model.recorded import RecordedSpan
+from otel_scorer.model.sdk_span import SdkSpan
+from otel_scorer.model.tool_call import ToolCall
+from otel_scorer.model.trace import Trace
 from otel_scorer.model.trace_bytes import logs_as_bytes, spans_as_bytes, trace_from_bytes
 
 if TYPE_CHECKING:
@@ -17,14 +22,12 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.reader import Reader
     from otel_scorer.model.span import Span
-    from otel_scorer.model.tool_call import ToolCall
-    from otel_scorer.model.trace import Trace
 
-__all__ = ["reduced_call", "reduced_span", "reduced_trace"]
+__all__ = ["teach_pickle"]
 
 
-def reduced_trace(trace: Trace) -> tuple[Callable[..., Trace], tuple[Any, ...]]:
-    """Return what makes the trace again, for `__reduce__`."""
+def _reduced_trace(trace: Trace) -> tuple[Callable[..., Trace], tuple[Any, ...]]:
+    """Return what makes the trace again."""
     said = {
         "close_reason": trace.close_reason,
         "is_complete": trace.is_complete,
@@ -36,14 +39,15 @@ def reduced_trace(trace: Trace) -> tuple[Callable[..., Trace], tuple[Any, ...]]:
     return _trace, (spans_as_bytes(trace), logs_as_bytes(trace), said, registered_maker())
 
 
-def reduced_span(span: Span, trace: Trace | None) -> tuple[Callable[..., Span], tuple[Any, ...]]:
+def _reduced_span(span: Span) -> tuple[Callable[..., Span], tuple[Any, ...]]:
     """Return what finds the span again in its trace; one that belongs to none is made of its plain data."""
+    trace = span._home()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # only views need to know it
     return (RecordedSpan, (span.to_dict(),)) if trace is None else (_span, (trace, _facts(span)))
 
 
-def reduced_call(call: ToolCall) -> tuple[Callable[..., ToolCall], tuple[Any, ...]]:
+def _reduced_call(call: ToolCall) -> tuple[Callable[..., ToolCall], tuple[Any, ...]]:
     """Return what finds the call again in its trace."""
-    _, (trace, *_) = call.span.__reduce__()
+    _, (trace, *_) = _reduced_span(call.span)
     return _call, (trace, [each.span for each in trace.tool_calls].index(call.span))
 
 
@@ -61,3 +65,11 @@ def _span(trace: Trace, facts: tuple[object, ...]) -> Span:
 
 def _call(trace: Trace, place: int) -> ToolCall:
     return trace.tool_calls[place]
+
+
+def teach_pickle() -> None:
+    """Have pickle know the views of traces."""
+    copyreg.pickle(Trace, _reduced_trace)
+    copyreg.pickle(ToolCall, _reduced_call)
+    for kind in (OtlpSpan, SdkSpan, RecordedSpan):
+        copyreg.pickle(kind, _reduced_span)

@@ -291,11 +291,6 @@ class Span(Immutable, ABC):
             raise RuntimeError(msg)
         return trace
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        from otel_scorer.model.pickling import reduced_span
-
-        return reduced_span(self, self._home())
-
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name!r} {self.span_id}>"
 

@@ -97,11 +97,6 @@ class ToolCall(Immutable):
         # Arguments and results are seldom hashable; equal calls have equal spans.
         return hash(self.span)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        from otel_scorer.model.pickling import reduced_call
-
-        return reduced_call(self)
-
     def __repr__(self) -> str:
         facts = zip(self._SHOWN, self._values(), strict=True)
         return f"ToolCall({', '.join(f'{name}={value!r}' for name, value in facts)})"

@@ -382,10 +382,5 @@ class Trace(Immutable):
             value = self._cache[field] = self.reader.derive(self, field)
         return value
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        from otel_scorer.model.pickling import reduced_trace
-
-        return reduced_trace(self)
-
     def __repr__(self) -> str:
         return f"<Trace {self.trace_id} with {len(self._unordered)} spans>"
