@@ -37,10 +37,10 @@ class Outcome(StrEnum):
     UNPROCESSABLE = "unprocessable"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: that would triple the time it takes to make one, and there are many
 class Decision:
     """
-    What became of one scorer on one target.
+    What became of one scorer on one target. Nobody changes one.
 
     Attributes:
         trace_id: 32 lower-case hex digits.
