@@ -312,6 +312,18 @@ def test_a_process_ends_with_the_same_codes_and_messages(tmp_path: Path) -> None
     assert len(wrong.stderr.splitlines()) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("command", [["inspect", CAPTURE], ["score", CAPTURE, "--scorers", "latency"]])
+def test_output_that_cannot_be_written_is_one_message_and_exit_code_2(command: list[str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "otel_scorer", *command], stdout=full, stderr=subprocess.PIPE, check=False
+        )
+
+    assert ended.returncode == 2
+    assert ended.stderr == b"Error: Cannot write to standard output: No space left on device\n"
+
+
 def test_what_can_be_read_of_a_damaged_file_is_scored(tmp_path: Path) -> None:
     path = tmp_path / "cut.json"
     path.write_bytes(Path(CAPTURE).read_bytes()[:30_000])

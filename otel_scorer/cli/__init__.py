@@ -13,7 +13,7 @@ from typing import Any, TextIO
 
 import click
 
-from otel_scorer.cli.offline import inspect, score
+from otel_scorer.cli.offline import OutputError, inspect, score
 from otel_scorer.cli.online import check, demo, serve
 from otel_scorer.cli.scorers import scorers
 from otel_scorer.errors import OtelScorerError
@@ -43,9 +43,17 @@ class _Commands(click.Group):
         except (click.Abort, KeyboardInterrupt):
             sys.exit(_INTERRUPTED)
         except BrokenPipeError:
-            # Whoever read our output has had enough (`| head`). Python flushes it once more when it ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # Whoever read our output has had enough (`| head`).
+            _drop_output()
+        except OutputError as error:
+            _drop_output()
+            _fail(str(error))
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _drop_output() -> None:
+    """Let what is still to be written go nowhere: Python flushes it once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> None:

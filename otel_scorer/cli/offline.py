@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from otel_scorer.scorers.loading import ScorerSpec
     from otel_scorer.service.score_sender import ScoreSender
 
-__all__ = ["inspect", "score"]
+__all__ = ["OutputError", "inspect", "score"]
 
 _FORMATS = ("table", "json", "jsonl", "junit", "markdown", "html")
 _FORMAT_OF = {
@@ -48,6 +48,10 @@ def _is_report(word: str) -> bool:
             f"--report ... {word}: a report or a file of traces? Say --report {word}, or name files of traces first"
         )
     return Path(word).suffix in _FORMAT_OF
+
+
+class OutputError(Exception):
+    """Standard output takes nothing any more, for another reason than that nobody reads it."""
 
 
 _teaching = click.option(
@@ -295,7 +299,12 @@ def _write(parts: Iterable[str], out: str | None) -> None:
 
     if out is None:
         for part in parts:
-            click.echo(part.encode("utf-8", "replace"), nl=False)
+            try:
+                click.echo(part.encode("utf-8", "replace"), nl=False)
+            except BrokenPipeError:
+                raise
+            except OSError as error:
+                raise OutputError(f"Cannot write to standard output: {error.strerror}") from error
         return
     try:
         with Path(out).open("wb") as file:
