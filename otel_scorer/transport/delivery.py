@@ -14,7 +14,7 @@ from otel_scorer.transport.fallback_sender import BAD_REQUEST
 from otel_scorer.transport.log_limit import LogLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from otel_scorer.transport.dead_letters import DeadLetters
     from otel_scorer.transport.endpoints import Lane
@@ -34,6 +34,7 @@ _MAX_SEARCHES: Final = 64
 # Seconds between attempts while stopping, whatever the back-off or the backend says.
 _HURRY: Final = 1.0
 _SHUTDOWN: Final = "shutdown"
+_NO_TIME: Final = "no time was left to send them"
 
 
 class Stopping:
@@ -158,6 +159,14 @@ class Delivery:
         if self._count_dropped(data, items, reason, "it was not sent"):
             _logger.warning("Dropped %d %s for %s: %s", items, self.lane, self.destination, reason)
 
+    def leave(self, parts: Sequence[_Part]) -> None:
+        """Account for what time ran out for at shutdown, and say in one line how much that is."""
+        for data, items in parts:
+            self._count_dropped(data, items, _SHUTDOWN, "it was not sent")
+        items = sum(items for _, items in parts)
+        if items and not self._stopping.is_spooled:
+            _logger.warning("Dropped %d %s for %s: %s", items, self.lane, self.destination, _NO_TIME)
+
     def _next(self) -> _Part | None:
         with self._lock:
             self._part = self._pending.pop() if self._pending else None
@@ -233,7 +242,9 @@ class Delivery:
         part = self._settle()
         if part is not None and self._count_dropped(*part, reason, str(error)):
             trace = error if reason == "internal" else None
-            _logger.warning("Dropped %d %s for %s: %s", part[1], self.lane, self.destination, error, exc_info=trace)
+            # The last error then is that of a connection which was closed to interrupt it.
+            why = _NO_TIME if reason == _SHUTDOWN else error
+            _logger.warning("Dropped %d %s for %s: %s", part[1], self.lane, self.destination, why, exc_info=trace)
 
     def _count_dropped(self, data: bytes, items: int, reason: str, message: str) -> bool:
         """Count what is lost and keep it in the file, if there is one. Return whether to log it."""

@@ -291,8 +291,7 @@ class _Queue:
             waiting = [(request.data, request.items) for request in self._waiting]
             self._waiting.clear()
         left = [*self.delivery.abandon(), *waiting]
-        for data, items in left:
-            self.delivery.drop(data, items, "shutdown")
+        self.delivery.leave(left)
         return bool(left) or self.delivery.gave_up
 
     def _run(self) -> None:

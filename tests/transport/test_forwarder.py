@@ -202,6 +202,25 @@ def test_a_dead_destination_does_not_delay_a_healthy_one(
         assert not forwarder.shutdown(0.1)
 
 
+def test_the_log_says_how_much_no_time_was_left_for(
+    start: Callable[..., Forwarder], a_request: Callable[..., bytes], name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    sender = Fake()
+    sender.gate.clear()
+    forwarder = start(Destination(name, {Lane.SPANS: sender}))
+
+    forwarder.offer(Lane.SPANS, a_request(1), 1)
+    assert sender.arrived.acquire(timeout=WAIT)
+    for number in range(2, 12):
+        forwarder.offer(Lane.SPANS, a_request(number), 1)
+    assert not forwarder.shutdown(0.05)
+    sender.gate.set()
+
+    dropped = [record for record in caplog.records if "no time was left" in record.getMessage()]
+    assert [record.args and record.args[0] for record in dropped] == [11]  # type: ignore[index]  # a tuple here
+    assert name in dropped[0].getMessage()
+
+
 def test_a_lane_that_is_off_takes_nothing(start: Callable[..., Forwarder], name: str) -> None:
     sender = Fake()
     forwarder = start(Destination(name, {Lane.SPANS: sender}))
@@ -287,7 +306,7 @@ RETRY_INFO = RetryInfo(retry_delay=Duration(seconds=7)).SerializeToString()
     ("kind", "answer", "at_least"),
     [
         ("http_backend", {"status": 503, "headers": {"Retry-After": "7"}}, 7.0),
-        ("http_backend", {"status": 503, "headers": {"Retry-After": format_datetime(FUTURE, usegmt=True)}}, 1e6),
+        ("http_backend", {"status": 503, "headers": {"Retry-After": format_datetime(FUTURE, usegmt=True)}}, 3600.0),
         ("http_backend", {"status": 429}, 0.0),
         ("grpc_backend", {"code": grpc.StatusCode.UNAVAILABLE, "trailers": ((TRAILER, RETRY_INFO),)}, 7.0),
         ("grpc_backend", {"code": grpc.StatusCode.RESOURCE_EXHAUSTED, "trailers": ((TRAILER, RETRY_INFO),)}, 7.0),
