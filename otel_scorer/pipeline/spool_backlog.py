@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from otel_scorer.errors import InvalidRequestError, OverloadedError
+from otel_scorer.model.wire import Signal, check_request, read_traces
+from otel_scorer.transport.exchange import PartialSuccess
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
-__all__ = ["Backlog", "BacklogState", "take_up"]
+    from otel_scorer.stores.spool_rows import SpooledRequest
+
+__all__ = ["Backlog", "BacklogState", "check_waiting", "nobody", "take_up"]
 
 
 class BacklogState(NamedTuple):
@@ -76,3 +82,20 @@ def take_up(backlog: Backlog, lock: threading.Lock, take: Callable[[int], tuple[
     with lock:
         backlog.advance(state, up_to, is_empty=is_empty)
         return bool(backlog) and up_to >= state.next
+
+
+def check_waiting(signal: Signal, data: bytes) -> PartialSuccess | None:
+    """Look at a request that will be handled later, and raise as handling it would."""
+    try:
+        check_request(signal, data)
+    except InvalidRequestError:
+        if signal is not Signal.TRACES:
+            raise
+        request = read_traces(data)
+        return PartialSuccess(request.rejected, request.message)
+    return None
+
+
+def nobody(request: SpooledRequest) -> PartialSuccess | None:
+    """Take up a request before there is anybody who can: its sender is to come again."""
+    raise OverloadedError(f"Starting: request {request.id} waits")

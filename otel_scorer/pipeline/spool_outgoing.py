@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from otel_scorer.pipeline.spool_backlog import Backlog, take_up
+from otel_scorer.pipeline.spool_taking import WHOLE, PartlyTaken, Parts
 from otel_scorer.telemetry import count
 from otel_scorer.transport.log_limit import LogLimit
 
@@ -32,8 +33,14 @@ class Place(Protocol):
         """Tell whether `size` bytes more can wait there."""
         ...
 
-    def offer(self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None]) -> None:
-        """Take data, room or not; `done` is called once all of it was taken or given up for good."""
+    def offer(
+        self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None], parts: Parts = WHOLE
+    ) -> None:
+        """
+        Take data, room or not; `done` is called once all of it was taken or given up for good.
+
+        A place that has several destinations behind it leaves out, and tells of, those that `parts` says.
+        """
         ...
 
 
@@ -57,6 +64,7 @@ class SpooledOutgoing:
         # Ids of what was offered and is not deleted yet; and those of them that are done.
         self._offered: set[int] = set()
         self._sent: list[int] = []
+        self.partly_taken = PartlyTaken("outgoing")
 
     @property
     def waiting(self) -> int:
@@ -74,7 +82,9 @@ class SpooledOutgoing:
                 backlog.add(outgoing.id)
                 return
             self._offered.add(outgoing.id)
-        place.offer(outgoing.data, outgoing.items, since, partial(self._done, outgoing.id))
+        place.offer(
+            outgoing.data, outgoing.items, since, partial(self._done, outgoing.id), self.partly_taken.parts_of(outgoing)
+        )
 
     def sent(self) -> list[int]:
         """Return the ids of what can be deleted: `forget` them then, or `keep` them for the next time."""
@@ -120,9 +130,10 @@ class SpooledOutgoing:
                 self._done(each.id)
                 continue
             count("spool.replayed", what="outgoing")
-            place.offer(each.data, each.items, (), partial(self._done, each.id))
+            place.offer(each.data, each.items, (), partial(self._done, each.id), self.partly_taken.parts_of(each))
         return after, not found
 
     def _done(self, number: int) -> None:
+        self.partly_taken.forget(number)
         with self._lock:
             self._sent.append(number)

@@ -10,14 +10,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from otel_scorer.model.log_records import RawLog
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.closing import ClosedTrace
-    from otel_scorer.stores.spool_rows import Changes
+    from otel_scorer.stores.spool_rows import Changes, SpooledRequest
 
-__all__ = ["RequestTracker", "Waiting"]
+__all__ = ["RequestTracker", "Waiting", "undecided"]
 
 _NOTHING: Final[tuple[int, ...]] = ()
 
@@ -28,11 +28,14 @@ Waiting: TypeAlias = list[tuple[bytes, list[int]]]
 class _Request:
     """Counts what a request waits for; `pins` are for whoever is not done looking at it."""
 
-    __slots__ = ("forwards", "is_gone", "is_marked", "parts", "pins", "with_it")
+    __slots__ = ("forwards", "is_gone", "is_marked", "offers", "parts", "pins", "taken", "with_it")
 
     def __init__(self) -> None:
         self.parts = 0
         self.forwards = 0
+        # How many parts were to be forwarded, and how many of them each destination has that is not the last one.
+        self.offers = 0
+        self.taken: dict[str, int] | None = None
         self.pins = 1
         # Whether it is noted that all of it was forwarded, or nothing had to be.
         self.is_marked = True
@@ -140,14 +143,32 @@ class RequestTracker:
         """Note that a part of a request is being forwarded."""
         request = self._requests[number]
         request.forwards += 1
+        request.offers += 1
         request.is_marked = False
 
-    def forwarded(self, number: int) -> None:
-        """Note that a part of a request has been forwarded."""
+    def take_part(self, number: int, destination: str) -> None:
+        """Note that a destination has a part of a request that is being forwarded to others, too."""
         request = self._requests.get(number)
         if request is not None:
-            request.forwards -= 1
-            self._settle(number, request)
+            if request.taken is None:
+                request.taken = {}
+            request.taken[destination] = request.taken.get(destination, 0) + 1
+
+    def has_all(self, number: int, destination: str) -> bool | None:
+        """Return whether a destination has all parts of a request, and others have not; None: more may come."""
+        request = self._requests.get(number)
+        if request is None or not request.forwards or request.taken is None:
+            return False
+        return None if request.pins else request.taken.get(destination) == request.offers
+
+    def forwarded(self, number: int) -> bool:
+        """Note that a part of a request has been forwarded to everybody, and return whether all parts have."""
+        request = self._requests.get(number)
+        if request is None:
+            return True
+        request.forwards -= 1
+        self._settle(number, request)
+        return not request.forwards
 
     def close(self, trace: ClosedTrace[RawSpan]) -> None:
         """Note that a trace is closed: what comes under its keys from now on is not part of it."""
@@ -212,3 +233,11 @@ class RequestTracker:
         elif not request.forwards and not request.is_marked:
             request.is_marked = True
             self.changes.forwarded.append(number)
+
+
+def undecided(request: SpooledRequest, spans: Sequence[RawSpan]) -> Sequence[RawSpan]:
+    """Return the spans of a request that are not decided yet."""
+    done = request.decided
+    if not done:
+        return spans
+    return [span for span in spans if span.trace_id not in done and span.trace_id + span.span_id not in done]

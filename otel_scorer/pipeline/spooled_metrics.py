@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from otel_scorer.encoders.verdict import Verdict
 from otel_scorer.model.wire import RawSpan, ScopeRef
 from otel_scorer.pipeline.closing import ClosedTrace, CloseReason
+from otel_scorer.pipeline.spool_taking import WHOLE, Parts
 from otel_scorer.pipeline.verdict_metrics import VerdictMetrics
 
 if TYPE_CHECKING:
@@ -73,9 +74,11 @@ class SpooledMetrics:
         del size
         return True
 
-    def offer(self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None]) -> None:
+    def offer(
+        self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None], parts: Parts = WHOLE
+    ) -> None:
         """Count what is written down; `done` is called when it is in a report."""
-        del items, since
+        del items, since, parts
         for resource, trace_id, span_id, verdicts in json.loads(data):
             scope = ScopeRef.of(base64.b64decode(resource), b"")
             target = RawSpan(b"", scope, bytes.fromhex(trace_id), bytes.fromhex(span_id), None, is_local_root=False)

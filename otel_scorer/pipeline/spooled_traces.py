@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from otel_scorer.model.splicing import join_spans
 from otel_scorer.pipeline.releasing import in_requests
+from otel_scorer.pipeline.spool_tracking import undecided
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,9 +54,9 @@ class SpooledTraces:
         """Buffer spans; of a request that is written down those that are not decided yet."""
         if spooled is None or self._spooling is None:
             return assembler.add(spans, now)
-        undecided = self._spooling.undecided(spooled, spans)
-        added = assembler.add(undecided, now)
-        self._spooling.buffered(spooled, undecided, added)
+        left = undecided(spooled, spans)
+        added = assembler.add(left, now)
+        self._spooling.buffered(spooled, left, added)
         self._spooling.closed(added.closed)
         return added
 

@@ -13,17 +13,18 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.errors import InvalidRequestError, OverloadedError, RequestError, SpoolFullError, StoreError
-from otel_scorer.model.wire import Signal, check_request, read_traces
-from otel_scorer.pipeline.spool_backlog import Backlog, take_up
+from otel_scorer.errors import OverloadedError, RequestError, SpoolFullError, StoreError
+from otel_scorer.model.wire import Signal
+from otel_scorer.pipeline.spool_backlog import Backlog, check_waiting, nobody, take_up
 from otel_scorer.pipeline.spool_batch import Batch, Decided
 from otel_scorer.pipeline.spool_outgoing import CHUNK, Place, SpooledOutgoing
 from otel_scorer.pipeline.spool_progress import Progress
+from otel_scorer.pipeline.spool_taking import RequestsTaken
 from otel_scorer.pipeline.spool_tracking import RequestTracker
 from otel_scorer.stores.spool_rows import Changes, Outgoing, SpooledRequest
 from otel_scorer.telemetry import Measured, count
 from otel_scorer.transport.countdown import call_after
-from otel_scorer.transport.exchange import PartialSuccess
+from otel_scorer.transport.log_limit import LogLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from otel_scorer.pipeline.closing import Added, ClosedTrace
     from otel_scorer.pipeline.emission import Outlet
     from otel_scorer.stores.spool import Spool
+    from otel_scorer.transport.exchange import PartialSuccess
 
 __all__ = ["Spooling"]
 
@@ -55,19 +57,29 @@ class Spooling:
         entrances: For each signal that is taken: where its requests go first. Without room there they wait on disk.
         places: By kind of outgoing data: where it goes.
         by_unit: Whether units of traces are assembled.
+        released: Of which kind traces are written down to be sent about which there is nothing to decide. None: they
+            are sent as they were written down when they came.
 
     Attributes:
         progress: Which traces are decided in part.
     """
 
     def __init__(
-        self, spool: Spool, entrances: Mapping[Signal, Place], places: Mapping[str, Place], *, by_unit: bool
+        self,
+        spool: Spool,
+        entrances: Mapping[Signal, Place],
+        places: Mapping[str, Place],
+        *,
+        by_unit: bool,
+        released: str | None = None,
     ) -> None:
         self._spool = spool
         self._entrances = entrances
         self._by_unit = by_unit
+        self._released_kind = released
         self._lock = threading.Lock()  # guards everything down to the batch
         self._tracker = RequestTracker(Changes(), by_unit=by_unit)
+        self._taken = RequestsTaken(self._tracker, self._lock)
         # Traces that were sent without a verdict, and not deleted yet.
         self._released: list[Decided] = []
         self.progress = Progress(spool.partly_decided())
@@ -77,7 +89,8 @@ class Spooling:
         # Guards the batch, and keeps the order: engine lock and `_lock` may be taken while it is held.
         self._batching = threading.RLock()
         self._batch: Batch | None = None
-        self._ingest: Callable[[SpooledRequest], PartialSuccess | None] = _nobody
+        self._ingest: Callable[[SpooledRequest], PartialSuccess | None] = nobody
+        self._log_limit = LogLimit()
         self._draining = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="otel-scorer-spool", daemon=True)
@@ -137,7 +150,8 @@ class Spooling:
         except SpoolFullError as error:
             raise OverloadedError(str(error), retry_after=_RETRY_AFTER) from error
         except StoreError as error:
-            logger.warning("%s", error)
+            if self._log_limit.allows("request"):
+                logger.warning("%s", error)
             raise OverloadedError("Cannot write to the spool", retry_after=_RETRY_AFTER) from error
         request = SpooledRequest(number, signal, data)
         with self._lock:
@@ -147,7 +161,7 @@ class Spooling:
         if is_next:
             return self._handle(request)
         try:
-            answer = _check(signal, data)
+            answer = check_waiting(signal, data)
         except BaseException:
             with self._lock:
                 self._tracker.begin(number)
@@ -164,18 +178,10 @@ class Spooling:
             if items and not request.is_forwarded:
                 with self._lock:
                     self._tracker.forward(request.id)
-                self._entrances[request.signal].offer(data, items, since, partial(self._forwarded, request.id))
+                done, parts = partial(self._forwarded, request.id), self._taken.parts_of(request)
+                self._entrances[request.signal].offer(data, items, since, done, parts)
 
         return forward
-
-    def undecided(self, request: SpooledRequest, spans: Sequence[RawSpan]) -> Sequence[RawSpan]:
-        """Return the spans of a request that are not decided yet."""
-        done = request.decided
-        if not done:
-            return spans
-        return [
-            span for span in spans if span.trace_id not in done and span.trace_id + span.span_id not in done
-        ]  # fmt: skip
 
     def buffered(self, request: SpooledRequest, spans: Sequence[RawSpan], added: Added) -> None:
         """Note what became of the spans of a request, before they can be decided."""
@@ -239,13 +245,21 @@ class Spooling:
 
     def release(self, requests: Sequence[tuple[bytes, int]], traces: Sequence[ClosedTrace[RawSpan]]) -> None:
         """
-        Send traces about which there is nothing to decide; they stay as they were written down until they are sent.
+        Send traces about which there is nothing to decide.
 
         Args:
             requests: Their spans, and how many those are.
             traces: The traces.
         """
         taken = [self._take(trace) for trace in traces if trace.revision == 1]
+        if self._released_kind is not None and requests:
+            with self.batch():
+                for data, items in requests:
+                    self.put(self._released_kind, data, items)
+                if self._batch is not None:
+                    self._batch.decide(taken)
+            return
+        # They stay as they were written down until they are sent.
         sent = call_after(len(requests), partial(self._release, taken))
         for data, items in requests:
             self._entrances[Signal.TRACES].offer(data, items, (), sent)
@@ -290,7 +304,9 @@ class Spooling:
 
     def _forwarded(self, number: int) -> None:
         with self._lock:
-            self._tracker.forwarded(number)
+            is_over = self._tracker.forwarded(number)
+        if is_over:
+            self._taken.forget(number)
 
     def _write(self, batch: Batch) -> None:
         """Commit a batch, however long that takes, and send what is in it."""
@@ -307,7 +323,8 @@ class Spooling:
                 outgoing = self._spool.commit(changes)
                 break
             except StoreError as error:
-                logger.warning("Verdicts wait to be written down: %s", error)
+                if self._log_limit.allows("verdicts"):
+                    logger.warning("Verdicts wait to be written down: %s", error)
             if self._draining.is_set():
                 logger.error("Verdicts cannot be written down: their traces are scored again after the next start")
                 return
@@ -323,6 +340,7 @@ class Spooling:
         with self._lock:
             changes, self._tracker.changes = self._tracker.changes, Changes()
         changes.sent = self._outgoing.sent()
+        changes.taken += [*self._taken.due(), *self._outgoing.partly_taken.due()]
         if not changes:
             return
         try:
@@ -333,6 +351,7 @@ class Spooling:
             with self._lock:
                 later = self._tracker.changes
                 later.finished[:0], later.forwarded[:0] = changes.finished, changes.forwarded
+                later.taken[:0] = changes.taken
             return
         self._outgoing.forget(changes.sent)
         with self._lock:
@@ -379,19 +398,3 @@ class Spooling:
                 count("spool.dropped", reason="internal")
                 logger.exception("Cannot take up a request of the spool")
         return after, not found
-
-
-def _check(signal: Signal, data: bytes) -> PartialSuccess | None:
-    """Look at a request that will be handled later, and raise as handling it would."""
-    try:
-        check_request(signal, data)
-    except InvalidRequestError:
-        if signal is not Signal.TRACES:
-            raise
-        request = read_traces(data)
-        return PartialSuccess(request.rejected, request.message)
-    return None
-
-
-def _nobody(request: SpooledRequest) -> PartialSuccess | None:
-    raise OverloadedError(f"Starting: request {request.id} waits")

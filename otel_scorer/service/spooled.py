@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import QueueFullError
 from otel_scorer.pipeline.closing import Trigger
+from otel_scorer.pipeline.spool_taking import WHOLE, Parts
 from otel_scorer.pipeline.spooling import Spooling
 from otel_scorer.service.taking import LANES
 from otel_scorer.stores.spool import Spool
@@ -64,7 +65,14 @@ def open_spooling(
         spooling.put(kind, data, items)
 
     metrics = _metrics(config, forwarder, places, put)
-    spooling = Spooling(spool, entrances, places, by_unit=limits.trigger is Trigger.LOCAL_ROOT)
+    spooling = Spooling(
+        spool,
+        entrances,
+        places,
+        by_unit=limits.trigger is Trigger.LOCAL_ROOT,
+        # What only waits to be sent as it came is written down again only where it may go to one and not to another.
+        released=Lane.SPANS.value if forwarder.destinations(Lane.SPANS) > 1 else None,
+    )
     return spooling, metrics
 
 
@@ -97,8 +105,12 @@ class _LanePlace:
     def has_room(self, size: int) -> bool:
         return self._forwarder.has_room(self._lane, size)
 
-    def offer(self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None]) -> None:
-        self._forwarder.offer(self._lane, data, items, admitted=True, since=since, done=done)
+    def offer(
+        self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None], parts: Parts = WHOLE
+    ) -> None:
+        self._forwarder.offer(
+            self._lane, data, items, admitted=True, since=since, done=done, taken=parts.taken, without=parts.without
+        )
 
 
 class _Entrance(_LanePlace):
@@ -126,9 +138,11 @@ class _ReportPlace(_LanePlace):
         super().__init__(forwarder, Lane.SCORE_METRICS)
         self._metrics = metrics
 
-    def offer(self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None]) -> None:
+    def offer(
+        self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None], parts: Parts = WHOLE
+    ) -> None:
         self._metrics.reported()
-        super().offer(data, items, since, done)
+        super().offer(data, items, since, done, parts)
 
 
 class _ScorePlace:
@@ -140,8 +154,10 @@ class _ScorePlace:
     def has_room(self, size: int) -> bool:
         return self._delivery.has_room(size)
 
-    def offer(self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None]) -> None:
-        del since
+    def offer(
+        self, data: bytes, items: int, since: Sequence[float], done: Callable[[], None], parts: Parts = WHOLE
+    ) -> None:
+        del since, parts
         settled = call_after(items, done)
         self._delivery.offer(
             NativeScore(number, trace_id, span_id, body.encode(), settled)

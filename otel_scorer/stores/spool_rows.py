@@ -176,7 +176,11 @@ def insert(connection: sqlite3.Connection, changes: Changes, outgoing: Sequence[
         "INSERT OR REPLACE INTO partly_decided VALUES (?, ?, ?)",
         [(trace, each.released, json.dumps(sorted(each.scorers))) for trace, each in changes.partly.items()],
     )
-    connection.executemany("INSERT OR IGNORE INTO taken VALUES (?, ?, ?)", changes.taken)
+    # One that was finished meanwhile leaves no trace: its id may be given to another one.
+    for each in changes.taken:
+        table = "requests" if each.what == "request" else "outgoing"
+        statement = f"INSERT OR IGNORE INTO taken SELECT ?, id, ? FROM {table} WHERE id = ?"  # noqa: S608 - ours
+        connection.execute(statement, (each.what, each.destination, each.id))
 
 
 def delete(connection: sqlite3.Connection, table: Literal["requests", "outgoing"], ids: Sequence[int]) -> Freed:

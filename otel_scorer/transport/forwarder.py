@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from opentelemetry import context
@@ -23,7 +24,7 @@ from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.retry import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
     from otel_scorer.transport.endpoints import Destination
     from otel_scorer.transport.exchange import Sender
@@ -104,6 +105,10 @@ class Forwarder:
                     self._senders.append(sender)
         self._queues = {lane: tuple(found) for lane, found in queues.items()}
 
+    def destinations(self, lane: Lane) -> int:
+        """Return how many destinations want this kind of data."""
+        return len(self._queues[lane])
+
     def takes(self, lane: Lane) -> bool:
         """Return whether any destination wants this kind of data."""
         return bool(self._queues[lane])
@@ -140,6 +145,8 @@ class Forwarder:
         admitted: bool = False,
         since: Sequence[float] = (),
         done: Callable[[], None] | None = None,
+        taken: Callable[[str], None] | None = None,
+        without: Collection[str] = (),
     ) -> None:
         """
         Queue an encoded request at every destination, or at none; never waits.
@@ -155,11 +162,15 @@ class Forwarder:
                 recorded for each when the request was taken.
             done: Called once every destination has taken it or lost it for good, on whatever thread that is; never if
                 it is left at shutdown.
+            taken: Called for each of several destinations, before that, with the name of one that has.
+            without: Names of destinations that have it already.
 
         Raises:
             QueueFullError: A destination has no room, or the forwarder was shut down. The client should try again.
         """
         queues = self._queues[lane]
+        if without:
+            queues = tuple(queue for queue in queues if queue.delivery.destination not in without)
         if done is not None:
             done = call_after(len(queues) if items else 0, done)
         if not items:
@@ -171,7 +182,10 @@ class Forwarder:
             left_out = [queue for queue in queues if over or not (admitted or queue.has_room(len(data)))]
             for queue in queues:
                 if queue not in left_out:
-                    queue.put(_Request(data, items, since, done))
+                    each = done
+                    if done is not None and taken is not None and len(queues) > 1:
+                        each = partial(_tell, taken, queue.delivery.destination, done)
+                    queue.put(_Request(data, items, since, each))
         for queue in left_out:
             queue.delivery.drop(data, items, "shutdown" if over else "queue_full")
             if done is not None and not over:
@@ -333,6 +347,11 @@ class _Queue:
                 if done is not None:
                     dones.append(done)
         return (parts[0] if len(parts) == 1 else b"".join(parts)), items, ends, dones
+
+
+def _tell(taken: Callable[[str], None], destination: str, done: Callable[[], None]) -> None:
+    taken(destination)
+    done()
 
 
 class _Request(NamedTuple):

@@ -64,6 +64,35 @@ def rows_in(spool: Path) -> int:
     return int(requests) + int(outgoing)
 
 
+def taken_in(spool: Path) -> int:
+    """Return how many rows are marked as taken by one of several backends."""
+    with closing(sqlite3.connect(spool / "spool.db")) as connection:
+        [(taken,)] = connection.execute("SELECT count(*) FROM taken")
+    return int(taken)
+
+
+def is_all_taken(spool: Path, copy: Path) -> bool:
+    """Look at a copy of what a running sidecar has open: whether one of two backends has all there is."""
+    shutil.copytree(spool, copy)
+    try:
+        return taken_in(copy) >= rows_in(copy) > 0
+    except sqlite3.Error:  # it was written to meanwhile
+        return False
+    finally:
+        shutil.rmtree(copy)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    over = threading.Event()
+    timer = threading.Timer(WAIT, over.set)
+    timer.start()
+    try:
+        while not condition():
+            assert not over.wait(0.1)
+    finally:
+        timer.cancel()
+
+
 def assert_sound(spool: Path, copy: Path) -> None:
     """Look through a copy of what a killed sidecar has left, which leaves the rest to the next one."""
     shutil.copytree(spool, copy)
@@ -130,14 +159,7 @@ def test_verdicts_on_spans_survive_a_kill_with_the_spans(own_sink: Sink, start: 
 
 def wait_for_metric(sidecar: Sidecar, name: str, value: float) -> None:
     """Ask for the metrics of a sidecar until one has a value; the first of these answers is nearly always right."""
-    deadline = threading.Event()
-    timer = threading.Timer(WAIT, deadline.set)
-    timer.start()
-    try:
-        while f"{name} {value:.1f}" not in sidecar.ask("/metrics").body.decode():
-            assert not deadline.wait(0.05), sidecar.ask("/metrics").body.decode()
-    finally:
-        timer.cancel()
+    wait_until(lambda: f"{name} {value:.1f}" in sidecar.ask("/metrics").body.decode())
 
 
 class Load:
@@ -196,7 +218,7 @@ class Load:
                     return
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(600 + 20 * KILLS)
 @pytest.mark.parametrize("forwarding", ["passthrough", "hold_trace"])
 def test_nothing_acknowledged_is_lost_however_often_a_sidecar_is_killed_under_load(
     forwarding: str, own_sink: Sink, start: Start, spool: Path, tmp_path: Path
@@ -474,6 +496,40 @@ def test_held_traces_that_nobody_scores_survive_a_kill(own_sink: Sink, start: St
     assert second.stop() == 0
     assert len(own_sink.raw_of(*ids)) == 20 * SPANS
     assert rows_in(spool) == 0
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "scored"),
+    [("passthrough", True), ("hold_trace", True), ("hold_trace", False)],
+    ids=["passed on", "held and scored", "held"],
+)
+def test_who_has_taken_something_is_not_sent_it_again_because_another_has_not(
+    forwarding: str, *, scored: bool, own_sink: Sink, start: Start, spool: Path, tmp_path: Path
+) -> None:
+    with closing(Sink()) as other:
+        flags = ("--export", own_sink.grpc, "--export", other.grpc, "--spool", str(spool), "--forwarding", forwarding)
+        flags += ("--root-grace", "0.2", *(("--scorers", UNCERTAIN) if scored else ()))
+        ids = [id_of(trace) for trace in range(1, 11)]
+        other.tell("refuse")
+        first = start("-c", settings(spool, ""), *flags)
+        for trace in range(1, 11):
+            first.send(small_trace(trace))
+        own_sink.wait_for_spans(10 * SPANS, *ids)
+        if scored:
+            own_sink.wait_for_scores(10, *ids)
+        wait_until(lambda: is_all_taken(spool, tmp_path / "copy"))
+        kill(first)
+
+        other.tell("take")
+        second = start("-c", settings(spool, ""), *flags)
+
+        other.wait_for_spans(10 * SPANS, *ids)
+        if scored:
+            other.wait_for_scores(10, *ids)
+        assert second.stop() == 0
+        assert len(own_sink.raw_of(*ids)) == 10 * SPANS
+        assert len(own_sink.scores_of(*ids)) == (10 if scored else 0)
+        assert rows_in(spool) == taken_in(spool) == 0
 
 
 def test_units_of_a_trace_are_taken_up_one_by_one(own_sink: Sink, start: Start, spool: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -9,9 +11,10 @@ from otel_scorer.model.log_records import RawLog
 from otel_scorer.model.wire import RawSpan, read_traces
 from otel_scorer.pipeline.closing import ClosedTrace, CloseReason
 from otel_scorer.pipeline.spool_backlog import Backlog
+from otel_scorer.pipeline.spool_taking import PartlyTaken, RequestsTaken
 from otel_scorer.pipeline.spool_tracking import RequestTracker
-from otel_scorer.stores.spool_rows import Changes
-from otel_scorer.testing import make_request, make_span
+from otel_scorer.stores.spool_rows import Changes, Taken
+from otel_scorer.testing import ManualClock, make_request, make_span
 
 
 def spans_of(*traces: int) -> list[RawSpan]:
@@ -212,3 +215,40 @@ def test_a_backlog_of_an_earlier_process_begins_with_the_first_row() -> None:
     assert len(Backlog(5)) == 5
     assert Backlog(5).state.next == 1
     assert not Backlog(0)
+
+
+def test_a_destination_has_a_request_when_it_has_all_its_parts_and_no_more_can_come() -> None:
+    tracker = a_tracker()
+    taken = RequestsTaken(tracker, threading.Lock())
+    tracker.begin(1)
+    tracker.forward(1)
+    tracker.forward(1)
+    tracker.take_part(1, "a")
+    tracker.take_part(1, "a")
+    tracker.take_part(1, "b")
+    assert tracker.has_all(1, "a") is None
+
+    tracker.unpin([1])
+    assert tracker.has_all(1, "a")
+    assert not tracker.has_all(1, "b")
+    assert not tracker.forwarded(1)
+    tracker.take_part(1, "b")
+    assert tracker.forwarded(1)
+    assert not tracker.has_all(1, "a")
+    assert taken.due() == []
+
+
+def test_what_one_destination_has_is_written_down_once_and_only_if_that_lasts() -> None:
+    clock = ManualClock()
+    taken = PartlyTaken("outgoing", clock)
+    taken.add(1, "a")
+    taken.add(2, "a")
+    taken.add(2, "b")
+    assert taken.due() == []
+    taken.forget(1)
+
+    assert taken.due() == []
+    clock.advance(1.0)
+    assert taken.due() == [Taken("outgoing", 2, "a"), Taken("outgoing", 2, "b")]
+    clock.advance(1.0)
+    assert taken.due() == []
