@@ -222,6 +222,7 @@ class ScoreDelivery:
         with self._changed:
             for entry in waiting:
                 entry.misses += 1
+                entry.failing_since = None
                 self._queue.put_back([entry], now + self._patience(self._retry.delay(entry.misses)))
             self._changed.notify_all()
         self._give_up(late, "no_trace", error)
@@ -231,7 +232,12 @@ class ScoreDelivery:
         """Leave the backend alone for a while. What was sent when there had been so many pauses came to this."""
         now = self._clock()
         limit = self._retry.max_elapsed
-        late, waiting = _part(part, lambda entry: not self._retry.enabled or 0 < limit <= now - entry.since)
+        for entry in part:
+            # Not since it came: it may have waited long for its trace, or behind others.
+            entry.failing_since = now if entry.failing_since is None else entry.failing_since
+        late, waiting = _part(
+            part, lambda entry: not self._retry.enabled or 0 < limit <= now - (entry.failing_since or now)
+        )
         self._note_retry(error, 1)
         with self._changed:
             # Requests that were on their way together tell of one failure, not of one each.

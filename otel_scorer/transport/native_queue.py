@@ -28,11 +28,13 @@ class Entry:
         score: What is sent.
         since: When it came, monotonic seconds.
         misses: How often the backend did not have its trace.
+        failing_since: When it was first tried in vain since the backend last had an answer to it; None: it was not.
     """
 
     score: NativeScore
     since: float
     misses: int = 0
+    failing_since: float | None = None
 
 
 class ScoreQueue:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -251,6 +252,29 @@ def test_a_backend_that_stays_away_costs_its_own_scores_in_the_end(
     assert delivery.shutdown(WAIT)
 
     assert dead(letters)[0]["reason"] == "retry_expired"
+
+
+def test_a_score_that_waited_long_for_its_trace_outlives_a_moment_without_the_backend(
+    start: Any, server: ScoreServer, letters: Path
+) -> None:
+    later = 0.0
+    replies = [Reply(404, {}), Reply(503, {}), Reply(200, {})]
+
+    def answer(call: Call) -> Reply:
+        nonlocal later
+        # More than `max_elapsed`, before the backend is away for the first time.
+        later = 400.0
+        return replies[len(server.calls) - 1]
+
+    server.answer = answer
+    delivery = start(
+        retry=RetryPolicy(initial_interval=0.01, max_elapsed=300.0), clock=lambda: time.monotonic() + later
+    )
+    delivery.offer([a_score(1)])
+    server.wait_for(lambda: len(server.calls) == 3)
+    assert delivery.shutdown(WAIT)
+
+    assert dead(letters) == []
 
 
 def test_a_backend_that_says_nothing_delays_nobody_and_not_the_end_either(
