@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 connection: limits on how slowly a client may speak, and no doubt about where a body ends."""
+"""uvicorn's HTTP/1.1 connection: limits on how slowly a client may speak or listen, and on what it sends ahead."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import h11
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from otel_scorer.transport.responses import INVALID_ARGUMENT, Refusal
@@ -36,9 +37,27 @@ class _StrictConnection(h11.Connection):
         return event
 
 
+class _Flow(FlowControl):
+    """
+    Reads on only where more of a request is to come.
+
+    uvicorn reads on for every request that it hands over, and keeps what comes: a client that sends thousands ahead
+    would have us hold them all.
+    """
+
+    def __init__(self, transport: asyncio.Transport, conn: h11.Connection) -> None:
+        super().__init__(transport)
+        self._conn = conn
+
+    def resume_reading(self) -> None:
+        """Read on, unless what would come is for later."""
+        if self._conn.their_state in {h11.IDLE, h11.SEND_BODY}:
+            super().resume_reading()
+
+
 class PatientProtocol(H11Protocol):
     """
-    Closes connections that take too long to send their headers, or to finish a body that was refused already.
+    Closes connections that take too long to send their headers, to finish a body that was refused already, or to read.
 
     uvicorn itself only limits how long a connection may idle between requests. How long a body may take is up to the
     application (`http_app`).
@@ -49,7 +68,11 @@ class PatientProtocol(H11Protocol):
     linger_timeout = 5.0
     """Seconds for which a refused body is read on, so that the client gets to see the answer instead of a reset."""
 
+    read_timeout = 30.0
+    """Seconds for a client to read answers, once as many wait as are kept for it."""
+
     _patience: asyncio.TimerHandle | None = None
+    _unread: asyncio.TimerHandle | None = None
 
     def __init__(
         self,
@@ -65,11 +88,13 @@ class PatientProtocol(H11Protocol):
         """Start waiting for the first request."""
         if isinstance(transport, asyncio.Transport):
             super().connection_made(transport)
+            self.flow = _Flow(transport, self.conn)
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop all timers."""
         self._rest()
+        self._forgive()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -80,7 +105,19 @@ class PatientProtocol(H11Protocol):
     def on_response_complete(self) -> None:
         """Go on to the next request, or see whether this one is still being sent."""
         super().on_response_complete()
+        self.flow.resume_reading()
         self._watch()
+
+    def pause_writing(self) -> None:
+        """Wait for a client that does not read its answers, but not for ever."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.read_timeout, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """Go on: the client reads."""
+        self._forgive()
+        super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP request; as OTLP asks, with a google.rpc.Status."""
@@ -109,6 +146,11 @@ class PatientProtocol(H11Protocol):
             return
         if self._patience is None:
             self._patience = self.loop.call_later(timeout, self.transport.abort)
+
+    def _forgive(self) -> None:
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
 
     def _rest(self) -> None:
         if self._patience is not None:

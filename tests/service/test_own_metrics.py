@@ -99,6 +99,9 @@ def test_two_exporters_at_one_address_have_names_of_their_own() -> None:
         }
     )
 
-    names = [each.name for each in span_destinations(config, DeadLetterFiles())]
+    made = span_destinations(config, DeadLetterFiles())
+    for sender in {sender for each in made for sender in each.senders.values()}:
+        sender.close()
 
+    names = [each.name for each in made]
     assert names == ["127.0.0.1:9 (otlp/a)", "127.0.0.1:9 (otlp/b)", "127.0.0.1:8"]

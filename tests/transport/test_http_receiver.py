@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -39,6 +39,7 @@ from otel_scorer.errors import (
 from otel_scorer.model.wire import Signal
 from otel_scorer.transport.exchange import PartialSuccess
 from otel_scorer.transport.http_app import HttpLimits
+from otel_scorer.transport.http_protocol import PatientProtocol
 from otel_scorer.transport.http_receiver import HttpReceiver
 
 LIMIT = 1 << 20
@@ -483,6 +484,48 @@ def test_requests_on_one_connection_are_answered_in_order(client: Client, pipeli
             answers += part
 
     assert [int(data) for _, data in pipeline.requests] == list(range(1, 101))
+
+
+MANY = f"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: {PROTOBUF}\r\nContent-Length: 0\r\n\r\n".encode() * 1000
+
+
+def test_what_a_client_sends_ahead_without_reading_answers_stays_with_it(client: Client) -> None:
+    # What the system itself keeps for both ends is less than a quarter of this.
+    limit, sent = 64 << 20, 0
+    with client.connect() as connection, suppress(TimeoutError):
+        connection.settimeout(1.0)
+        while sent < limit:
+            sent += connection.send(MANY)
+
+    assert sent < limit
+    assert client.post(b"").status == 200
+
+
+def test_a_client_that_does_not_read_its_answers_is_disconnected(
+    receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PatientProtocol, "read_timeout", 0.2)
+
+    def send_for_ever(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(MANY)
+
+    with Client(receiver.start()).connect() as connection, pytest.raises(ConnectionError):
+        send_for_ever(connection)
+
+
+def test_thousands_of_requests_sent_ahead_are_all_answered(client: Client, pipeline: Any) -> None:
+    with client.connect() as connection:
+        sending = threading.Thread(target=connection.sendall, args=(MANY * 3,))
+        sending.start()
+        received = b""
+        while received.count(b"HTTP/1.1 200") < 3000:
+            part = connection.recv(65536)
+            assert part
+            received += part
+        sending.join(WAIT)
+
+    assert len(pipeline.requests) == 3000
 
 
 def test_more_than_fits_in_memory_at_once_is_refused_with_a_hint(client: Client, pipeline: Any) -> None:
