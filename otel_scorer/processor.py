@@ -20,6 +20,7 @@ from otel_scorer.pipeline.app_options import app_options, outlets_of
 from otel_scorer.pipeline.app_pipeline import AppPipeline
 from otel_scorer.pipeline.app_signals import finish_on_sigterm
 from otel_scorer.pipeline.assembler import AssemblyLimits
+from otel_scorer.pipeline.suppression import below_scorer, suppressed
 from otel_scorer.telemetry import count
 from otel_scorer.transport.sdk_exporter import destination_of, exporters_beside
 
@@ -85,6 +86,8 @@ class ScoringSpanProcessor(SpanProcessor):
         max_queue_size: Spans that may wait for export, and closed units that may wait for scorers. Default:
             `OTEL_BSP_MAX_QUEUE_SIZE` or 2048 of each, more where whole traces are held.
         schedule_delay: Seconds after which an incomplete batch is exported. Default: `OTEL_BSP_SCHEDULE_DELAY`, or 5.
+        trace_scorers: Whether spans of what scorers do (model calls, HTTP requests) are recorded, as traces of their
+            own, and exported. They are never scored.
         shutdown_timeout: Seconds that `shutdown` may take.
         lazy: Load what `scorers` and `store` refer to with the first span, on a thread of ours, not now. What cannot be
             loaded is then logged once, and spans are exported without scores.
@@ -119,6 +122,7 @@ class ScoringSpanProcessor(SpanProcessor):
         max_bytes_per_trace: int = _LIMITS.max_bytes_per_trace,
         max_queue_size: int | None = None,
         schedule_delay: float | None = None,
+        trace_scorers: bool = False,
         shutdown_timeout: float = 30.0,
         lazy: bool = False,
         dialects: Mapping[str, Any] | str | Path | None = None,
@@ -157,6 +161,7 @@ class ScoringSpanProcessor(SpanProcessor):
             store=store,
             timeout=timeout,
             is_lazy=lazy,
+            suppress=below_scorer if trace_scorers else suppressed,
             outlets=outlets_of(options, outlets or _environment_outlets),
         )
         self._has_looked_around = False

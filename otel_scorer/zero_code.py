@@ -176,6 +176,8 @@ class ScoringSpanExporter(SpanExporter):
         try:
             dialects, store = settings.options.get("dialects"), settings.options.get("store")
             options = _quiet_options(settings)
+            if settings.options.get("trace_scorers"):
+                logger.warning("scoring.trace_scorers has no effect where spans are not counted: set %s", _SCORERS)
             return AppPipeline(
                 self._exporter,
                 settings.scorers,
@@ -287,7 +289,7 @@ def _quiet_options(settings: AppSettings) -> AppOptions:
     from otel_scorer.pipeline.app_options import app_options
 
     given = {
-        **_but(settings.options, "dialects", "outlets", "store", "timeout"),
+        **_but(settings.options, "dialects", "outlets", "store", "timeout", "trace_scorers"),
         **settings.graces,
         "schedule_delay": _DELAY,
     }

@@ -246,6 +246,7 @@ class Beside:
     def __init__(self) -> None:
         self.verdicts: list[str] = []
         self.sinks = (self,)
+        self.patience: float | None = None
 
     def add(self, _trace: object, _target: object, verdicts: Any) -> None:
         self.verdicts += [verdict.name for verdict in verdicts]
@@ -259,7 +260,8 @@ class Beside:
     def flush(self, _timeout: float = 0.0) -> bool:
         return True
 
-    def shutdown(self, _timeout: float) -> bool:
+    def shutdown(self, timeout: float) -> bool:
+        self.patience = timeout
         return True
 
 
@@ -287,6 +289,21 @@ def test_nobody_waits_for_outlets_to_open_and_no_verdict_is_lost_meanwhile() -> 
     app.trace(children=0)
     app.provider.shutdown()
     assert beside.verdicts == ["span_count"] * 6
+
+
+def test_at_the_end_outlets_have_no_longer_than_exporters() -> None:
+    patience: list[float | None] = []
+    for limit in (60.0, 1.0):
+        beside = Beside()
+        app = App(span_count, emit=("logs",), outlets=lambda _kinds, made=beside: made, shutdown_timeout=limit)
+        app.trace()
+        app.provider.shutdown()
+        patience.append(beside.patience)
+
+    assert patience[0] is not None
+    assert 0 < patience[0] <= 10
+    assert patience[1] is not None
+    assert patience[1] <= 1
 
 
 def test_outlets_that_never_open_do_not_hold_up_the_end() -> None:

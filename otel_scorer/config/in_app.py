@@ -43,6 +43,9 @@ _ENTRY_POINTS: Final = {Protocol.GRPC: "otlp_proto_grpc", Protocol.HTTP_PROTOBUF
 _OWN_DEFAULTS: Final = ("emit", "forwarding")
 _PLAIN: Final = ("explanations", "hold_deadline", "store")
 _ASSEMBLY: Final = ("root_cap", "max_age", "max_traces", "max_spans_per_trace", "max_bytes_per_trace")
+_SCORING: Final = ("timeout", "concurrency", "trace_scorers")
+# What a trace waits for is no matter of taste where its spans are counted, and late ones are exported as they are.
+_SIDECAR_ALONE: Final = ("trigger", "local_root_grace", "late_spans", "rescore_window", "rescore_memory")
 _GRACES: Final = ("root_grace", "idle_timeout")
 
 
@@ -83,10 +86,16 @@ def app_settings(path: str | Path, environ: Mapping[str, str] | None = None) -> 
     options: dict[str, Any] = {name: getattr(config, name) for name in _OWN_DEFAULTS if name in config.model_fields_set}
     options |= {name: getattr(config, name) for name in _PLAIN}
     options |= {name: getattr(config.assembly, name) for name in _ASSEMBLY}
-    options |= {"timeout": config.scoring.timeout, "concurrency": config.scoring.concurrency}
+    options |= {name: getattr(config.scoring, name) for name in _SCORING}
     options["outlets"] = partial(_outlets, config, environ)
     if config.keep is not None:
         logger.warning("keep is for the sidecar: the application exports every trace")
+    given = config.assembly.model_fields_set
+    if idle := [f"assembly.{name}" for name in _SIDECAR_ALONE if name in given]:
+        logger.warning(
+            "%s: for the sidecar alone; in the application each local root is scored once, with its last span",
+            ", ".join(idle),
+        )
     if "dialects" in config.model_fields_set:
         options["dialects"] = path
     return AppSettings(

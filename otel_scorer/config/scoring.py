@@ -24,6 +24,11 @@ class ScoringSettings(Section):
     concurrency: int = Field(
         default=64, ge=1, description="Coroutine scorers that run at the same time in one process."
     )
+    trace_scorers: bool = Field(
+        default=False,
+        description="In the application: have spans of what scorers do (model calls, HTTP requests) recorded, as "
+        "traces of their own, and exported. They are never scored.",
+    )
 
 
 class ScorerSettings(Section):

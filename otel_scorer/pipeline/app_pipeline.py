@@ -22,6 +22,7 @@ from weakref import WeakSet, ref
 from otel_scorer.pipeline.app_engine import AppEngine
 from otel_scorer.pipeline.app_intake import MAX_PENDING
 from otel_scorer.pipeline.followed import StoreFollower
+from otel_scorer.pipeline.inheritance import inherit_context
 from otel_scorer.pipeline.late_outlets import LateOutlets
 from otel_scorer.pipeline.lazy_selection import LazySelector
 from otel_scorer.pipeline.reentrancy import elsewhere
@@ -55,6 +56,10 @@ logger = logging.getLogger(__name__)
 # Of the time for a shutdown, what scorers may use up; the rest is for the export of what they said.
 _SCORERS_SHARE: Final = 5 / 6
 _FOLLOWER_END: Final = 0.5
+# Where nobody listens, OTLP exporters give up within 10 s; so does what goes beside spans, the export included. It has
+# some seconds in any case.
+_OUTLETS_END: Final = 10.0
+_OUTLETS_LEAST: Final = 2.0
 # Seconds to wait for another thread that sees the first spans too.
 _LONGEST_BEGIN: Final = 10.0
 # Seconds that the end of a child process may wait.
@@ -176,6 +181,8 @@ class AppPipeline:
         if isinstance(self._selector, LazySelector):
             self._selector.renew()
         _finish_with_child_process(self)
+        if not self.engine.is_off:
+            inherit_context()
         if self._follower is not None:
             self._follower.renew()
             if getattr(self._selector, "is_loaded", True):
@@ -245,8 +252,11 @@ class AppPipeline:
         try:
             if not self.engine.shutdown(timeout * _SCORERS_SHARE):
                 logger.warning("Some verdicts were not in within the time for shutting down; they are lost")
-            self._export.shutdown(deadline - time.monotonic())
-            if self._outlets is not None and not self._outlets.shutdown(deadline - time.monotonic()):
+            begin = time.monotonic()
+            self._export.shutdown(deadline - begin)
+            now = time.monotonic()
+            left = min(deadline - now, max(_OUTLETS_LEAST, begin + _OUTLETS_END - now))
+            if self._outlets is not None and not self._outlets.shutdown(left):
                 logger.warning("Some verdicts could not be sent within the time for shutting down; they are lost")
         except Exception as error:  # noqa: BLE001 - nothing of ours may reach the application
             self.complain("shutdown", error)

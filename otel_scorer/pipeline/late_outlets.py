@@ -130,10 +130,10 @@ class LateOutlets:
             self.sink.flush()
 
     def _give_up(self, error: Exception) -> None:
-        with self._lock:
-            self._drop("no_outlet")
-            self._is_decided.set()
         self._on_failure(error)
+        with self._lock:
+            self._is_decided.set()
+            self._drop("no_outlet")
 
 
 class _LateSink:

@@ -14,11 +14,12 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, set_span_in_conte
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["is_suppressed", "is_unrecorded", "suppressed", "unrecorded"]
+__all__ = ["below_scorer", "is_suppressed", "is_unrecorded", "suppressed", "unrecorded"]
 
 # Somebody else's suppression says nothing: Logfire calls its processors below its own.
 _SCORING: Final = create_key("otel_scorer")
 _BELOW_A_SCORER: Final = Context({SUPPRESS: True, _SCORING: True})
+_TRACED: Final = Context({_SCORING: True})
 _NOT_RECORDED: Final = SpanContext(
     RandomIdGenerator().generate_trace_id(), RandomIdGenerator().generate_span_id(), is_remote=False
 )
@@ -28,6 +29,16 @@ _NOT_RECORDED: Final = SpanContext(
 def suppressed() -> Generator[None]:
     """Leave the caller's trace, if there is one, and suppress instrumentation until the block ends."""
     token = attach(_BELOW_A_SCORER)
+    try:
+        yield
+    finally:
+        detach(token)
+
+
+@contextmanager
+def below_scorer() -> Generator[None]:
+    """Leave the caller's trace, and have spans recorded that are never scored, until the block ends."""
+    token = attach(_TRACED)
     try:
         yield
     finally:
