@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Final, cast
 
 from pydantic import BeforeValidator, PlainSerializer
@@ -75,7 +76,8 @@ def _seconds(text: str) -> float:
     parts = _DURATION_PART.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(_DURATION_FORM)
-    return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    # As decimals: many microseconds would not be what was written.
+    return float(sum(Decimal(number) * Decimal(str(_SECONDS[unit])) for number, unit in parts))
 
 
 def format_duration(seconds: float) -> str:
