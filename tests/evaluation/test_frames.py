@@ -79,7 +79,7 @@ def test_found_traces_are_a_frame_that_can_be_evaluated() -> None:
     found = search_traces(run_id=first.run_id, return_type="pandas")
     again = evaluate(found, [length])
 
-    assert list(found.columns[:4]) == ["trace_id", "trace", "state", "request_time"]
+    assert list(found.columns[:4]) == ["trace_id", "trace", "client_request_id", "state"]
     assert again.metrics == first.metrics
     assert [row.trace_id for row in again.results] == list(found["trace_id"])
     assert list(found["response"]) == [trace.outputs for trace in load_traces(CAPTURE)]
@@ -151,3 +151,22 @@ print(*sorted({"pandas", "numpy", "sqlite3", "grpc", "yaml", "rich", "click"} & 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=100)
 
     assert (done.stderr, done.stdout.strip()) == ("", "")
+
+
+@needs_pandas
+def test_columns_of_traces_are_those_of_mlflow() -> None:
+    pandas = pytest.importorskip("pandas")
+    run = evaluate([{"inputs": {"q": 1}, "outputs": "a", "tags": {"env": "test"}}], [length])
+
+    found = search_traces(run_id=run.run_id, return_type="pandas")
+
+    of_mlflow = [
+        "trace_id", "trace", "client_request_id", "state", "request_time", "execution_duration", "request", "response",
+        "trace_metadata", "tags", "spans", "assessments",
+    ]  # fmt: skip
+    assert list(found.columns) == of_mlflow
+    assert list(run.result_df.columns) == ["trace_id", "length/value", *of_mlflow[1:]]
+    for row in (found.iloc[0], run.result_df.iloc[0]):
+        assert (row["request"], row["response"], row["tags"]) == ({"q": 1}, "a", {"env": "test"})
+        assert row["trace_metadata"] == {}
+        assert pandas.isna(row["client_request_id"])
