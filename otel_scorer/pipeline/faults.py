@@ -61,13 +61,20 @@ def find_overdue(process: WorkerProcess, scorers: Sequence[WorkerScorer], patien
     return None
 
 
-def find_too_large(process: WorkerProcess) -> Fault | None:
-    """Return what made a worker larger than it may be, if it is; of several that run, nobody can say which it was."""
+def find_too_large(process: WorkerProcess, suspect: tuple[int, int] | None) -> Fault | None:
+    """
+    Return what made a worker larger than it may be, if it is; of several that run, nobody can say which it was.
+
+    Args:
+        process: The worker.
+        suspect: The job and the scorer that run alone in it, if they do.
+    """
     if process.memory_limit is None or private_bytes(process.process.pid) <= process.memory_limit:
         return None
     running = [beat[:3] for beat in process.beats()]
     cause = f"the scorer's process had more than {process.memory_limit / _MEGABYTE:.0f} MiB of memory"
-    return Fault(running[0] if len(running) == 1 else None, Outcome.FAILED, "MemoryError", cause)
+    culprit = running[0] if len(running) == 1 else None if suspect is None else (*suspect, 0)
+    return Fault(culprit, Outcome.FAILED, "MemoryError", cause)
 
 
 def find_cause(process: WorkerProcess, suspect: tuple[int, int] | None, ends: int, error: Exception) -> Fault:

@@ -14,6 +14,7 @@ bystander.
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
     import mmap
     from collections.abc import Sequence
 
-__all__ = ["HEARTBEAT_BYTES", "Beat", "Heartbeat", "pack", "pack_decision", "unpack", "unpack_decision"]
+__all__ = [
+    "HEARTBEAT_BYTES",
+    "Beat",
+    "Heartbeat",
+    "failed_decision",
+    "pack",
+    "pack_decision",
+    "unpack",
+    "unpack_decision",
+]
 
 _HEADER: Final = struct.Struct("<I")
 _SEQUENCE: Final = struct.Struct("<Q")
@@ -37,6 +47,9 @@ _SLOT_BYTES: Final = 64
 HEARTBEAT_BYTES: Final = 4096
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}  # thrice as fast as asking the class
 _NOBODY: Final = _BEAT.pack(-1, -1, -1, 0.0)
+# Characters of one text that a worker hands over, beyond what any encoding sends: the sidecar must not have to hold a
+# gigabyte because a scorer made one.
+_TEXT_CHARACTERS: Final = 1 << 20
 
 
 def pack(header: Any, *payloads: bytes) -> bytes:
@@ -68,6 +81,12 @@ def pack_decision(decision: Decision) -> list[Any]:
     ]
 
 
+def failed_decision(packed: Sequence[Any], scorer: str, code: str, cause: str) -> list[Any]:
+    """Return what `pack_decision` would have returned had the scorer failed for a cause, instead of `packed`."""
+    error = Feedback(scorer, None, AssessmentError(code, cause), _source("CODE", scorer))
+    return [packed[0], Outcome.FAILED.value, cause, [None], [_pack_feedback(error)], packed[5]]
+
+
 def unpack_decision(packed: Sequence[Any], trace_id: str, scorer: str, version: str, revision: int) -> Decision:
     """Return a decision from what `pack_decision` returned and what belongs to the job and the scorer."""
     span_id, outcome, reason, passed, feedbacks, seconds = packed
@@ -79,17 +98,22 @@ def unpack_decision(packed: Sequence[Any], trace_id: str, scorer: str, version: 
 
 def _pack_feedback(feedback: Feedback) -> list[Any]:
     source, error = feedback.source, feedback.error
+    value, rationale, metadata = feedback.value, feedback.rationale, feedback.metadata
     return [
         feedback.name,
-        feedback.value,
-        feedback.rationale,
+        value[:_TEXT_CHARACTERS] if type(value) is str else value,
+        None if rationale is None else rationale[:_TEXT_CHARACTERS],
         None if source is None else source.source_type,
         None if source is None else source.source_id,
-        None if error is None else (error.error_code, error.error_message, error.stack_trace),
-        feedback.metadata,
+        None if error is None else (error.error_code, _short(error.error_message), error.stack_trace),
+        {key: _short(item) for key, item in metadata.items()} if metadata else metadata,
         feedback.span_id,
         feedback.create_time_ms,
     ]
+
+
+def _short(value: object) -> object:
+    return value[:_TEXT_CHARACTERS] if isinstance(value, str) else value
 
 
 def _unpack_feedback(packed: Sequence[Any]) -> Feedback:
@@ -145,6 +169,7 @@ class Heartbeat:
         self._sequence = slice(slot * _SLOT_BYTES, slot * _SLOT_BYTES + _SEQUENCE.size)
         self._beat = slice(self._sequence.stop, self._sequence.stop + _BEAT.size)
         self._number = 0
+        self._is_copy = False
 
     def begin(self, job: int, scorer: int, target: int, now: float) -> None:
         """Note that a scorer starts."""
@@ -162,7 +187,17 @@ class Heartbeat:
             return None
         return Beat._make(_BEAT.unpack(beat))
 
+    def leave_to_parent(self) -> None:
+        """
+        End this process when it would write next: it is a copy of the worker, made by a scorer that has forked.
+
+        What a copy does is the scorer's business until the scorer returns in it; then there would be two workers.
+        """
+        self._is_copy = True
+
     def _write(self, beat: bytes) -> None:
+        if self._is_copy:
+            os._exit(0)
         self._number = number = self._number + 2
         self._page[self._sequence] = _SEQUENCE.pack(number - 1)
         self._page[self._beat] = beat

@@ -166,12 +166,19 @@ class Invocation:
             if turn is not None:
                 turn.give_back()
 
-    async def run_async(self) -> Decision:
-        """Call the scorer on this event loop, within its timeout, and return what became of it."""
+    async def run_async(self, on_begin: Callable[[], None] | None = None) -> Decision:
+        """
+        Call the scorer on this event loop, within its timeout, and return what became of it.
+
+        Args:
+            on_begin: Called when earlier calls of the scorer are over and the timeout begins.
+        """
         prepared = self.prepared
         turn = prepared.turn
         if turn is not None:
             await turn.take_async()
+        if on_begin is not None:
+            on_begin()
         started = time.perf_counter()
         limit = asyncio.timeout(prepared.timeout)
         try:

@@ -6,6 +6,7 @@ It ends when the pipe does. What scorers print goes to standard error: standard 
 
 from __future__ import annotations
 
+import fcntl
 import gc
 import mmap
 import os
@@ -27,9 +28,9 @@ from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.decode import attach_logs, logs_from_request, spans_from_request
 from otel_scorer.model.feedback import AssessmentError
 from otel_scorer.model.trace import Trace
-from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Heartbeat, pack, pack_decision, unpack
+from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Heartbeat, failed_decision, pack, pack_decision, unpack
 from otel_scorer.pipeline.selection import Selection
-from otel_scorer.pipeline.worker_loop import WorkerLoop
+from otel_scorer.pipeline.worker_loop import HIGH_DESCRIPTOR, WorkerLoop
 from otel_scorer.scorers.base import as_scorers
 from otel_scorer.scorers.loading import ScorerSpec, load_scorers
 from otel_scorer.scorers.results import error_feedback
@@ -48,6 +49,10 @@ Answer = tuple[int, list[tuple[int, list[list[Any]]]]]
 _ANSWER_INTERVAL: Final = 0.05
 # Seconds that a scorer gets to finish after the sidecar has gone.
 _LAST_WORDS: Final = 5.0
+# Bytes that one decision may take on its way to the sidecar, which has to hold it.
+_DECISION_BYTES: Final = 32 * 1024 * 1024
+# Frames that the worker and well-behaved scorers may count on, whatever another scorer has set.
+_FRAMES: Final = sys.getrecursionlimit()
 
 
 class Worker:
@@ -67,6 +72,7 @@ class Worker:
         self._decided: list[Answer] = []
         self._current: Answer | None = None
         self._is_busy = threading.Event()
+        os.register_at_fork(after_in_child=self._leave_to_parent)
 
     def describe(self) -> list[dict[str, Any]]:
         """Return what the sidecar must know of each scorer."""
@@ -160,6 +166,8 @@ class Worker:
                 feedback = error_feedback(choice.prepared.name, error)
                 decision = choice.decide(Outcome.FAILED, type(error).__name__, feedback)
             decisions.append(pack_decision(decision))
+            if sys.getrecursionlimit() < _FRAMES:
+                sys.setrecursionlimit(_FRAMES)
         return decisions
 
     def _hurry(self) -> None:
@@ -187,12 +195,29 @@ class Worker:
     def _answer(self, answers: Sequence[Answer]) -> None:
         if not answers:
             return
+        message = self._packed(answers)
         with self._send_lock:
             try:
-                self._connection.send_bytes(pack(answers))
+                self._connection.send_bytes(message)
             except OSError:
-                # The sidecar is gone, and with it everybody who would want to know.
+                # The sidecar is gone, or a scorer has closed the pipe; what runs just now need not be the one.
+                self._heartbeat.end()
                 os._exit(0)
+
+    def _packed(self, answers: Sequence[Answer]) -> bytes:
+        """Return answers as a message; decisions that nobody can send or hold become failures that say so."""
+        try:
+            message = pack(answers)
+        except Exception:  # noqa: BLE001 - parts of a decision are a scorer's objects
+            message = b""
+        if message and len(message) <= _DECISION_BYTES:
+            return message
+        return pack([(job_id, list(map(self._made_sendable, decided))) for job_id, decided in answers])
+
+    def _made_sendable(self, decided: tuple[int, list[list[Any]]]) -> tuple[int, list[list[Any]]]:
+        scorer, decisions = decided
+        name = self._selections[scorer].prepared.name
+        return scorer, [_sendable(decision, name) for decision in decisions]
 
     def _watch_pipe(self) -> None:
         """End the process soon after the sidecar's end of the pipe is gone, whatever scorers do; a thread's body."""
@@ -200,7 +225,28 @@ class Worker:
         poller.register(self._connection.fileno(), 0)
         poller.poll()
         threading.Event().wait(_LAST_WORDS)
+        if os.getpgrp() == os.getpid():
+            # With the processes that scorers have started and left.
+            os.killpg(0, signal.SIGKILL)
         os._exit(1)
+
+    def _leave_to_parent(self) -> None:
+        """In a process that a scorer has forked: leave everything that the worker shares with the sidecar alone."""
+        self._connection.close()
+        self._heartbeat.leave_to_parent()
+        if self._loop is not None:
+            self._loop.leave_to_parent()
+
+
+def _sendable(decision: list[Any], scorer: str) -> list[Any]:
+    try:
+        size = len(pack(decision))
+    except Exception as error:  # noqa: BLE001 - see `_packed`
+        return failed_decision(decision, scorer, "InvalidResult", f"the result cannot be sent: {type(error).__name__}")
+    if size <= _DECISION_BYTES:
+        return decision
+    cause = f"the result takes {size >> 20} MiB, and {_DECISION_BYTES >> 20} MiB are the limit"
+    return failed_decision(decision, scorer, "ResultTooLarge", cause)
 
 
 def _load(given: Sequence[Mapping[str, Any]], timeout: float) -> tuple[list[Selection], list[str]]:
@@ -244,6 +290,13 @@ def _without_faulty(choices: Sequence[Choice], faults: Mapping[str, Sequence[str
     return found
 
 
+def _moved(descriptor: int) -> int:
+    """Return the pipe where scorers and their child processes do not stumble over it."""
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR)
+    os.close(descriptor)
+    return moved
+
+
 def main(arguments: Sequence[str]) -> int:
     """Serve the pipe and the page whose descriptors are given."""
     # The whole group gets Ctrl-C; the sidecar decides when its workers end.
@@ -252,8 +305,9 @@ def main(arguments: Sequence[str]) -> int:
     os.dup2(2, 1)
     # What a scorer prints is of use when it prints it, and would be lost with a worker that is killed.
     sys.stdout = open(1, "w", encoding="utf-8", errors="replace", buffering=1, closefd=False)  # noqa: SIM115
-    connection = Connection(int(arguments[0]))
+    connection = Connection(_moved(int(arguments[0])))
     page = mmap.mmap(int(arguments[1]), HEARTBEAT_BYTES)
+    os.close(int(arguments[1]))
     context.attach(context.set_value(SUPPRESS, True))  # noqa: FBT003 - the value instrumentations look for
     setup, _ = unpack(connection.recv_bytes())
     # References may name modules beside where the sidecar was started; last, so that they shadow nothing.

@@ -90,6 +90,7 @@ class WorkerProcess:
                 ],
                 pass_fds=(theirs.fileno(), page.fileno()),
                 stdin=subprocess.DEVNULL,
+                process_group=0,  # what its scorers start and leave behind ends with it
             )
         self._socket = ours
         self.connection = Connection(os.dup(ours.fileno()))
@@ -140,10 +141,38 @@ class WorkerProcess:
         """Whether SIGKILL ended it: somebody else's doing, mostly."""
         return self.process.poll() == -signal.SIGKILL
 
+    def receive(self, timeout: float) -> bytes | None:
+        """
+        Return the next message; None if there is none within so many seconds.
+
+        Raises:
+            EOFError: The process has ended. Its end of the pipe may live on in a process that a scorer has started.
+        """
+        if self.connection.poll(timeout):
+            return self.connection.recv_bytes()
+        if self.process.poll() is not None:
+            raise EOFError
+        return None
+
     def kill(self) -> None:
-        """End the process at once."""
+        """End the process at once, and those that its scorers have started."""
         self.process.kill()
+        self._kill_group()
         self.process.wait()
+
+    def wait(self, timeout: float) -> None:
+        """Give the process so many seconds to end by itself; what its scorers have started ends with it."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        else:
+            self._kill_group()
+
+    def _kill_group(self) -> None:
+        # There is no such group once nobody is left in it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def hang_up(self) -> None:
         """

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import subprocess
 import sys
 import threading
 import time
@@ -183,10 +182,7 @@ class WorkerPool:
         deadline = self._clock() + timeout
         for worker in self._workers:
             worker.process.hang_up()
-            try:
-                worker.process.process.wait(max(0.0, deadline - self._clock()))
-            except subprocess.TimeoutExpired:
-                worker.process.kill()
+            worker.process.wait(max(0.0, deadline - self._clock()))
         for thread in self._threads:
             thread.join(max(0.0, deadline - self._clock()))
 
@@ -250,10 +246,9 @@ class WorkerPool:
     def _read(self, index: int) -> None:
         while not self._stopping:
             worker = self._workers[index]
-            connection = worker.process.connection
             try:
-                if connection.poll(_WATCH_INTERVAL):
-                    self._answered(worker, unpack(connection.recv_bytes())[0])
+                if (answer := worker.process.receive(_WATCH_INTERVAL)) is not None:
+                    self._answered(worker, unpack(answer)[0])
                 fault = self._overdue(worker)
             except (EOFError, OSError, ValueError) as error:
                 # The pipe has ended, or says what nobody can read: either way this worker is of no more use.
@@ -315,7 +310,7 @@ class WorkerPool:
         fault = find_overdue(worker.process, self.scorers, self._patience, now)
         if fault is None and now - worker.weighed_at >= _WATCH_INTERVAL:
             worker.weighed_at = now
-            fault = find_too_large(worker.process)
+            fault = find_too_large(worker.process, worker.alone)
         if fault is not None:
             worker.process.kill()
         return fault
