@@ -81,10 +81,10 @@ def pack_decision(decision: Decision) -> list[Any]:
     ]
 
 
-def failed_decision(packed: Sequence[Any], scorer: str, code: str, cause: str) -> list[Any]:
-    """Return what `pack_decision` would have returned had the scorer failed for a cause, instead of `packed`."""
+def failed_decision(span_id: str | None, scorer: str, code: str, cause: str) -> list[Any]:
+    """Return what `pack_decision` would have returned had the scorer failed for a cause."""
     error = Feedback(scorer, None, AssessmentError(code, cause), _source("CODE", scorer))
-    return [packed[0], Outcome.FAILED.value, cause, [None], [_pack_feedback(error)], packed[5]]
+    return [span_id, Outcome.FAILED.value, cause, [None], [_pack_feedback(error)], None]
 
 
 def unpack_decision(packed: Sequence[Any], trace_id: str, scorer: str, version: str, revision: int) -> Decision:
@@ -144,7 +144,10 @@ def _sendable(value: Any) -> Any:
         return {_sendable(str(key)): _sendable(item) for key, item in items}
     if isinstance(value, list | tuple):
         return [_sendable(item) for item in cast("Sequence[Any]", value)]
-    return value if value is None or isinstance(value, bool | int | float) else _sendable(str(value))
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    # Not its text: nobody watches the time here.
+    return type(cast("object", value)).__name__
 
 
 class Beat(NamedTuple):

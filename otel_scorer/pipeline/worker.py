@@ -156,7 +156,7 @@ class Worker:
         decisions: list[list[Any]] = []
         for target, choice in enumerate(choices):
             if isinstance(choice, Decision):
-                decisions.append(pack_decision(choice))
+                decisions.append(_as_data(choice))
                 continue
             if target:
                 self._heartbeat.begin(job_id, index, target, time.monotonic())
@@ -165,7 +165,7 @@ class Worker:
             except BaseException as error:  # noqa: BLE001 - Ctrl-C is ignored here: a KeyboardInterrupt is the scorer's
                 feedback = error_feedback(choice.prepared.name, error)
                 decision = choice.decide(Outcome.FAILED, type(error).__name__, feedback)
-            decisions.append(pack_decision(decision))
+            decisions.append(_as_data(decision))
             if sys.getrecursionlimit() < _FRAMES:
                 sys.setrecursionlimit(_FRAMES)
         return decisions
@@ -190,7 +190,7 @@ class Worker:
         self._answer(answers)
 
     def _answer_one(self, job_id: int, index: int, decisions: Sequence[Decision]) -> None:
-        self._answer([(job_id, [(index, [pack_decision(decision) for decision in decisions])])])
+        self._answer([(job_id, [(index, list(map(_as_data, decisions)))])])
 
     def _answer(self, answers: Sequence[Answer]) -> None:
         if not answers:
@@ -238,15 +238,26 @@ class Worker:
             self._loop.leave_to_parent()
 
 
+def _as_data(decision: Decision) -> list[Any]:
+    try:
+        return pack_decision(decision)
+    except Exception as error:  # noqa: BLE001 - see `_packed`
+        return _unsendable(decision.span_id, decision.scorer, error)
+
+
+def _unsendable(span_id: str | None, scorer: str, error: Exception) -> list[Any]:
+    return failed_decision(span_id, scorer, "InvalidResult", f"the result cannot be sent: {type(error).__name__}")
+
+
 def _sendable(decision: list[Any], scorer: str) -> list[Any]:
     try:
         size = len(pack(decision))
     except Exception as error:  # noqa: BLE001 - see `_packed`
-        return failed_decision(decision, scorer, "InvalidResult", f"the result cannot be sent: {type(error).__name__}")
+        return _unsendable(decision[0], scorer, error)
     if size <= _DECISION_BYTES:
         return decision
     cause = f"the result takes {size >> 20} MiB, and {_DECISION_BYTES >> 20} MiB are the limit"
-    return failed_decision(decision, scorer, "ResultTooLarge", cause)
+    return failed_decision(decision[0], scorer, "ResultTooLarge", cause)
 
 
 def _load(given: Sequence[Mapping[str, Any]], timeout: float) -> tuple[list[Selection], list[str]]:

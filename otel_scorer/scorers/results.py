@@ -137,8 +137,12 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
         and metadata is feedback.metadata
         and rationale is feedback.rationale
         and span_id is feedback.span_id
+        and (error is None or type(error) is AssessmentError)
+        and type(feedback.source) is AssessmentSource
+        and type(feedback.create_time_ms) is int
     ):
         return feedback
+    # Fields may have been assigned after it was made: making another one checks them.
     made = type(feedback)(
         name,
         value,

@@ -25,6 +25,7 @@ CASES = [
     ("recurse", "hostile", "RecursionError"),
     ("change everything", "hostile", None),
     ("return what cannot be shown", "hostile", "InvalidResultError"),
+    ("smuggle", "hostile", None),
     ("return a generator", "hostile", "InvalidResultError"),
     ("return a lot", "hostile", "ResultTooLarge"),
     ("ignore cancellation", "hostile_coroutine", "TimeoutError"),

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_scorer.errors import AssessmentValueError
 from otel_scorer.model.decision import feedback_to_dict
 from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Expectation, Feedback
 from otel_scorer.scorers.results import InvalidResultError, feedbacks_of
@@ -187,6 +188,27 @@ def test_what_the_scorer_returned_is_not_changed() -> None:
     assert (returned.name, type(returned.value)) == ("feedback", np.int64)
     assert (feedback.name, feedback.value, feedback.metadata) == ("check", 1, {"n": 2})
     assert only(feedback) == feedback
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("source", "me"), ("error", 17), ("create_time_ms", "now"), ("create_time_ms", 1.5)]
+)
+def test_a_field_that_was_assigned_is_checked_as_one_that_was_given(field: str, value: object) -> None:
+    feedback = Feedback(value=True)
+    setattr(feedback, field, value)
+
+    with pytest.raises(AssessmentValueError, match="must be"):
+        feedbacks_of(feedback, "odd")
+
+
+def test_an_error_that_was_assigned_may_be_an_exception() -> None:
+    feedback = Feedback()
+    feedback.error = ValueError("no")
+
+    (found,) = feedbacks_of(feedback, "odd")
+
+    assert found.error is not None
+    assert (found.error.error_code, found.error.error_message) == ("ValueError", "no")
 
 
 def test_an_error_stands_beside_a_value() -> None:

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 
-from otel_scorer import Feedback, scorer
+from otel_scorer import AssessmentSource, Feedback, scorer
 
 FOR_EVER = 1000
 
@@ -63,6 +63,12 @@ def change_everything():
         threading.Thread(target=nap).start()
 
 
+def smuggle():
+    feedback = Feedback(value=True, source=AssessmentSource("CODE"))
+    object.__setattr__(feedback.source, "source_id", Unprintable())
+    return feedback
+
+
 class Unprintable:  # noqa: PLW1641 - it is not meant to work
     def __str__(self):
         raise RuntimeError("cannot be shown")
@@ -84,6 +90,7 @@ DEEDS = {
     "recurse": recurse,
     "change everything": change_everything,
     "return what cannot be shown": Unprintable,
+    "smuggle": smuggle,
     "return a generator": lambda: (Feedback(value=True) for _ in range(2)),
     "return a lot": lambda: [Feedback(value=["x" * 1000] * 50_000)],
 }
