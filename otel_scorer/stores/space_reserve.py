@@ -32,10 +32,12 @@ class SpaceReserve:
         self._clock = clock
         self._due = clock()
 
-    def have(self) -> None:
-        """Make the file if it is not there and it is time to; a disk that has no room for it does without."""
-        if self._clock() < self._due or self._path.exists():
-            return
+    def have(self, *, now: bool = False) -> bool:
+        """Make the file if it is not there, and it is time to or has to be now; return whether it is there."""
+        if self._path.exists():
+            return True
+        if self._clock() < self._due and not now:
+            return False
         self._due = self._clock() + _PAUSE
         try:
             with open(self._path, "xb", opener=_private) as file:
@@ -44,8 +46,12 @@ class SpaceReserve:
                     os.posix_fallocate(file.fileno(), 0, self._size)
                 else:
                     file.write(bytes(self._size))
+        except FileExistsError:  # another thread was faster
+            return True
         except OSError:
             self.release()
+            return False
+        return True
 
     def release(self) -> None:
         """Give the space away."""

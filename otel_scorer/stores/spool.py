@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sqlite3
 import threading
 import time
@@ -50,13 +51,18 @@ logger = logging.getLogger(__name__)
 
 Synchronous: TypeAlias = Literal["normal", "full"]
 
-# Kept free for the write-ahead log of deletions, should the disk be full; a share of a small spool.
-_RESERVE: Final = 16 << 20
-_RESERVE_SHARE: Final = 16
-# What is free in the file goes back to the disk if it is so much, less of a small spool, and half of the file; so many
-# pages at a time.
+# How large the log of writes may become that are not in the file yet; a share of a small spool, or of a small disk.
+_LOG: Final = 16 << 20
+_SMALLEST_LOG: Final = 1 << 20
+_SHARE: Final = 16
+# Kept free should the disk be full: for a log of twice that size to be written back, which could not be when it should
+# have been, and for the log of deletions. Without it no request is taken.
+_LOGS_KEPT_FREE: Final = 2.5
+# What is free in the file goes back to the disk if it is so much, less of a small spool, and half of the file, or if
+# there is no room for the reserve; so many pages at a time.
 _SLACK: Final = 64 << 20
 _PAGES_GIVEN_BACK: Final = 1024
+_FEW_PAGES: Final = 32
 _REQUESTS: Final = "SELECT id, checksum, data FROM requests WHERE signal = ?"
 _OUTGOING: Final = "SELECT id, items, checksum, parity, data FROM outgoing WHERE kind = ?"
 
@@ -88,17 +94,19 @@ class Spool:
         self._folder = folder.absolute()
         self._max_size = max_size
         self._closed_limit = closed_limit
-        self._slack = min(_SLACK, max_size // _RESERVE_SHARE)
+        self._slack = min(_SLACK, max_size // _SHARE)
         self._clock = clock
         self._lock = threading.Lock()  # guards the next ids; never held while something is written
-        self._reserve = SpaceReserve(self._folder / "reserve", min(_RESERVE, max_size // _RESERVE_SHARE), clock)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"Cannot make the spool {folder}: {error.strerror}") from error
         self._held = FolderLock(self._folder)
+        free = shutil.disk_usage(self._folder).free
+        log_size = min(_LOG, max(_SMALLEST_LOG, min(max_size, free) // _SHARE))
+        self._reserve = SpaceReserve(self._folder / "reserve", int(_LOGS_KEPT_FREE * log_size), clock)
         try:
-            self._file = SpoolConnection(self._folder, synchronous=synchronous)
+            self._file = SpoolConnection(self._folder, synchronous=synchronous, log_size=log_size)
         except BaseException:
             self._held.release()
             raise
@@ -145,6 +153,10 @@ class Spool:
             if self._file.figures.size + size > self._max_size:
                 count("spool.refused", reason="full")
                 raise SpoolFullError(f"The spool is full ({self._max_size} bytes)")
+        if not self._reserve.have(now=True):
+            count("spool.refused", reason="disk_full")
+            raise SpoolFullError(f"The disk of the spool {self._folder} is full")
+        with self._lock:
             number = self._next_request
             self._next_request += 1
         row = (number, signal.value, checksum(number, signal.value, data), data)
@@ -297,10 +309,11 @@ class Spool:
         failed = [work for work in group if not work.is_urgent]
         if urgent:
             self._reserve.release()
-            self._file.write_back()
-            if (again := self._file.transact(urgent)) is not None:
-                failed += urgent
-                error = again
+        # Then the log begins anew: there may be room for the next ones.
+        self._file.write_back()
+        if urgent and (again := self._file.transact(urgent)) is not None:
+            failed += urgent
+            error = again
         for work in failed:
             work.error = error
 
@@ -335,5 +348,11 @@ class Spool:
                 return
         pragmas = ("freelist_count", "page_count", "page_size")
         free, pages, size = (self._file.query(f"PRAGMA {name}")[0][0] for name in pragmas)
-        if free * size > self._slack and free * 2 > pages:
+        is_short = bool(free) and not self._reserve.have()
+        if is_short:
+            # Giving back writes to the log first.
+            self._file.write_back()
+            self._file.run(f"PRAGMA incremental_vacuum({_FEW_PAGES})")
+            self._file.write_back()
+        elif free * size > self._slack and free * 2 > pages:
             self._file.run(f"PRAGMA incremental_vacuum({_PAGES_GIVEN_BACK})")

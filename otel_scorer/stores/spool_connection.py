@@ -48,6 +48,7 @@ class SpoolConnection:
     Args:
         folder: Held by this process.
         synchronous: See `open_file`.
+        log_size: Likewise.
 
     Attributes:
         writing: The lock.
@@ -58,10 +59,10 @@ class SpoolConnection:
         ConfigError: The files cannot be used.
     """
 
-    def __init__(self, folder: Path, *, synchronous: str) -> None:
+    def __init__(self, folder: Path, *, synchronous: str, log_size: int) -> None:
         self._folder = folder
         self._path = folder / "spool.db"
-        self._synchronous = synchronous
+        self._open_file = partial(open_file, self._path, synchronous=synchronous, log_size=log_size)
         self.writing = threading.RLock()
         self.figures = Figures()
         self.last_ids = (0, 0)
@@ -177,7 +178,7 @@ class SpoolConnection:
         if is_empty:
             opened: sqlite3.Connection | Damaged = Damaged(move_aside(self._path), "it was emptied, or is gone")
         else:
-            opened = open_file(self._path, synchronous=self._synchronous, check=self._check)
+            opened = self._open_file(check=self._check)
         self._begin(opened)
 
     def _begin(self, opened: sqlite3.Connection | Damaged) -> None:
@@ -202,7 +203,7 @@ class SpoolConnection:
         count("spool.damaged", what="file")
         try:
             requests, outgoing = take_over(damaged.aside, self._path, self._said.commits + 1)
-            connection = open_file(self._path, synchronous=self._synchronous)
+            connection = self._open_file()
         except BaseException:
             move_back(self._path)
             raise

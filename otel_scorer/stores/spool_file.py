@@ -37,8 +37,6 @@ _APPLICATION_ID: Final = 0x6F747370
 # Requests are some hundred kilobytes: pages of this size cost half the CPU of SQLite's default, measured.
 PAGE_SIZE: Final = 16 * 1024
 """Of every file."""
-# The log is written back when it has grown by this, and cut to this should it have grown further.
-_LOG_SIZE: Final = 32 << 20
 # Looking through a whole file takes a second for each gigabyte or so: a larger one is found out where it is read.
 _CHECKED_SIZE: Final = 256 << 20
 # Where the number of the schema is in a file.
@@ -123,7 +121,9 @@ _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 
 def is_damage(error: sqlite3.Error) -> bool:
     """Tell whether an error is about what is in the file, not about the disk, its space or a lock."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
+    # The number of the format is damaged then, for which SQLite has no code.
+    is_unknown = str(error) == "unsupported file format"
+    return is_unknown or getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE
 
 
 def reason_of(error: sqlite3.Error) -> str:
@@ -157,7 +157,7 @@ def check_file(path: Path) -> None:
 
 
 def open_file(
-    path: Path, *, synchronous: str, check: Callable[[sqlite3.Connection], str] | None = None
+    path: Path, *, synchronous: str, log_size: int, check: Callable[[sqlite3.Connection], str] | None = None
 ) -> sqlite3.Connection | Damaged:
     """
     Open the file of a spool, or make it; set it aside if it is damaged. The caller holds the lock of the folder.
@@ -165,6 +165,8 @@ def open_file(
     Args:
         path: The file.
         synchronous: `normal`: what is committed survives a killed process. `full`: a power failure too.
+        log_size: Bytes. The log is written back when it has grown by so much, and cut to that should it have grown
+            further.
         check: Looks at the file before anything is written to it, and returns what is wrong with it, if anything.
 
     Raises:
@@ -183,8 +185,10 @@ def open_file(
         version = _schema_of(connection, path)
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous.upper()}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_SIZE // PAGE_SIZE}")
-        connection.execute(f"PRAGMA journal_size_limit = {_LOG_SIZE}")
+        # Some builds of SQLite write zeros over what is deleted: twice the work, and room that a full disk has not got.
+        connection.execute("PRAGMA secure_delete = OFF")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {log_size // PAGE_SIZE}")
+        connection.execute(f"PRAGMA journal_size_limit = {log_size}")
         wrong = "" if is_new or path.stat().st_size > _CHECKED_SIZE else _look_through(connection)
         if not wrong and check is not None:
             wrong = check(connection)

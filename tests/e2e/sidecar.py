@@ -10,7 +10,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,8 +41,14 @@ class Sidecar:
         log: What it wrote to standard error so far.
     """
 
-    def __init__(self, *flags: str, environment: Mapping[str, str] | None = None, folder: Path | None = None) -> None:
-        command = [sys.executable, "-m", "otel_scorer", "serve"]
+    def __init__(
+        self,
+        *flags: str,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+        prefix: Sequence[str] = (),
+    ) -> None:
+        command = [*prefix, sys.executable, "-m", "otel_scorer", "serve"]
         if "--grpc" not in flags:
             command += ["--grpc", "127.0.0.1:0"]
         if "--http" not in flags:

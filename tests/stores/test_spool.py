@@ -333,3 +333,29 @@ def test_a_spool_that_is_closed_says_so(folder: Path) -> None:
         spool.add(Signal.TRACES, b"")
     with pytest.raises(StoreError, match="is closed"):
         spool.requests(Signal.TRACES, 0, ALL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are found in /proc")
+def test_g9_an_error_of_the_disk_refuses_and_costs_nothing_that_was_committed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"")
+    with opened(folder) as spool:
+        spool.add(Signal.TRACES, b"before")
+        # A descriptor that cannot be written to stands for a disk that cannot.
+        log = next(
+            int(each.name) for each in Path("/proc/self/fd").iterdir() if each.readlink() == folder / "spool.db-wal"
+        )
+        kept, broken = os.dup(log), os.open(tmp_path / "other", os.O_RDONLY)
+        before = counted("spool.refused{reason=disk_error}")
+        os.dup2(broken, log)
+        try:
+            with pytest.raises(StoreError, match="disk I/O error"):
+                spool.add(Signal.TRACES, b"refused")
+        finally:
+            os.dup2(kept, log)
+            os.close(kept)
+            os.close(broken)
+        assert counted("spool.refused{reason=disk_error}") == before + 1
+        spool.add(Signal.TRACES, b"after")
+
+    with opened(folder) as spool:
+        assert [request.data for request in spool.requests(Signal.TRACES, 0, ALL)] == [b"before", b"after"]
