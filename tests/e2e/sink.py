@@ -77,13 +77,15 @@ class Sink:
 
     def raw_of(self, *traces: bytes) -> list[RawSpan]:
         """The spans of these traces, without those of otel_scorer."""
-        return [span for span in self.raw if span.trace_id in traces and not span.scope.is_own]
+        wanted = set(traces)
+        return [span for span in self.raw if span.trace_id in wanted and not span.scope.is_own]
 
     def spans_of(self, *traces: bytes) -> list[SpanMessage]:
         return [SpanMessage.FromString(span.data) for span in self.raw_of(*traces)]
 
     def scores_of(self, *traces: bytes) -> list[Score]:
-        return [Score(span) for span in self.raw if span.trace_id in traces and span.scope.is_own]
+        wanted = set(traces)
+        return [Score(span) for span in self.raw if span.trace_id in wanted and span.scope.is_own]
 
     def score_names(self) -> list[str]:
         return sorted(str(Score(span).attributes["gen_ai.evaluation.name"]) for span in self.raw if span.scope.is_own)

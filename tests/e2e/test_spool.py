@@ -242,8 +242,11 @@ def test_nothing_acknowledged_is_lost_however_often_a_sidecar_is_killed_under_lo
 
     acknowledged = load.acknowledged
     traces = sorted({trace for trace, _ in acknowledged})
-    own_sink.wait_for(lambda: acknowledged <= {(span.trace_id, span.span_id) for span in own_sink.raw_of(*traces)})
-    own_sink.wait_for(lambda: set(traces) <= {score.raw.trace_id for score in own_sink.scores_of(*traces)})
+    patience = WAIT + 5 * KILLS
+    own_sink.wait_for(
+        lambda: acknowledged <= {(span.trace_id, span.span_id) for span in own_sink.raw_of(*traces)}, patience
+    )
+    own_sink.wait_for(lambda: set(traces) <= {score.raw.trace_id for score in own_sink.scores_of(*traces)}, patience)
     assert last.stop() == 0
     assert_judged_once(own_sink, traces)
     assert rows_in(spool) == 0
