@@ -91,7 +91,7 @@ def units_of(arrivals: Iterable[Arrival], own: Iterable[RawSpan]) -> list[Unit]:
         mine = [unit for unit in units if unit.arrivals[0].span.trace_id == trace_id and unit.belongs(new)]
         units = [unit for unit in units if unit not in mine]
         units.append(
-            Unit(sorted([arrival, *(each for unit in mine for each in unit.arrivals)], key=lambda one: one.at))
+            Unit(sorted([*(each for unit in mine for each in unit.arrivals), arrival], key=lambda one: one.at))
         )
     for span in own:
         for unit in units:
