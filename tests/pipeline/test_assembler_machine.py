@@ -5,15 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.pipeline.raw_spans import a_span
 
-from otel_scorer.model import encoding
 from otel_scorer.model.log_records import RawLog
-from otel_scorer.model.wire import RawSpan, ScopeRef
+from otel_scorer.model.wire import RawSpan
 from otel_scorer.pipeline.assembler import (
     Added,
     AssemblyLimits,
@@ -24,8 +23,6 @@ from otel_scorer.pipeline.assembler import (
     Trigger,
 )
 
-APP = ScopeRef.of(b"", b"")
-OWN = ScopeRef.of(b"", b"\x0a\x0d\x0a\x0botel_scorer")
 # A few that get most of the spans, and more than are ever open at once.
 TRACES = [1, 1, 1, 2, 2, 2, 3, 3, *range(4, 13)]
 LIMITS = AssemblyLimits(
@@ -173,15 +170,6 @@ class WaitingLogs:
     first: float
     last: float
     records: list[RawLog] = field(default_factory=list[RawLog])
-
-
-def a_span(*shape: Any) -> RawSpan:
-    trace, span, parent, kind, what, size = shape
-    parent_id = None if parent is None else parent.to_bytes(8, "big")
-    is_local_root = what == "local root" and parent is not None
-    scope = OWN if what == "own" else APP
-    data = encoding.varint_field(6, kind) + encoding.field(5, bytes(size))
-    return RawSpan(data, scope, trace.to_bytes(16, "big"), span.to_bytes(8, "big"), parent_id, is_local_root)
 
 
 class NoSpanIsLostAndNoTraceClosesTwice(RuleBasedStateMachine):
