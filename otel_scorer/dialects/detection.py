@@ -39,6 +39,8 @@ _HINTS_BY_START: Final = {
 }
 _STARTS: Final = tuple(_HINTS_BY_START)
 _FIRST, _SECOND = (f"\n{start}" for start in _STARTS)
+_CONVENTION: Final = "\ngen_ai."
+"""How all other keys that suggest a type start."""
 _EVALUATION: Final = "gen_ai.evaluation.name"
 _OPERATION: Final = "gen_ai.operation.name"
 _MODEL: Final = "gen_ai.request.model"
@@ -174,18 +176,21 @@ def type_by_hint(span: Span) -> str | None:
 
 def find_hint(keys: Collection[str]) -> tuple[str, str] | None:
     """Return which of the keys, or which pattern of keys, suggests a type, and the type."""
-    if _OPERATION in keys:
-        return None
-    for hint, kind in _HINTS:
-        if hint in keys:
-            return hint, kind
-    # Nearly always there is none: one search through all keys, and no look at each.
+    # Nearly always there is none: a few searches through all keys, and no look at each.
     together = "\n".join(("", *keys))
+    if _CONVENTION in together:
+        if _OPERATION in keys:
+            return None
+        for hint, kind in _HINTS:
+            if hint in keys:
+                return hint, kind
     if _FIRST in together or _SECOND in together:
         for key in keys:
             # Asked for once more, so that whoever watches knows what was found.
             if key.startswith(_STARTS) and key in keys:
                 return next((f"{prefix}*", kind) for prefix, kind in _HINTS_BY_START.items() if key.startswith(prefix))
+    if _CONVENTION not in together:
+        return None
     if _EVALUATION in keys:
         return _EVALUATION, SpanType.EVALUATOR
     called = next((key for key in _MODEL_CALL if key in keys), None) if _MODEL in keys else None

@@ -26,7 +26,7 @@ from otel_scorer.dialects.values import identifier, number, same, string_list
 from otel_scorer.model.trace import MISSING, SpanType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from otel_scorer.dialects.table import Dialect, Source
     from otel_scorer.model.trace import Span, Trace
@@ -163,11 +163,11 @@ class DialectReader:
         """
         if field == "dialects":
             return self._detector.dialects_of(span)
-        value, _ = self._find(span, field)
         if field in CHAT_SIDES:
             side, role = CHAT_SIDES[field]
+            value, _ = self._first(span, field)
             return to_messages(span.read(side) if value is MISSING else value, role)
-        return value
+        return (self._find(span, field) if field in _TOOL_SIDES else self._first(span, field))[0]
 
     def derive(self, trace: Trace, field: str) -> Any:
         """Return what the trace as a whole says about a field, see `structure`; of `placeholders`, which spans are."""
@@ -178,14 +178,17 @@ class DialectReader:
             return [] if field == "tags" else None
         return structure.derive(trace, field)
 
-    def _placeholders_of(self, spans: Iterable[Span]) -> list[Span]:
-        return [span for span in spans if self._is_no_span(span)]
-
-    def _is_no_span(self, span: Span) -> bool:
+    def _placeholders_of(self, spans: Sequence[Span]) -> list[Span]:
+        found: list[Span] = []
         for key, values in self._no_spans.items():
-            if key in span.attribute_keys and isinstance(value := span.attributes[key], str) and value in values:
-                return not values[value] or span.span_type == SpanType.UNKNOWN
-        return False
+            # Asked of every span of every trace, and nearly none has such a mark.
+            for span in [span for span in spans if key in span.attribute_keys]:
+                value = span.attributes[key]
+                if not isinstance(value, str) or value not in values or span in found:
+                    continue
+                if not values[value] or span.span_type == SpanType.UNKNOWN:
+                    found.append(span)
+        return found
 
     def _resolve(self, key: str, value: object) -> tuple[str | None, str | None]:
         """Return the type that an attribute says, or None, and the one to fall back to, or None."""

@@ -10,7 +10,7 @@ from otel_scorer.dialects.values import arguments, is_dict, is_text, text_of
 from otel_scorer.model.trace import MISSING, SpanType, ToolCall
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from otel_scorer.model.tool_call import CallDetail
     from otel_scorer.model.trace import Message, Span, Trace
@@ -19,6 +19,12 @@ __all__ = ["explain_tool_call", "find_tool_calls"]
 
 # Between two spans of one call there may be a transport, but nobody who decides to call the tool once more.
 _DECIDERS: Final = frozenset({SpanType.AGENT, SpanType.WORKFLOW, SpanType.LLM, SpanType.CHAT_MODEL})
+
+_FIELDS: Final[Mapping[CallDetail, str]] = {
+    "arguments": "tool_args",
+    "result": "tool_result",
+    "call_id": "tool_call_id",
+}
 
 # What google-adk 1 calls a span that answers several calls at once: no model asked for it, and it repeats them.
 _NO_CALL: Final = "(merged tools)"
@@ -40,17 +46,9 @@ class _Asked:
 class _Call:
     """The TOOL spans of one call, the outermost first, and what they say together. Implements `CallSource`."""
 
+    name: str
     spans: list[Span]
     answers: _Answers
-    known_name: str | None = None
-
-    @property
-    def name(self) -> str:
-        """Name of the tool: read when somebody asks, as little else of a call is needed to count it."""
-        name = self.known_name
-        if name is None:
-            name = self.known_name = _name(self.spans[0])
-        return name
 
     @property
     def args(self) -> object:
@@ -72,14 +70,15 @@ class _Call:
         return MISSING, None
 
     def find(self, detail: CallDetail) -> object:
-        if detail == "name":
-            return self.name
+        field = _FIELDS[detail]
+        value = self.spans[0].read(field)
+        if value is MISSING and len(self.spans) > 1:
+            value = self.said(field)[0]
         if detail == "result":
-            return tool_result(self.said("tool_result")[0])
-        if detail == "call_id":
-            return self.explain_call_id()[0]
-        args = self.args
-        return self.explain_arguments()[0] if args is MISSING else args
+            return tool_result(value)
+        if detail == "arguments":
+            return self.explain_arguments()[0] if value is MISSING else value
+        return value if is_text(value) else self.explain_call_id()[0]
 
     def explain_arguments(self) -> tuple[object, Span | None, str, str]:
         """Return the arguments, and the span and field that say them and why."""
@@ -157,7 +156,7 @@ def find_tool_calls(trace: Trace, find_models: Callable[[], Sequence[Span]]) -> 
         trace: The trace.
         find_models: Returns its model spans; called once, when a call is asked for what its own spans do not say.
     """
-    return [ToolCall(call.spans, call) for call in _merge(trace, _Answers(find_models)).calls]
+    return [ToolCall(call.name, call.spans, call) for call in _merge(trace, _Answers(find_models)).calls]
 
 
 def tool_result(value: object) -> object:
@@ -183,12 +182,13 @@ def _merge(trace: Trace, answers: _Answers) -> _Answers:
         call = above[depth - 1] if depth else None
         kind = span.span_type
         if kind == SpanType.TOOL:
-            if span.name.endswith(_NO_CALL) and _name(span) == _NO_CALL:
+            name = _name(span)
+            if name == _NO_CALL:
                 pass
-            elif call is not None and call.name == _name(span):
+            elif call is not None and call.name == name:
                 call.spans.append(span)
             else:
-                call = _Call([span], answers)
+                call = _Call(name, [span], answers)
                 answers.calls.append(call)
         elif call is not None and kind in _DECIDERS:
             call = None

@@ -20,15 +20,22 @@ __all__ = ["Attributes", "EncodedAttributes", "decode_encoded", "decode_value", 
 V = TypeVar("V")
 
 _STRING: Final = 0x0A  # AnyValue.string_value, length-delimited
-_SHORT: Final = 0x80  # lengths below are one byte
+_MORE: Final = 0x80  # set in a byte of a varint after which another one comes
+_BITS: Final = 0x7F  # what else is in it
+_HEAD: Final = 3  # the tag, and a length of two bytes
 
 
 def decode_encoded(data: bytes) -> AttributeValue:
     """Return an encoded AnyValue, of a request that was validated, as a plain Python value."""
-    size = len(data) - 2
-    # Most values that are looked at are a short text and nothing else.
-    if 0 <= size < _SHORT and data[0] == _STRING and data[1] == size:
-        return data[2:].decode()
+    size = len(data)
+    # Nearly all values that are looked at are a text and nothing else; its length is a varint of a byte or two.
+    if size > _HEAD and data[0] == _STRING:
+        length = data[1]
+        if length < _MORE:
+            if length == size - 2:
+                return data[2:].decode()
+        elif data[2] < _MORE and (length & _BITS) | (data[2] << 7) == size - _HEAD:
+            return data[_HEAD:].decode()
     value = AnyValue.FromString(data)
     return value.string_value or decode_value(value)
 

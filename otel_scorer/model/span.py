@@ -222,7 +222,9 @@ class Span(Immutable, ABC):
         """Return what the span itself says about a field (see `Reader`), or MISSING; shared, so not to be changed."""
         value = self._cache.get(field, _UNREAD)
         if value is _UNREAD:
-            value = self._cache[field] = self._reader().read(self, field)
+            trace = self._trace
+            reader = self._reader() if trace is None else trace.reader
+            value = self._cache[field] = reader.read(self, field)
         return value
 
     @property

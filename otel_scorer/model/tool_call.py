@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias, final
 
 from otel_scorer.model.read_only import Immutable, copied
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CallDetail", "CallSource", "ToolCall"]
 
-CallDetail: TypeAlias = Literal["name", "arguments", "result", "call_id"]
+CallDetail: TypeAlias = Literal["arguments", "result", "call_id"]
 """What a call does not know itself."""
 
 
@@ -21,7 +21,7 @@ class CallSource(Protocol):
     """What knows the details of one call. Asked for nothing that nobody reads: the answer may be far away."""
 
     def find(self, detail: CallDetail) -> Any:
-        """Return the tool's name, the decoded arguments or result, or the model's id; None if nobody says."""
+        """Return the decoded arguments or result, or the model's id of the call; None if nobody says."""
         ...
 
 
@@ -31,22 +31,24 @@ class ToolCall(Immutable):
     One call of a tool, as the application made it. Read-only, compared by value.
 
     Args:
+        name: Name of the tool.
         spans: The TOOL spans of the call, the outermost first; at least one.
         source: Tells the rest when it is read.
     """
 
-    __slots__ = ("_source", "_spans")
+    __slots__ = ("_name", "_source", "_spans")
 
     _SHOWN: Final = ("name", "arguments", "result", "failed", "call_id", "span")
 
-    def __init__(self, spans: Sequence[Span], source: CallSource) -> None:
+    def __init__(self, name: str, spans: Sequence[Span], source: CallSource) -> None:
+        self._name = name
         self._spans = spans
         self._source = source
 
     @property
     def name(self) -> str:
         """Name of the tool."""
-        return cast("str", self._source.find("name"))
+        return self._name
 
     @property
     def arguments(self) -> Any:
@@ -71,7 +73,8 @@ class ToolCall(Immutable):
     @property
     def call_id(self) -> str | None:
         """The model's id of the call, from the model's output if the span has none; None if it is not known."""
-        return cast("str | None", self._source.find("call_id"))
+        call_id: str | None = self._source.find("call_id")
+        return call_id
 
     @property
     def span(self) -> Span:
@@ -94,8 +97,8 @@ class ToolCall(Immutable):
         return self is other or self._values() == other._values()
 
     def __hash__(self) -> int:
-        # Arguments and results are seldom hashable; equal calls have equal spans.
-        return hash(self.span)
+        # Arguments and results are seldom hashable; equal calls have equal names and spans.
+        return hash((self._name, self.span))
 
     def __repr__(self) -> str:
         facts = zip(self._SHOWN, self._values(), strict=True)

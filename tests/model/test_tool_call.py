@@ -17,7 +17,6 @@ from otel_scorer.testing import make_raw, make_span
 class Told:
     """Tells what it was made with, and remembers what it was asked."""
 
-    name: str = "search"
     arguments: Any = None
     result: Any = None
     call_id: str | None = None
@@ -34,12 +33,12 @@ def a_span(status: Any = "OK") -> Span:
 
 
 def test_only_what_is_read_is_asked_for() -> None:
-    told = Told("search", {"q": 1}, "found", "id-1")
-    call = ToolCall([a_span("ERROR")], told)
+    told = Told({"q": 1}, "found", "id-1")
+    call = ToolCall("search", [a_span("ERROR")], told)
 
-    assert (call.failed, call.span.name, told.asked) == (True, "tool", [])
-    assert (call.name, call.result, told.asked) == ("search", "found", ["name", "result"])
-    assert (call.arguments, call.call_id, told.asked[2:]) == ({"q": 1}, "id-1", ["arguments", "call_id"])
+    assert (call.name, call.failed, call.span.name, told.asked) == ("search", True, "tool", [])
+    assert (call.result, told.asked) == ("found", ["result"])
+    assert (call.arguments, call.call_id, told.asked) == ({"q": 1}, "id-1", ["result", "arguments", "call_id"])
 
 
 @pytest.mark.parametrize(
@@ -55,23 +54,23 @@ def test_only_what_is_read_is_asked_for() -> None:
 def test_a_call_failed_if_one_of_its_spans_did(statuses: list[str], failed: bool) -> None:
     spans = [a_span(status) for status in statuses]
 
-    call = ToolCall(spans, Told())
+    call = ToolCall("search", spans, Told())
 
     assert (call.failed, call.span, call.spans) == (failed, spans[0], tuple(spans))
 
 
 def test_calls_are_compared_by_value() -> None:
     span = a_span()
-    call = ToolCall([span], Told("search", {"q": 1}, "found", "id-1"))
+    call = ToolCall("search", [span], Told({"q": 1}, "found", "id-1"))
 
-    assert call == ToolCall([span], Told("search", {"q": 1}, "found", "id-1"))
-    assert len({call, ToolCall([span], Told("search", {"q": 1}, "found", "id-1"))}) == 1
+    assert call == ToolCall("search", [span], Told({"q": 1}, "found", "id-1"))
+    assert len({call, ToolCall("search", [span], Told({"q": 1}, "found", "id-1"))}) == 1
     for other in (
-        ToolCall([span], Told("book", {"q": 1}, "found", "id-1")),
-        ToolCall([a_span()], Told("search", {"q": 1}, "found", "id-1")),
-        ToolCall([span], Told("search", {"q": 2}, "found", "id-1")),
-        ToolCall([span], Told("search", {"q": 1}, "nothing", "id-1")),
-        ToolCall([span], Told("search", {"q": 1}, "found", "id-2")),
+        ToolCall("book", [span], Told({"q": 1}, "found", "id-1")),
+        ToolCall("search", [a_span()], Told({"q": 1}, "found", "id-1")),
+        ToolCall("search", [span], Told({"q": 2}, "found", "id-1")),
+        ToolCall("search", [span], Told({"q": 1}, "nothing", "id-1")),
+        ToolCall("search", [span], Told({"q": 1}, "found", "id-2")),
         "search",
     ):
         assert call != other
@@ -80,7 +79,7 @@ def test_calls_are_compared_by_value() -> None:
 def test_a_call_shows_all_that_is_known() -> None:
     span = a_span()
 
-    shown = repr(ToolCall([span], Told("search", {"q": 1}, "found")))
+    shown = repr(ToolCall("search", [span], Told({"q": 1}, "found")))
 
     assert shown == (
         f"ToolCall(name='search', arguments={{'q': 1}}, result='found', failed=False, call_id=None, span={span!r})"
@@ -90,4 +89,4 @@ def test_a_call_shows_all_that_is_known() -> None:
 @pytest.mark.parametrize("name", ["name", "arguments", "result", "failed", "call_id", "span", "spans", "other"])
 def test_a_call_cannot_be_changed(name: str) -> None:
     with pytest.raises(AttributeError):
-        setattr(ToolCall([a_span()], Told()), name, None)
+        setattr(ToolCall("search", [a_span()], Told()), name, None)
