@@ -172,3 +172,10 @@ except Exception as error:
     assert result.stdout.strip() == (
         "ConfigError Scorer 'check' has a filter, which needs the extra: pip install 'otel-scorer[filters]'"
     )
+
+
+def test_a_pattern_takes_time_that_is_linear_in_the_text() -> None:
+    """An engine that tries out ways to match would take longer than the universe has been there."""
+    trace = make_trace(make_span("agent", span=1, attributes={"text": "a" * 5_000 + "b"}))
+
+    assert a_filter('root.attributes.text.matches("^(a+)+$")').ask(trace) == (Answer.NO, None)

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
 import math
+import os
 import random
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace.sampling import Decision as Upstream
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.pipeline.selection import Choice, Selection, Selector, is_sampled, sampling_number
@@ -70,6 +75,37 @@ def test_a_sample_of_a_sample_that_was_taken_by_the_low_bits_has_its_size() -> N
     taken = sum(is_sampled(trace_id, 0.5) for trace_id in upstream)
 
     assert abs(taken - 10_000) < 5 * math.sqrt(5_000)
+
+
+def test_behind_the_ratio_sampler_of_the_sdk_the_sample_has_its_size_and_two_replicas_agree() -> None:
+    source, upstream = random.Random(11), TraceIdRatioBased(0.1)
+    trace_ids: list[bytes] = []
+    while len(trace_ids) < 20_000:
+        trace_id = source.getrandbits(128)
+        if upstream.should_sample(None, trace_id, "agent").decision is Upstream.RECORD_AND_SAMPLE:
+            trace_ids.append(trace_id.to_bytes(16, "big"))
+
+    kept = {trace_id.hex() for trace_id in trace_ids if is_sampled(trace_id, 0.1)}
+
+    assert 0.09 <= len(kept) / len(trace_ids) <= 0.11
+    assert sampled_elsewhere(trace_ids) == kept
+
+
+def sampled_elsewhere(trace_ids: list[bytes]) -> set[str]:
+    """Return what another process samples, whose hashes of strings are not ours."""
+    program = (
+        "import sys; from otel_scorer.pipeline.selection import is_sampled\n"
+        "print(*(line.strip() for line in sys.stdin if is_sampled(bytes.fromhex(line), 0.1)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        input="\n".join(trace_id.hex() for trace_id in trace_ids),
+        env={**os.environ, "PYTHONHASHSEED": "4711"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return set(done.stdout.split())
 
 
 def test_nobody_looks_into_a_trace_that_no_scorer_samples() -> None:
