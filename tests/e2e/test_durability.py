@@ -6,6 +6,7 @@ Full and read-only disks, restarts behind a client, the first process of a conta
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import re
@@ -16,6 +17,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -28,6 +30,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, small_trace
 from tests.e2e.sink import WAIT, Sink
 
+from otel_scorer.pipeline.engine import Engine
 from otel_scorer.testing import make_request, make_span
 
 UNCERTAIN = str(SCORERS / "uncertain.py")
@@ -261,6 +264,15 @@ def test_g13_as_the_first_process_of_a_container_it_ends_on_sigterm(
     ids = [id_of(trace) for trace in range(1, 6)]
     own_sink.wait_for_spans(5 * SPANS, *ids)
     assert len(own_sink.wait_for_scores(5, *ids)) == 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="where time stands still differs by system")
+def test_g14_no_time_passes_for_open_traces_while_the_machine_sleeps() -> None:
+    clock = inspect.signature(Engine).parameters["clock"].default
+
+    assert clock is time.monotonic
+    # Unlike CLOCK_BOOTTIME this one does not count what a machine sleeps.
+    assert time.get_clock_info("monotonic").implementation == "clock_gettime(CLOCK_MONOTONIC)"
 
 
 @pytest.mark.timeout(300 + 3 * CANARY)

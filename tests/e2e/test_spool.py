@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -466,11 +467,11 @@ def _damages() -> Iterator[tuple[str, Callable[[Path], None]]]:
 
 @pytest.mark.parametrize("name", ["spool.db", "spool.db-wal"])
 @pytest.mark.parametrize("damage", [damage for _, damage in _damages()], ids=[name for name, _ in _damages()])
-def test_a_damaged_file_keeps_nobody_from_starting(
+def test_g6_a_damaged_file_keeps_nobody_from_starting_and_what_it_costs_is_counted(
     name: str, damage: Callable[[Path], None], own_sink: Sink, start: Start, spool: Path
 ) -> None:
     own_sink.tell("refuse")
-    flags = ("--export", own_sink.grpc, "--spool", str(spool))
+    flags = ("-c", settings(spool, ""), "--export", own_sink.grpc, "--spool", str(spool))
     first = start(*flags)
     for trace in range(1, 101):
         first.send(small_trace(trace, children=20))
@@ -482,6 +483,14 @@ def test_a_damaged_file_keeps_nobody_from_starting(
 
     second.send(small_trace(1000))
     own_sink.wait_for_spans(SPANS, id_of(1000))
+    counted = re.search(
+        r'^otel_scorer_spool_damaged_total\{what="request"\} ([\d.]+)$',
+        second.ask("/metrics").body.decode(),
+        re.MULTILINE,
+    )
+    lost = 0 if counted is None else int(float(counted[1]))
+    ids = [id_of(trace) for trace in range(1, 101)]
+    own_sink.wait_for(lambda: len({span.trace_id for span in own_sink.raw_of(*ids)}) == 100 - lost)
     assert second.stop() == 0
 
 
