@@ -115,7 +115,7 @@ class RecentTraces:
             None if feedback.value is None else _shown(feedback.value)[:_VALUE],
             error,
             rationale=str(feedback.rationale)[:_WHY] if feedback.rationale and self._with_reasons else None,
-            span_id=feedback.span_id,
+            span_id=feedback.span_id[:_VALUE] if feedback.span_id else None,
             create_time_ms=feedback.create_time_ms,
         )
 
@@ -131,6 +131,8 @@ def _is_small(decision: Decision) -> bool:
         and _is_short(feedback.value)
         and len(feedback.rationale or "") <= _WHY
         and len(feedback.name) <= _VALUE
+        and len(feedback.span_id or "") <= _VALUE
+        and (feedback.source is None or len(feedback.source.source_id) <= _VALUE)
         and len(decision.reason or "") <= _WHY
     )
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 from otel_scorer.model.decision import Decision, Outcome
-from otel_scorer.model.feedback import Feedback
+from otel_scorer.model.feedback import AssessmentSource, Feedback
 from otel_scorer.model.wire import RawSpan, read_traces
 from otel_scorer.pipeline.closing import ClosedTrace, CloseReason
 from otel_scorer.service.recent import RecentTraces
@@ -45,6 +46,20 @@ def test_of_what_is_large_only_the_beginning_is_kept() -> None:
     assert len(json.dumps(found)) < 3_000_000
     assert found[0]["name"] is None
     assert found[0]["more"] == 980
+
+
+def test_what_is_small_but_for_its_source_and_its_target_is_cut_too() -> None:
+    recent = RecentTraces()
+    tracemalloc.start()
+
+    for number in range(100):
+        source, target = AssessmentSource("CODE", f"{number:1000000}"), f"{number:01000000}"
+        recent.keep(closed(number + 1), [decided(Feedback(value=True, source=source, span_id=target))])
+
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 20_000_000
+    assert len(json.dumps(recent.to_data())) < 1_000_000
 
 
 def test_a_decision_without_feedback_says_why() -> None:
