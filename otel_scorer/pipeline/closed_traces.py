@@ -115,6 +115,8 @@ class ClosedTraces:
 
     def learn(self, key: bytes, span_ids: Iterable[bytes]) -> None:
         """Note more spans that belong to a closed unit, so that those below them do too."""
+        # Others are forgotten for them, not the unit itself.
+        self._closed_at.move_to_end(key)
         if self._span_ids < self._limit or len(self._closed_at) > 1:
             self._learn(key, span_ids)
 
