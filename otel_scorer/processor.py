@@ -15,12 +15,12 @@ from opentelemetry.sdk.trace import SpanProcessor
 from opentelemetry.trace import INVALID_TRACE_ID
 
 from otel_scorer.dialects import default_reader
-from otel_scorer.pipeline.app_intake import MANY_PENDING, MAX_PENDING
-from otel_scorer.pipeline.app_options import app_options, outlets_of
-from otel_scorer.pipeline.app_pipeline import AppPipeline
-from otel_scorer.pipeline.app_signals import finish_on_sigterm
-from otel_scorer.pipeline.assembler import AssemblyLimits
-from otel_scorer.pipeline.suppression import below_scorer, suppressed
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits
+from otel_scorer.pipeline.in_app.intake import MANY_PENDING, MAX_PENDING
+from otel_scorer.pipeline.in_app.options import app_options, outlets_of
+from otel_scorer.pipeline.in_app.pipeline import AppPipeline
+from otel_scorer.pipeline.in_app.signals import finish_on_sigterm
+from otel_scorer.pipeline.running.suppression import below_scorer, suppressed
 from otel_scorer.telemetry import count
 from otel_scorer.transport.sdk_exporter import destination_of, exporters_beside
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.trace import Reader
-    from otel_scorer.pipeline.verdict_sinks import VerdictOutlets
+    from otel_scorer.pipeline.verdicts.sinks import VerdictOutlets
 
 __all__ = ["ScoringSpanProcessor"]
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.trace import AttributeValue, Reader
     from otel_scorer.model.wire import RawSpan
-    from otel_scorer.pipeline.jobs import Job, Result
+    from otel_scorer.pipeline.workers.jobs import Job, Result
 
 __all__ = [
     "EPOCH_NS",
@@ -276,7 +276,7 @@ class FakeBackend:
 
     def decide(self, job: Job, *decisions: Decision, done: bool = True) -> None:
         """Deliver decisions on a job. `done`: no more will come."""
-        from otel_scorer.pipeline.jobs import Result
+        from otel_scorer.pipeline.workers.jobs import Result
 
         self._deliver([Result(job.id, decisions, done)])
 

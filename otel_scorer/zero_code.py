@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_scorer.config import AppSettings
-    from otel_scorer.pipeline.app_options import AppOptions, GivenOptions
-    from otel_scorer.pipeline.app_pipeline import AppPipeline
+    from otel_scorer.pipeline.in_app.options import AppOptions, GivenOptions
+    from otel_scorer.pipeline.in_app.pipeline import AppPipeline
     from otel_scorer.processor import ScoringSpanProcessor
 
 __all__ = ["ScoringSpanExporter", "post_instrument"]
@@ -168,10 +168,10 @@ class ScoringSpanExporter(SpanExporter):
     def _new_pipeline(self, settings: AppSettings) -> AppPipeline | None:
         from otel_scorer.config import environment_outlets, taught_reader
         from otel_scorer.dialects import default_reader
-        from otel_scorer.pipeline.app_options import outlets_of
-        from otel_scorer.pipeline.app_pipeline import AppPipeline
-        from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT
-        from otel_scorer.pipeline.suppression import unrecorded
+        from otel_scorer.pipeline.in_app.options import outlets_of
+        from otel_scorer.pipeline.in_app.pipeline import AppPipeline
+        from otel_scorer.pipeline.running.runner import DEFAULT_TIMEOUT
+        from otel_scorer.pipeline.running.suppression import unrecorded
 
         try:
             dialects, store = settings.options.get("dialects"), settings.options.get("store")
@@ -286,7 +286,7 @@ def _settings(scorers: list[str] | None, emit: list[str] | None, config: str | N
 
 
 def _quiet_options(settings: AppSettings) -> AppOptions:
-    from otel_scorer.pipeline.app_options import app_options
+    from otel_scorer.pipeline.in_app.options import app_options
 
     given = {
         **_but(settings.options, "dialects", "outlets", "store", "timeout", "trace_scorers"),
@@ -329,6 +329,6 @@ def _but(options: Mapping[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _give_up(error: Exception) -> None:
-    from otel_scorer.pipeline.app_pipeline import report_mistake
+    from otel_scorer.pipeline.in_app.pipeline import report_mistake
 
     report_mistake(error)

@@ -24,7 +24,7 @@ from otel_scorer.config import (
     parse_duration,
 )
 from otel_scorer.errors import ConfigError
-from otel_scorer.pipeline.assembler import AssemblyLimits, Trigger
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, Trigger
 
 SAMPLE = Path(__file__).resolve().parent.parent / "config" / "otel-scorer.yaml"
 

@@ -15,7 +15,7 @@ from tests.instrumented_app import WAIT, App
 from otel_scorer.model.decision import Decision
 from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.trace import Trace
-from otel_scorer.pipeline.selection import Selector
+from otel_scorer.pipeline.running.selection import Selector
 from otel_scorer.scorers.base import as_scorers, scorer
 from otel_scorer.scorers.loading import load_scorers
 

@@ -96,7 +96,7 @@ class Interrupted(App):
 @pytest.fixture
 def help_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the application's threads do work of ours for every span."""
-    for module in ("otel_scorer.processor", "otel_scorer.pipeline.app_intake"):
+    for module in ("otel_scorer.processor", "otel_scorer.pipeline.in_app.intake"):
         monkeypatch.setattr(f"{module}.MANY_PENDING", 1)
 
 

@@ -19,8 +19,8 @@ from tests.instrumented_app import WAIT, App, Exporter, span_count
 
 from otel_scorer import ConfigError, ScorerSamplingConfig, ScoringSpanProcessor
 from otel_scorer.model.decision import Outcome
-from otel_scorer.pipeline.followed import StoreFollower
-from otel_scorer.pipeline.selection import Selection
+from otel_scorer.pipeline.running.followed import StoreFollower
+from otel_scorer.pipeline.running.selection import Selection
 from otel_scorer.scorers.loading import load_scorers
 from otel_scorer.scorers.registry import get_scorer
 

@@ -6,8 +6,8 @@ import pytest
 from tests.fakes import a_decision
 
 from otel_scorer.model.wire import read_traces
-from otel_scorer.pipeline.assembler import ClosedTrace, CloseReason
-from otel_scorer.pipeline.jobs import Job, Result
+from otel_scorer.pipeline.assembly.assembler import ClosedTrace, CloseReason
+from otel_scorer.pipeline.workers.jobs import Job, Result
 from otel_scorer.testing import (
     EPOCH_NS,
     CollectingSink,

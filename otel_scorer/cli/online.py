@@ -114,7 +114,7 @@ def _configuration(config_file: str | None, flags: dict[str, Any]) -> Config:
 def check(ctx: click.Context, config_file: str | None, *, defaults: bool, send: bool) -> None:
     """Validate a configuration, import its scorers, and say what will be sent where."""
     from otel_scorer.config import check_scorers, generate_sample, load_config
-    from otel_scorer.pipeline.selection import Selector
+    from otel_scorer.pipeline.running.selection import Selector
     from otel_scorer.scorers.loading import load_scorers
     from otel_scorer.service import check_files
 
@@ -178,7 +178,7 @@ def _description(config: Config, scorers: list[Scorer]) -> list[str]:
 def _about_limits(config: Config) -> list[str]:
     """Say how much memory and disk there may be in use."""
     from otel_scorer.config import format_bytes
-    from otel_scorer.pipeline.memory_use import available_memory
+    from otel_scorer.pipeline.workers.memory_use import available_memory
 
     available = available_memory()
     soft, hard = config.memory.limits(available)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from otel_scorer.config.exporters import ConsoleExporter, FileExporter, OtlpExporter
 from otel_scorer.errors import ConfigError
-from otel_scorer.pipeline.verdict_sinks import LogSink
+from otel_scorer.pipeline.verdicts.sinks import LogSink
 from otel_scorer.transport.endpoints import Compression, Destination, Lane, connect
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.config.exporters import SpanExporter
     from otel_scorer.config.model import Config
-    from otel_scorer.pipeline.verdict_sinks import VerdictSink
+    from otel_scorer.pipeline.verdicts.sinks import VerdictSink
 
 __all__ = ["destination", "otlp_destination", "verdict_sinks"]
 
@@ -86,7 +86,7 @@ def verdict_sinks(
     if metrics is not None:
         sinks.append(metrics)
     elif "metrics" in config.emit:
-        from otel_scorer.pipeline.verdict_metrics import VerdictMetrics
+        from otel_scorer.pipeline.verdicts.metrics import VerdictMetrics
 
         settings = config.score_metrics
         on_metrics = partial(offer, Lane.SCORE_METRICS)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.config.exporters import SpanExporter as Places
     from otel_scorer.config.model import Config
-    from otel_scorer.pipeline.verdict_sinks import VerdictOutlets
+    from otel_scorer.pipeline.verdicts.sinks import VerdictOutlets
     from otel_scorer.scorers.loading import ScorerSpec
     from otel_scorer.transport.exchange import Sender
 

@@ -8,7 +8,7 @@ from pydantic import AfterValidator
 from pydantic_core import PydanticCustomError
 
 from otel_scorer.errors import ConfigError
-from otel_scorer.pipeline.keep_rules import KeepRule
+from otel_scorer.pipeline.keeping.rules import KeepRule
 
 if TYPE_CHECKING:
     from collections.abc import Collection

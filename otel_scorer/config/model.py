@@ -26,9 +26,9 @@ from otel_scorer.config.receivers import Receivers
 from otel_scorer.config.scoring import ScorerSettings, ScoringSettings
 from otel_scorer.config.section import Empty, Section
 from otel_scorer.config.telemetry import TelemetrySettings
-from otel_scorer.pipeline.assembler import AssemblyLimits, LatePolicy, Trigger
-from otel_scorer.pipeline.keep_rules import KeepRule
-from otel_scorer.pipeline.triage import COUNT_ATTRIBUTE
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, LatePolicy, Trigger
+from otel_scorer.pipeline.keeping.rules import KeepRule
+from otel_scorer.pipeline.keeping.triage import COUNT_ATTRIBUTE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

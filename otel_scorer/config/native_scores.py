@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.config.native import LangfuseExporter, MlflowExporter, NativeExporter, PhoenixExporter
 from otel_scorer.encoders.native import langfuse_score, mlflow_assessment, phoenix_annotation
-from otel_scorer.pipeline.native_sink import NativeSink
+from otel_scorer.pipeline.verdicts.native_sink import NativeSink
 from otel_scorer.transport.native_apis import LangfuseApi, MlflowApi, PhoenixApi
 from otel_scorer.transport.native_client import JsonClient
 from otel_scorer.transport.native_delivery import ScoreDelivery

@@ -16,7 +16,7 @@ from otel_scorer.config.exporters import ConsoleExporter, FileExporter, OtlpExpo
 from otel_scorer.config.native_scores import NativeScores
 from otel_scorer.config.reading import load_config
 from otel_scorer.errors import ConfigError
-from otel_scorer.pipeline.emission import Emit
+from otel_scorer.pipeline.verdicts.emission import Emit
 from otel_scorer.transport.dead_letters import DeadLetterFiles
 from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.forwarder import Forwarder
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from otel_scorer.config.model import Config
-    from otel_scorer.pipeline.verdict_sinks import VerdictSink
+    from otel_scorer.pipeline.verdicts.sinks import VerdictSink
     from otel_scorer.transport.endpoints import Destination
 
 __all__ = ["ScoreOutlets", "exporters_of_environment"]

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from otel_scorer.config.quantities import Duration  # noqa: TC001 - pydantic evaluates the annotations
 from otel_scorer.config.section import Section
-from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT
+from otel_scorer.pipeline.running.runner import DEFAULT_TIMEOUT
 from otel_scorer.scorers.loading import ScorerSpec
 
 __all__ = ["ScorerSettings", "ScoringSettings"]

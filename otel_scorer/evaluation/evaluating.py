@@ -21,9 +21,9 @@ from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.read_only import copied
 from otel_scorer.model.trace import MISSING
 from otel_scorer.model.trace_bytes import trace_from_bytes
-from otel_scorer.pipeline.offline import OfflineScoring
-from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT, Invocation
-from otel_scorer.pipeline.selection import Selection
+from otel_scorer.pipeline.running.offline import OfflineScoring
+from otel_scorer.pipeline.running.runner import DEFAULT_TIMEOUT, Invocation
+from otel_scorer.pipeline.running.selection import Selection
 from otel_scorer.reporting.bounds import checked_bounds, checked_max_errors
 from otel_scorer.reporting.subject import Evidence, row_subject, trace_subject
 from otel_scorer.scorers.base import as_scorers
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from otel_scorer.evaluation.recordings import Progress
     from otel_scorer.evaluation.stored import StoreWriter
     from otel_scorer.model.trace import Trace
-    from otel_scorer.pipeline.selection import Choice
+    from otel_scorer.pipeline.running.selection import Choice
     from otel_scorer.scorers.base import Scorer
     from otel_scorer.stores.trace_store import TraceStore
 

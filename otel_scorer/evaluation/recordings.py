@@ -20,7 +20,7 @@ from otel_scorer.model.log_records import join_logs, read_logs
 from otel_scorer.model.span_fields import parse_span
 from otel_scorer.model.trace import Trace
 from otel_scorer.model.wire import Signal, read_traces
-from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason, TraceAssembler
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, CloseReason, TraceAssembler
 from otel_scorer.stores.otlp_files import FileProblem, OtlpFile
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.trace import Reader
     from otel_scorer.model.wire import RawSpan
-    from otel_scorer.pipeline.assembler import ClosedTrace
+    from otel_scorer.pipeline.assembly.assembler import ClosedTrace
 
 __all__ = ["Progress", "RecordedTrace", "Recording", "load_traces", "read_recording"]
 

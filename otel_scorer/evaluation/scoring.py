@@ -6,9 +6,9 @@ from collections.abc import Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from otel_scorer.pipeline.offline import OfflineScoring
-from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT
-from otel_scorer.pipeline.selection import Selector
+from otel_scorer.pipeline.running.offline import OfflineScoring
+from otel_scorer.pipeline.running.runner import DEFAULT_TIMEOUT
+from otel_scorer.pipeline.running.selection import Selector
 from otel_scorer.scorers.lifecycle import unscheduled
 
 if TYPE_CHECKING:

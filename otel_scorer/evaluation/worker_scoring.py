@@ -17,16 +17,16 @@ from typing import TYPE_CHECKING, Final
 
 from otel_scorer.dialects.teaching import Teaching
 from otel_scorer.evaluation.scoring import Counting, ScoredTrace
-from otel_scorer.pipeline.jobs import Job, ScorerSet, sample_scorers
-from otel_scorer.pipeline.runner import DEFAULT_TIMEOUT
-from otel_scorer.pipeline.workers import WorkerPool
+from otel_scorer.pipeline.running.runner import DEFAULT_TIMEOUT
+from otel_scorer.pipeline.workers.jobs import Job, ScorerSet, sample_scorers
+from otel_scorer.pipeline.workers.pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from otel_scorer.evaluation.recordings import Progress, RecordedTrace
     from otel_scorer.model.decision import Decision
-    from otel_scorer.pipeline.jobs import Result
+    from otel_scorer.pipeline.workers.jobs import Result
     from otel_scorer.scorers.loading import ScorerSpec
 
 __all__ = ["Workers", "score_in_workers"]

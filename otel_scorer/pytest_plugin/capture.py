@@ -21,7 +21,7 @@ from otel_scorer.dialects import default_reader
 from otel_scorer.model.feedback import Expectation
 from otel_scorer.model.sdk_span import spans_from_sdk
 from otel_scorer.model.trace import Trace
-from otel_scorer.pipeline.suppression import is_suppressed
+from otel_scorer.pipeline.running.suppression import is_suppressed
 from otel_scorer.pytest_plugin.assertions import assert_scores
 
 if TYPE_CHECKING:

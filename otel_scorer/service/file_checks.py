@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from otel_scorer.config import FileExporter, NativeExporter, OtlpExporter
 from otel_scorer.errors import ConfigError
-from otel_scorer.pipeline.memory_use import available_memory
+from otel_scorer.pipeline.workers.memory_use import available_memory
 from otel_scorer.service.parts import make_authenticator
 from otel_scorer.transport.tls import client_context, server_context
 

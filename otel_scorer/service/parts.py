@@ -12,10 +12,10 @@ from otel_scorer.config.destinations import destination, otlp_destination
 from otel_scorer.encoders.on_span import without_verdicts
 from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.model.decode import spans_from_raw
-from otel_scorer.pipeline.emission import Emission, Emit
-from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
-from otel_scorer.pipeline.memory_guard import MemoryGuard
-from otel_scorer.pipeline.memory_use import available_memory, give_back, resident_bytes, reusable_bytes
+from otel_scorer.pipeline.sidecar.engine import Engine, EngineOptions, Forwarding
+from otel_scorer.pipeline.sidecar.memory_guard import MemoryGuard
+from otel_scorer.pipeline.verdicts.emission import Emission, Emit
+from otel_scorer.pipeline.workers.memory_use import available_memory, give_back, resident_bytes, reusable_bytes
 from otel_scorer.transport.authentication import Authenticator
 from otel_scorer.transport.endpoints import Destination, Lane
 from otel_scorer.transport.fallback_sender import FallbackSender
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from otel_scorer.config import Config, MetricsSettings, ScorerSettings
     from otel_scorer.config.receivers import AuthSettings, ServerTlsSettings
     from otel_scorer.model.wire import RawSpan
-    from otel_scorer.pipeline.keeping import TraceKeeper
-    from otel_scorer.pipeline.triage import Keep
-    from otel_scorer.pipeline.verdict_sinks import VerdictSink
+    from otel_scorer.pipeline.keeping.triage import Keep
+    from otel_scorer.pipeline.sidecar.storing import TraceKeeper
+    from otel_scorer.pipeline.verdicts.sinks import VerdictSink
     from otel_scorer.scorers.loading import ScorerSpec
     from otel_scorer.service.metrics_push import MetricsPush
     from otel_scorer.service.own_metrics import OwnMetrics
@@ -106,8 +106,8 @@ def _keep(config: Config) -> Keep | None:
     if config.keep is None:
         return None
     from otel_scorer.dialects import make_reader
-    from otel_scorer.pipeline.keep_rules import KeepRule
-    from otel_scorer.pipeline.triage import Keep
+    from otel_scorer.pipeline.keeping.rules import KeepRule
+    from otel_scorer.pipeline.keeping.triage import Keep
 
     reader = make_reader(config.dialects.teaching)
     return Keep(rule=KeepRule(config.keep), reader=reader, count_attribute=config.keep_count_attribute)
@@ -153,7 +153,7 @@ def open_store(path: str) -> tuple[Database, Registrations]:
 def make_keeper(config: Config, database: Database) -> TraceKeeper:
     """Return what keeps scored traces in the store."""
     from otel_scorer.dialects import make_reader
-    from otel_scorer.pipeline.keeping import TraceKeeper
+    from otel_scorer.pipeline.sidecar.storing import TraceKeeper
     from otel_scorer.stores.trace_store import TraceStore
 
     reader = make_reader(config.dialects.teaching)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.wire import RawSpan
-    from otel_scorer.pipeline.closing import ClosedTrace
+    from otel_scorer.pipeline.assembly.closing import ClosedTrace
 
 __all__ = ["RecentTraces"]
 

@@ -10,7 +10,7 @@ from otel_scorer.config import FileExporter, OtlpExporter, exporters_from_urls, 
 from otel_scorer.config.destinations import destination
 from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.errors import ConfigError
-from otel_scorer.pipeline.emission import Emission, Emitter
+from otel_scorer.pipeline.verdicts.emission import Emission, Emitter
 from otel_scorer.telemetry import counters
 from otel_scorer.transport.delivery import Delivery, Stopping
 from otel_scorer.transport.endpoints import Lane
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.wire import RawSpan
-    from otel_scorer.pipeline.assembler import ClosedTrace
+    from otel_scorer.pipeline.assembly.assembler import ClosedTrace
     from otel_scorer.transport.endpoints import Destination
 
 __all__ = ["ScoreSender", "Sent"]

@@ -22,9 +22,9 @@ from otel_scorer.errors import (
     UnsupportedSignalError,
 )
 from otel_scorer.model.wire import Signal
-from otel_scorer.pipeline.engine import Engine
-from otel_scorer.pipeline.reloading import Reloader
-from otel_scorer.pipeline.scorer_pools import ScorerPools
+from otel_scorer.pipeline.sidecar.engine import Engine
+from otel_scorer.pipeline.sidecar.reloading import Reloader
+from otel_scorer.pipeline.sidecar.scorer_pools import ScorerPools
 from otel_scorer.service.own_metrics import OwnMetrics
 from otel_scorer.service.parts import (
     engine_options,
@@ -53,13 +53,13 @@ if TYPE_CHECKING:
     from otel_scorer.config.native_scores import NativeScores
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.wire import RawSpan
-    from otel_scorer.pipeline.closing import ClosedTrace
-    from otel_scorer.pipeline.jobs import ScorerProfile
-    from otel_scorer.pipeline.keeping import TraceKeeper
-    from otel_scorer.pipeline.memory_guard import MemoryGuard
-    from otel_scorer.pipeline.spooled_metrics import SpooledMetrics
-    from otel_scorer.pipeline.spooling import Spooling
-    from otel_scorer.pipeline.verdict_sinks import VerdictSink
+    from otel_scorer.pipeline.assembly.closing import ClosedTrace
+    from otel_scorer.pipeline.sidecar.memory_guard import MemoryGuard
+    from otel_scorer.pipeline.sidecar.storing import TraceKeeper
+    from otel_scorer.pipeline.spool.spooled_metrics import SpooledMetrics
+    from otel_scorer.pipeline.spool.spooling import Spooling
+    from otel_scorer.pipeline.verdicts.sinks import VerdictSink
+    from otel_scorer.pipeline.workers.jobs import ScorerProfile
     from otel_scorer.service.metrics_push import MetricsPush
     from otel_scorer.stores.database import Database
     from otel_scorer.stores.registrations import Registrations

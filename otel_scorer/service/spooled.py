@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import QueueFullError
-from otel_scorer.pipeline.closing import Trigger
-from otel_scorer.pipeline.spool_taking import WHOLE, Parts
-from otel_scorer.pipeline.spooling import Spooling
+from otel_scorer.pipeline.assembly.closing import Trigger
+from otel_scorer.pipeline.spool.spooling import Spooling
+from otel_scorer.pipeline.spool.taking import WHOLE, Parts
 from otel_scorer.service.taking import LANES
 from otel_scorer.stores.spool import Spool
 from otel_scorer.transport.countdown import call_after
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from otel_scorer.config import Config
-    from otel_scorer.pipeline.memory_guard import MemoryGuard
-    from otel_scorer.pipeline.spool_outgoing import Place
-    from otel_scorer.pipeline.spooled_metrics import SpooledMetrics
+    from otel_scorer.pipeline.sidecar.memory_guard import MemoryGuard
+    from otel_scorer.pipeline.spool.outgoing import Place
+    from otel_scorer.pipeline.spool.spooled_metrics import SpooledMetrics
     from otel_scorer.transport.forwarder import Forwarder
     from otel_scorer.transport.native_delivery import ScoreDelivery
 
@@ -82,7 +82,7 @@ def _metrics(
     """Return what counts verdicts, and give it its places; only who wants it loads what it takes."""
     if "metrics" not in config.emit:
         return None
-    from otel_scorer.pipeline.spooled_metrics import COUNTS, SpooledMetrics
+    from otel_scorer.pipeline.spool.spooled_metrics import COUNTS, SpooledMetrics
 
     settings = config.score_metrics
     metrics = SpooledMetrics(put, Lane.SCORE_METRICS, interval=settings.interval, delta=settings.temporality == "delta")

@@ -11,8 +11,8 @@ from otel_scorer.transport.endpoints import Lane
 from otel_scorer.transport.exchange import PartialSuccess
 
 if TYPE_CHECKING:
-    from otel_scorer.pipeline.engine import Engine
-    from otel_scorer.pipeline.spooling import Spooling
+    from otel_scorer.pipeline.sidecar.engine import Engine
+    from otel_scorer.pipeline.spool.spooling import Spooling
     from otel_scorer.stores.spool_rows import SpooledRequest
     from otel_scorer.transport.forwarder import Forwarder
 

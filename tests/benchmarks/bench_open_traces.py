@@ -15,8 +15,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 from tests.benchmarks.agent_traces import places_of
 
-from otel_scorer.pipeline.closing import AssemblyLimits
-from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
+from otel_scorer.pipeline.assembly.closing import AssemblyLimits
+from otel_scorer.pipeline.sidecar.engine import Engine, EngineOptions, Forwarding
 from otel_scorer.testing import ManualClock, make_request, make_span
 
 OPEN_TRACES = [1_000, 10_000, 100_000, 500_000]

@@ -7,7 +7,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from otel_scorer.model.splicing import join_spans
 from otel_scorer.model.wire import read_traces
-from otel_scorer.pipeline.assembler import AssemblyLimits, TraceAssembler
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, TraceAssembler
 from otel_scorer.testing import make_request, make_span
 
 TRACES = 100

@@ -30,7 +30,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, small_trace
 from tests.e2e.sink import WAIT, Sink
 
-from otel_scorer.pipeline.engine import Engine
+from otel_scorer.pipeline.sidecar.engine import Engine
 from otel_scorer.testing import make_request, make_span
 
 UNCERTAIN = str(SCORERS / "uncertain.py")

@@ -15,7 +15,7 @@ import pytest
 from tests.e2e.sidecar import Gate, Sidecar, id_of
 from tests.e2e.sink import Sink, plain
 
-from otel_scorer.pipeline.keep_evidence import NUMBERS, keep_number
+from otel_scorer.pipeline.keeping.evidence import NUMBERS, keep_number
 from otel_scorer.testing import make_request, make_span
 
 GATED = str(Path(__file__).parent / "scorers" / "gated.py")

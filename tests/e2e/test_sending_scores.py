@@ -17,7 +17,7 @@ from otel_scorer import evaluate, load_traces
 from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.evaluation import read_recording
 from otel_scorer.evaluation.recorded_scoring import score_recording
-from otel_scorer.pipeline.emission import Emission
+from otel_scorer.pipeline.verdicts.emission import Emission
 from otel_scorer.scorers.loading import load_scorers
 from otel_scorer.service.score_sender import ScoreSender, Sent
 from otel_scorer.transport.endpoints import connect

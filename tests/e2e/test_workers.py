@@ -13,7 +13,7 @@ import pytest
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, Traces, id_of, small_trace
 from tests.e2e.sink import Score, Sink
 
-from otel_scorer.pipeline.protocol import HEARTBEAT_BYTES, Beat, Heartbeat
+from otel_scorer.pipeline.workers.protocol import HEARTBEAT_BYTES, Beat, Heartbeat
 from otel_scorer.testing import make_request, make_span
 
 NASTY = str(SCORERS / "nasty.py")

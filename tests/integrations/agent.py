@@ -11,7 +11,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from otel_scorer.model.decision import Decision
 from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.trace import MISSING, Trace
-from otel_scorer.pipeline.runner import Invocation, PreparedScorer
+from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
 from otel_scorer.scorers.base import as_scorer
 from otel_scorer.testing import make_span, make_trace
 

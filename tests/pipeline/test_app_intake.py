@@ -6,9 +6,9 @@ import threading
 
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 
-from otel_scorer.pipeline.app_intake import MANY_PENDING, Item, SpanIntake
-from otel_scorer.pipeline.reentrancy import KnownLock
-from otel_scorer.pipeline.suppression import suppressed
+from otel_scorer.pipeline.in_app.intake import MANY_PENDING, Item, SpanIntake
+from otel_scorer.pipeline.running.reentrancy import KnownLock
+from otel_scorer.pipeline.running.suppression import suppressed
 
 WAIT = 30.0
 

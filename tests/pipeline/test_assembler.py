@@ -24,7 +24,7 @@ from otel_scorer.model.log_records import RawLog
 from otel_scorer.model.splicing import join_spans
 from otel_scorer.model.trace import Trace
 from otel_scorer.model.wire import SPAN_OVERHEAD, RawSpan, ScopeRef, read_traces
-from otel_scorer.pipeline.assembler import (
+from otel_scorer.pipeline.assembly.assembler import (
     Added,
     AssemblyLimits,
     ClosedTrace,
@@ -33,8 +33,8 @@ from otel_scorer.pipeline.assembler import (
     Trigger,
     has_gaps,
 )
-from otel_scorer.pipeline.emission import Emission, Emitter
-from otel_scorer.pipeline.engine import Engine
+from otel_scorer.pipeline.sidecar.engine import Engine
+from otel_scorer.pipeline.verdicts.emission import Emission, Emitter
 from otel_scorer.testing import CollectingSink, make_raw, make_request, make_span
 
 MINUTE = 60.0

@@ -13,7 +13,7 @@ from tests.pipeline.raw_spans import a_span
 
 from otel_scorer.model.log_records import RawLog
 from otel_scorer.model.wire import RawSpan
-from otel_scorer.pipeline.assembler import (
+from otel_scorer.pipeline.assembly.assembler import (
     Added,
     AssemblyLimits,
     ClosedTrace,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from otel_scorer.pipeline.closed_traces import ClosedTraces
-from otel_scorer.pipeline.closing import AssemblyLimits
+from otel_scorer.pipeline.assembly.closed_traces import ClosedTraces
+from otel_scorer.pipeline.assembly.closing import AssemblyLimits
 
 TRACE = b"t" * 16
 

@@ -8,8 +8,8 @@ from tests.fakes import Counted, a_decision
 from otel_scorer.encoders.verdict import Explanations
 from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.wire import RawSpan
-from otel_scorer.pipeline.assembler import ClosedTrace, CloseReason
-from otel_scorer.pipeline.emission import Emission, Emit, Emitter
+from otel_scorer.pipeline.assembly.assembler import ClosedTrace, CloseReason
+from otel_scorer.pipeline.verdicts.emission import Emission, Emit, Emitter
 from otel_scorer.testing import CollectingSink, make_raw, make_span
 
 ROOT, CHILD = make_raw(make_span("root", span=1), make_span("child", span=2, parent=1))

@@ -17,10 +17,10 @@ from tests.fakes import Counted, a_decision, a_log, logs_request
 from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import Feedback
-from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason, Trigger
-from otel_scorer.pipeline.emission import Emission, Emit
-from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
-from otel_scorer.pipeline.jobs import Job, ScorerProfile
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, CloseReason, Trigger
+from otel_scorer.pipeline.sidecar.engine import Engine, EngineOptions, Forwarding
+from otel_scorer.pipeline.verdicts.emission import Emission, Emit
+from otel_scorer.pipeline.workers.jobs import Job, ScorerProfile
 from otel_scorer.testing import CollectingSink, FakeBackend, ManualClock, make_request, make_span
 
 CHECK = ScorerProfile("check", "1", 1.0)

@@ -10,7 +10,7 @@ from tests.fakes import PlainReader
 
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.trace import Trace
-from otel_scorer.pipeline.filters import SPAN_FIELDS, TRACE_FIELDS, Answer, Filter, compile_filter
+from otel_scorer.pipeline.running.filters import SPAN_FIELDS, TRACE_FIELDS, Answer, Filter, compile_filter
 from otel_scorer.testing import make_span, make_trace
 
 
@@ -161,7 +161,7 @@ def test_without_the_extra_a_filter_says_what_to_install() -> None:
     program = """
 import sys
 sys.modules["cel"] = None
-from otel_scorer.pipeline.filters import compile_filter
+from otel_scorer.pipeline.running.filters import compile_filter
 try:
     compile_filter("true", owner="check", has_span=False)
 except Exception as error:

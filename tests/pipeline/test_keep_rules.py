@@ -12,9 +12,9 @@ from tests.fakes import PlainReader, a_decision
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentError, Feedback
-from otel_scorer.pipeline.keep_evidence import NUMBERS, Evidence, facts_of, keep_number
-from otel_scorer.pipeline.keep_rules import Judgement, KeepRule, Kept
-from otel_scorer.pipeline.selection import is_sampled
+from otel_scorer.pipeline.keeping.evidence import NUMBERS, Evidence, facts_of, keep_number
+from otel_scorer.pipeline.keeping.rules import Judgement, KeepRule, Kept
+from otel_scorer.pipeline.running.selection import is_sampled
 from otel_scorer.testing import make_span, make_trace
 
 PASSED = a_decision(True, scorer="polite", passed=(True,))

@@ -15,8 +15,8 @@ from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.log_records import RawLog, read_logs
 from otel_scorer.model.splicing import join_spans
 from otel_scorer.model.wire import RawSpan
-from otel_scorer.pipeline.closing import ClosedTrace, CloseReason
-from otel_scorer.pipeline.keeping import TraceKeeper
+from otel_scorer.pipeline.assembly.closing import ClosedTrace, CloseReason
+from otel_scorer.pipeline.sidecar.storing import TraceKeeper
 from otel_scorer.stores.database import Database, open_database
 from otel_scorer.stores.trace_store import TraceStore
 from otel_scorer.testing import make_raw, make_span

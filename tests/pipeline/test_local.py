@@ -16,10 +16,10 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, set_span_in_conte
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.trace import Trace
-from otel_scorer.pipeline.local import LocalScoring
-from otel_scorer.pipeline.runner import Invocation, PreparedScorer
-from otel_scorer.pipeline.selection import Choice, Selector
-from otel_scorer.pipeline.suppression import is_suppressed, suppressed
+from otel_scorer.pipeline.running.local import LocalScoring
+from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
+from otel_scorer.pipeline.running.selection import Choice, Selector
+from otel_scorer.pipeline.running.suppression import is_suppressed, suppressed
 from otel_scorer.scorers.base import as_scorers, scorer
 from otel_scorer.testing import make_span, make_trace
 

@@ -12,7 +12,7 @@ from tests.fakes import Counted
 
 from otel_scorer.model.log_records import RECORD_OVERHEAD, RawLog
 from otel_scorer.model.wire import SPAN_OVERHEAD, RawSpan, ScopeRef
-from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler
 
 SCOPE = ScopeRef.of(b"", b"")
 DROPPED = "assembler.log_records_dropped"

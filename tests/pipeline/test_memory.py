@@ -13,9 +13,9 @@ from tests.pipeline.test_assembler import an_assembler, raw
 from tests.pipeline.test_engine import AGENT, running
 
 from otel_scorer.model.wire import SPAN_OVERHEAD
-from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason, LatePolicy, TraceAssembler
-from otel_scorer.pipeline.memory_guard import MemoryGuard
-from otel_scorer.pipeline.memory_use import available_memory, give_back, resident_bytes
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, CloseReason, LatePolicy, TraceAssembler
+from otel_scorer.pipeline.sidecar.memory_guard import MemoryGuard
+from otel_scorer.pipeline.workers.memory_use import available_memory, give_back, resident_bytes
 from otel_scorer.testing import ManualClock, make_span
 
 MIB = 1 << 20
@@ -179,8 +179,8 @@ def test_a_trace_that_had_to_go_for_its_memory_is_not_kept_for_another_score() -
 
 FILL_AND_RELIEVE = """
 from otel_scorer.model.wire import read_traces
-from otel_scorer.pipeline.assembler import AssemblyLimits, TraceAssembler
-from otel_scorer.pipeline.memory_use import give_back, resident_bytes, reusable_bytes
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, TraceAssembler
+from otel_scorer.pipeline.workers.memory_use import give_back, resident_bytes, reusable_bytes
 from otel_scorer.testing import make_request, make_span
 
 def in_use():

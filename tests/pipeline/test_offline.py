@@ -12,10 +12,10 @@ import pytest
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.trace import MISSING
-from otel_scorer.pipeline.offline import OfflineScoring
-from otel_scorer.pipeline.runner import Invocation, PreparedScorer
-from otel_scorer.pipeline.selection import Choice
-from otel_scorer.pipeline.threads import HUNG, THREADS, ThreadLane
+from otel_scorer.pipeline.running.offline import OfflineScoring
+from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
+from otel_scorer.pipeline.running.selection import Choice
+from otel_scorer.pipeline.running.threads import HUNG, THREADS, ThreadLane
 from otel_scorer.scorers.base import as_scorer
 
 

@@ -11,9 +11,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 
-from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason
-from otel_scorer.pipeline.quiet_units import QuietUnits
-from otel_scorer.pipeline.units import ClosedUnit, Place
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, CloseReason
+from otel_scorer.pipeline.in_app.quiet_units import QuietUnits
+from otel_scorer.pipeline.in_app.units import ClosedUnit, Place
 
 Closed = list[tuple[int | None, set[int], CloseReason, bool]]
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from otel_scorer.pipeline.reloading import Reloader
+from otel_scorer.pipeline.sidecar.reloading import Reloader
 
 WAIT = 30.0
 

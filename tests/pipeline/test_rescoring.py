@@ -11,8 +11,8 @@ from tests.pipeline.test_engine import AGENT, ON_SPAN, names, running
 
 from otel_scorer.model.log_records import RawLog
 from otel_scorer.model.wire import SPAN_OVERHEAD
-from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason, LatePolicy, TraceAssembler, Trigger
-from otel_scorer.pipeline.engine import Forwarding
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, CloseReason, LatePolicy, TraceAssembler, Trigger
+from otel_scorer.pipeline.sidecar.engine import Forwarding
 from otel_scorer.testing import make_span
 
 

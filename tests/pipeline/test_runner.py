@@ -13,7 +13,7 @@ import pytest
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentSource, Expectation, Feedback
 from otel_scorer.model.trace import Trace
-from otel_scorer.pipeline.runner import Invocation, PreparedScorer
+from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
 from otel_scorer.scorers import Scorer, as_scorer, scorer
 from otel_scorer.testing import make_span, make_trace
 

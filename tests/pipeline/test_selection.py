@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.sampling import Decision as Upstream
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 
 from otel_scorer.model.decision import Decision, Outcome
-from otel_scorer.pipeline.selection import Choice, Selection, Selector, is_sampled, sampling_number
+from otel_scorer.pipeline.running.selection import Choice, Selection, Selector, is_sampled, sampling_number
 from otel_scorer.scorers import Scorer, scorer
 from otel_scorer.testing import make_span, make_trace
 
@@ -94,7 +94,7 @@ def test_behind_the_ratio_sampler_of_the_sdk_the_sample_has_its_size_and_two_rep
 def sampled_elsewhere(trace_ids: list[bytes]) -> set[str]:
     """Return what another process samples, whose hashes of strings are not ours."""
     program = (
-        "import sys; from otel_scorer.pipeline.selection import is_sampled\n"
+        "import sys; from otel_scorer.pipeline.running.selection import is_sampled\n"
         "print(*(line.strip() for line in sys.stdin if is_sampled(bytes.fromhex(line), 0.1)))"
     )
     done = subprocess.run(

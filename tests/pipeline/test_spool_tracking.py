@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from otel_scorer.model.log_records import RawLog
 from otel_scorer.model.wire import RawSpan, read_traces
-from otel_scorer.pipeline.closing import ClosedTrace, CloseReason
-from otel_scorer.pipeline.spool_backlog import Backlog
-from otel_scorer.pipeline.spool_taking import PartlyTaken, RequestsTaken
-from otel_scorer.pipeline.spool_tracking import RequestTracker
+from otel_scorer.pipeline.assembly.closing import ClosedTrace, CloseReason
+from otel_scorer.pipeline.spool.backlog import Backlog
+from otel_scorer.pipeline.spool.taking import PartlyTaken, RequestsTaken
+from otel_scorer.pipeline.spool.tracking import RequestTracker
 from otel_scorer.stores.spool_rows import Changes, Taken
 from otel_scorer.testing import ManualClock, make_request, make_span
 

@@ -13,13 +13,20 @@ from otel_scorer.encoders.verdict import Verdict
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.reader import Reader
 from otel_scorer.model.wire import RawSpan
-from otel_scorer.pipeline.assembler import Added, AssemblyLimits, ClosedTrace, CloseReason, LatePolicy, TraceAssembler
-from otel_scorer.pipeline.emission import Emission, Emit
-from otel_scorer.pipeline.engine import Engine, EngineOptions, Forwarding
-from otel_scorer.pipeline.jobs import Job, ScorerProfile
-from otel_scorer.pipeline.keep_evidence import NUMBERS, keep_number
-from otel_scorer.pipeline.keep_rules import KeepRule
-from otel_scorer.pipeline.triage import COUNT_ATTRIBUTE, Keep, Triage
+from otel_scorer.pipeline.assembly.assembler import (
+    Added,
+    AssemblyLimits,
+    ClosedTrace,
+    CloseReason,
+    LatePolicy,
+    TraceAssembler,
+)
+from otel_scorer.pipeline.keeping.evidence import NUMBERS, keep_number
+from otel_scorer.pipeline.keeping.rules import KeepRule
+from otel_scorer.pipeline.keeping.triage import COUNT_ATTRIBUTE, Keep, Triage
+from otel_scorer.pipeline.sidecar.engine import Engine, EngineOptions, Forwarding
+from otel_scorer.pipeline.verdicts.emission import Emission, Emit
+from otel_scorer.pipeline.workers.jobs import Job, ScorerProfile
 from otel_scorer.testing import CollectingSink, FakeBackend, ManualClock, make_raw, make_request, make_span
 
 CHECK = ScorerProfile("check", "1", 1.0)

@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from tests.pipeline.raw_spans import a_span
 
 from otel_scorer.model.wire import RawSpan
-from otel_scorer.pipeline.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler, Trigger
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, ClosedTrace, CloseReason, TraceAssembler, Trigger
 
 LIMITS = AssemblyLimits(
     trigger=Trigger.LOCAL_ROOT,

@@ -9,8 +9,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from otel_scorer.pipeline.assembler import AssemblyLimits, CloseReason
-from otel_scorer.pipeline.units import ClosedUnit, Place, UnitAssembler
+from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, CloseReason
+from otel_scorer.pipeline.in_app.units import ClosedUnit, Place, UnitAssembler
 from otel_scorer.telemetry import snapshot
 
 LATE = "assembler.late_spans{policy=ignore}"

@@ -11,10 +11,10 @@ from otel_scorer.encoders.verdict import verdicts_of
 from otel_scorer.model.decision import Decision
 from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.wire import RawSpan
-from otel_scorer.pipeline.assembler import ClosedTrace, CloseReason
-from otel_scorer.pipeline.emission import Emission, Emit, Emitter
-from otel_scorer.pipeline.verdict_metrics import VerdictMetrics
-from otel_scorer.pipeline.verdict_sinks import LogSink, VerdictSink
+from otel_scorer.pipeline.assembly.assembler import ClosedTrace, CloseReason
+from otel_scorer.pipeline.verdicts.emission import Emission, Emit, Emitter
+from otel_scorer.pipeline.verdicts.metrics import VerdictMetrics
+from otel_scorer.pipeline.verdicts.sinks import LogSink, VerdictSink
 from otel_scorer.telemetry import count
 from otel_scorer.testing import CollectingSink, ManualClock, make_raw, make_span
 

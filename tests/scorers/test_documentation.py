@@ -14,7 +14,7 @@ from tests.dialects.captured import traces_of
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
 from otel_scorer.model.trace import MISSING, Trace
-from otel_scorer.pipeline.runner import Invocation, PreparedScorer
+from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
 from otel_scorer.scorers import Scorer, ScorerDefinitionError, as_scorers, scorer
 from otel_scorer.testing import make_span, make_trace
 

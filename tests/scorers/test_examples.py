@@ -6,8 +6,8 @@ import pytest
 from tests.dialects.captured import expectations, traces_of
 
 from otel_scorer.model.decision import Outcome
-from otel_scorer.pipeline.runner import Invocation
-from otel_scorer.pipeline.selection import Selector
+from otel_scorer.pipeline.running.runner import Invocation
+from otel_scorer.pipeline.running.selection import Selector
 from otel_scorer.scorers import Scorer, load_scorers
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples" / "scorers.py"

@@ -8,7 +8,7 @@ import pytest
 
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.trace import Trace
-from otel_scorer.pipeline.filters import Answer, compile_filter
+from otel_scorer.pipeline.running.filters import Answer, compile_filter
 from otel_scorer.scorers.filter_strings import cel_filter
 from otel_scorer.testing import make_span, make_trace
 

@@ -11,7 +11,7 @@ import pytest
 from otel_scorer.model.decision import Decision
 from otel_scorer.model.feedback import AssessmentError, Feedback
 from otel_scorer.model.trace import MISSING
-from otel_scorer.pipeline.runner import Invocation, PreparedScorer
+from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
 from otel_scorer.scorers import as_scorer, scorer
 from otel_scorer.scorers.arguments import NotApplicableError, Shape, Signature
 from otel_scorer.scorers.foreign import ADAPTERS, adapter_of

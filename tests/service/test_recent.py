@@ -8,7 +8,7 @@ import tracemalloc
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentSource, Feedback
 from otel_scorer.model.wire import RawSpan, read_traces
-from otel_scorer.pipeline.closing import ClosedTrace, CloseReason
+from otel_scorer.pipeline.assembly.closing import ClosedTrace, CloseReason
 from otel_scorer.service.recent import RecentTraces
 from otel_scorer.testing import make_request, make_span
 

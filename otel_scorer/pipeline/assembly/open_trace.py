@@ -1,0 +1,262 @@
+"""What is buffered of one trace, or one unit of it, and the timers of all that are: when each is to be looked at."""
+
+from __future__ import annotations
+
+import heapq
+import operator
+from typing import TYPE_CHECKING, Final
+
+from otel_scorer.pipeline.assembly.closing import AssemblyLimits, CloseReason, Trigger
+from otel_scorer.pipeline.assembly.waiting_records import Fate, TraceRecords
+from otel_scorer.telemetry import count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Iterator
+
+    from otel_scorer.model.log_records import RawLog
+    from otel_scorer.model.wire import RawSpan
+
+__all__ = ["ClosingRules", "Deadlines", "OpenTrace", "count_repeat", "has_gaps", "twin_key"]
+
+_parent_of: Final = operator.attrgetter("parent_id")
+_id_of: Final = operator.attrgetter("span_id")
+
+
+class OpenTrace:
+    """
+    The spans of a trace, or of one unit of it, that more are waited for.
+
+    Attributes:
+        key: What it is called among all open ones: its trace id, for a unit with a number behind it.
+        spans: By span id; see `twin_key`.
+        own: otel_scorer's own spans, by span id.
+        logs: Log records about its spans.
+        first: When the first span came.
+        last: When the last one came.
+        root_at: When the first span came that starts the countdown.
+        local_roots: Spans with a remote parent; with `Trigger.LOCAL_ROOT` the one that the unit begins with.
+        size: Bytes of memory that all of it is worth.
+        due: When it is to be looked at.
+        missing: Of a unit without a local root: the parent that it waits for.
+    """
+
+    __slots__ = ("due", "first", "key", "last", "local_roots", "logs", "missing", "own", "root_at", "size", "spans")
+
+    def __init__(self, key: bytes, now: float) -> None:
+        self.key = key
+        self.spans: dict[bytes, RawSpan] = {}
+        self.own: dict[bytes, RawSpan] | None = None
+        self.logs: TraceRecords | None = None
+        self.first = now
+        self.last = now
+        self.root_at: float | None = None
+        self.local_roots: list[RawSpan] = []
+        self.size = 0
+        self.due = float("inf")
+        self.missing: bytes | None = None
+
+    def add_log(self, record: RawLog, limits: AssemblyLimits, now: float) -> Fate:
+        """Keep a log record about one of the spans, within its limits."""
+        if self.logs is None:
+            self.logs = TraceRecords(now)
+        fate = self.logs.add(record, limits)
+        if fate is Fate.KEPT:
+            self.size += record.size
+            self.last = now
+        return fate
+
+    def take_logs(self, records: TraceRecords, limits: AssemblyLimits) -> int:
+        """Take over records, within its limits, and return how many bytes they are worth."""
+        before = 0 if self.logs is None else self.logs.size
+        if self.logs is None:
+            self.logs = records
+        else:
+            for record in records.known:
+                fate = self.logs.add(record, limits)
+                dropped = fate is not Fate.KEPT and fate is not Fate.DUPLICATE
+                count("assembler.log_records_dropped", int(dropped), reason=fate.value)
+        added = self.logs.size - before
+        self.size += added
+        return added
+
+    def absorb(self, other: OpenTrace, limits: AssemblyLimits) -> int:
+        """Take over another unit that turns out to be a part of this one; return how many bytes that adds in all."""
+        before = self.size + other.size
+        self.spans.update(other.spans)
+        logs = 0 if other.logs is None else other.logs.size
+        self.size += other.size - logs
+        if other.logs is not None:
+            self.take_logs(other.logs, limits)
+        if other.own:
+            twice = other.own.keys() & (self.own or {}).keys()
+            self.size -= sum(other.own[span_id].size for span_id in twice)
+            self.own = {**other.own, **(self.own or {})}
+        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
+        starts = [at for at in (self.root_at, other.root_at) if at is not None]
+        self.root_at = min(starts, default=None)
+        self.local_roots += other.local_roots
+        return self.size - before
+
+    def has_local_root(self) -> bool:
+        """Tell whether there is one whose parent is not here: a parent that has come does not go away again."""
+        roots = self.local_roots
+        while roots and roots[-1].parent_id in self.spans:
+            roots.pop()
+        return bool(roots)
+
+
+class ClosingRules:
+    """
+    Which spans start the countdown, and when it ends.
+
+    Args:
+        limits: The times.
+        matches: With `Trigger.MATCH`: whether a span starts the countdown.
+
+    Raises:
+        ValueError: `Trigger.MATCH` without a predicate.
+    """
+
+    def __init__(self, limits: AssemblyLimits, matches: Callable[[RawSpan], bool] | None = None) -> None:
+        if limits.trigger is Trigger.MATCH and matches is None:
+            msg = "Trigger.MATCH needs a predicate"
+            raise ValueError(msg)
+        self.limits = limits
+        self.matches = matches if limits.trigger is Trigger.MATCH else None
+        self.by_unit = limits.trigger is Trigger.LOCAL_ROOT
+
+    def is_head(self, span: RawSpan) -> bool:
+        """Tell whether a span is where a unit begins."""
+        return span.parent_id is None or span.is_local_root
+
+    def name(self, unit: OpenTrace) -> bytes:
+        """Return what tells a unit from the others of its trace, whatever the order in which its spans came."""
+        spans = unit.spans.values()
+        heads = [span.span_id for span in spans if self.is_head(span)]
+        return min(heads) if heads else unit.missing or min(span.span_id for span in spans)
+
+    def note(self, trace: OpenTrace, span: RawSpan, now: float) -> None:
+        """Note a span that may start the countdown."""
+        if self.matches is not None:
+            is_root = self.matches(span)
+        elif self.by_unit:
+            is_root = self.is_head(span)
+            if is_root and span.parent_id is not None:
+                trace.local_roots.append(span)
+        else:
+            is_root = span.parent_id is None
+            if span.is_local_root and self.limits.trigger is not Trigger.ROOT:
+                trace.local_roots.append(span)
+        if is_root and trace.root_at is None:
+            trace.root_at = now
+
+    def deadline(self, trace: OpenTrace) -> tuple[float, CloseReason]:
+        """Return when a trace closes if nothing comes any more, and for which reason."""
+        limits = self.limits
+        if trace.root_at is not None:
+            quiet, reason = min(trace.last + limits.root_grace, trace.root_at + limits.root_cap), CloseReason.ROOT_QUIET
+            if self.by_unit and trace.local_roots:
+                reason = CloseReason.LOCAL_ROOT_QUIET
+        elif trace.has_local_root():
+            quiet, reason = trace.last + limits.local_root_grace, CloseReason.LOCAL_ROOT_QUIET
+        else:
+            quiet, reason = trace.last + limits.idle_timeout, CloseReason.IDLE
+        age = trace.first + limits.max_age
+        return (quiet, reason) if quiet <= age else (age, CloseReason.MAX_AGE)
+
+
+class Deadlines:
+    """
+    When which open trace is to be looked at: a heap of (time, key), with entries that are stale and get skipped.
+
+    Arrivals only note the time in their trace, so that a busy trace costs no heap operation a span: it is looked at
+    when it was first due, and put back.
+
+    Args:
+        open_traces: All that is open, by key; the caller's.
+        rules: When they close.
+    """
+
+    def __init__(self, open_traces: dict[bytes, OpenTrace], rules: ClosingRules) -> None:
+        self._open = open_traces
+        self._rules = rules
+        self._heap: list[tuple[float, bytes]] = []
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def expect(self, trace: OpenTrace) -> None:
+        """Make sure that a trace is looked at no later than its deadline as it stands now."""
+        deadline, _ = self._rules.deadline(trace)
+        if deadline >= trace.due:
+            return
+        trace.due = deadline
+        heapq.heappush(self._heap, (deadline, trace.key))
+        if len(self._heap) > 2 * len(self._open) + 64:
+            self._heap = [(trace.due, key) for key, trace in self._open.items()]
+            heapq.heapify(self._heap)
+
+    def due(self, now: float) -> Iterator[tuple[OpenTrace, CloseReason]]:
+        """Yield what is due, the earliest first. The caller takes each of them out before it asks for the next."""
+        while self._heap and self._heap[0][0] <= now:
+            due, key = heapq.heappop(self._heap)
+            trace = self._open.get(key)
+            if trace is None or trace.due != due:
+                continue
+            deadline, reason = self._rules.deadline(trace)
+            if deadline <= now:
+                yield trace, reason
+            else:
+                trace.due = deadline
+                heapq.heappush(self._heap, (deadline, key))
+
+    def next(self) -> float | None:
+        """Return when something may next be due, or None while nothing is open."""
+        while self._heap:
+            due, key = self._heap[0]
+            trace = self._open.get(key)
+            if trace is not None and trace.due == due:
+                return due
+            heapq.heappop(self._heap)
+        return None
+
+    def clear(self) -> None:
+        """Forget everything: nothing is open any more."""
+        self._heap.clear()
+
+
+def has_gaps(spans: Collection[RawSpan], known: Iterable[bytes], *, local: bool) -> bool:
+    """
+    Tell whether something is visibly missing from a trace.
+
+    Args:
+        spans: The trace.
+        known: Ids of its spans.
+        local: Whether one service's part is all that is wanted: a local root then stands for the root, and its remote
+            parent is not missed.
+    """
+    parents = {span.parent_id for span in spans}
+    missing = parents.difference(known)
+    missing.discard(None)
+    if not missing:
+        # A span that is its own parent hangs in the air like one whose parent never came.
+        return None not in parents or any(map(operator.eq, map(_parent_of, spans), map(_id_of, spans)))
+    if not local:
+        return True
+    strangers = [span for span in spans if span.parent_id in missing]
+    return not all(span.is_local_root for span in strangers)
+
+
+def twin_key(known: dict[bytes, RawSpan], span: RawSpan) -> bytes:
+    """
+    Return the key of a span whose id is taken: the id itself if it is the same span again.
+
+    A client and a server span may share an id; the second one to come is kept under a longer key.
+    """
+    same = known[span.span_id].kind == span.kind
+    return span.span_id if same else span.span_id + bytes((span.kind & 0xFF,))
+
+
+def count_repeat(known: RawSpan, again: RawSpan) -> None:
+    """Count a span that came again, by whether it is the same."""
+    count("assembler.duplicates" if known.data == again.data else "assembler.conflicts")

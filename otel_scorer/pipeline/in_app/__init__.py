@@ -1,0 +1,1 @@
+"""Spans of this process, from their start to their verdicts."""

@@ -1,0 +1,1 @@
+"""Which traces a backend gets, by what scorers said of them."""

@@ -1,0 +1,1 @@
+"""Requests in; spans and verdicts out."""

@@ -1,0 +1,1 @@
+"""What the sidecar has on disk until it is done."""

@@ -1,0 +1,53 @@
+"""How far each trace is that is decided in part: what an earlier process has written down, and what this one adds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from otel_scorer.stores.spool_rows import PartlyDecided
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from otel_scorer.model.decision import Decision
+    from otel_scorer.model.wire import RawSpan
+    from otel_scorer.pipeline.assembly.closing import ClosedTrace
+
+__all__ = ["Progress"]
+
+
+class Progress:
+    """
+    Knows traces, and units of them, by id. What is scored again is not among them.
+
+    Args:
+        known: What is written down.
+    """
+
+    def __init__(self, known: dict[bytes, PartlyDecided]) -> None:
+        self._known = known
+
+    def of(self, trace: ClosedTrace[RawSpan]) -> PartlyDecided | None:
+        """Return how far a trace is; None if nothing about it is decided."""
+        return self._known.get(_key(trace)) if self._known and trace.revision == 1 else None
+
+    def add(
+        self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], *, released: bool
+    ) -> dict[bytes, PartlyDecided]:
+        """Note what is decided, and return what is to be written down."""
+        key = _key(trace)
+        before = self._known.get(key, PartlyDecided(released=False, scorers=frozenset()))
+        now = PartlyDecided(before.released or released, before.scorers | {each.scorer for each in decisions})
+        self._known[key] = now
+        return {} if now == before else {key: now}
+
+    def end(self, trace: ClosedTrace[RawSpan]) -> list[bytes]:
+        """Forget a trace that is decided, and return what need not be written down any longer."""
+        if not self._known:
+            return []
+        key = _key(trace)
+        return [] if self._known.pop(key, None) is None else [key]
+
+
+def _key(trace: ClosedTrace[RawSpan]) -> bytes:
+    return trace.trace_id + trace.unit

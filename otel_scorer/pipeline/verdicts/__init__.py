@@ -1,0 +1,1 @@
+"""Where a verdict goes: onto spans, into spans of its own, into logs, metrics and score APIs."""

@@ -1,0 +1,56 @@
+"""What the pool has on record: jobs that are not decided completely, and what each worker was given of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from otel_scorer.pipeline.workers.jobs import Job
+    from otel_scorer.pipeline.workers.worker_process import WorkerProcess
+
+__all__ = ["OpenJob", "WorkerRecord"]
+
+
+@dataclass(slots=True)
+class OpenJob:
+    """
+    A job that has not been decided completely.
+
+    Attributes:
+        job: The job.
+        left: The scorers that have not answered.
+        size: Bytes of its spans.
+        faults: By scorer and number of the target: what to say of a target that ended a worker, or made it hang.
+        ends: How often it was in a worker that ended and nobody knows why. Such suspects run alone, scorer by scorer.
+    """
+
+    job: Job
+    left: set[int]
+    size: int
+    faults: dict[int, dict[int, tuple[str, str, str]]] = field(
+        default_factory=dict[int, "dict[int, tuple[str, str, str]]"]
+    )
+    ends: int = 0
+
+
+@dataclass(slots=True)
+class WorkerRecord:
+    """
+    A worker process and what it has been given and has not answered.
+
+    Attributes:
+        process: The process.
+        open: The jobs, by id.
+        size: Bytes of their spans.
+        alone: The job and the one scorer that it runs, if that is a suspect.
+        is_alive: Whether it may be given more.
+        weighed_at: When somebody looked how much memory it has, in monotonic seconds.
+    """
+
+    process: WorkerProcess
+    open: dict[int, OpenJob] = field(default_factory=dict[int, OpenJob])
+    size: int = 0
+    alone: tuple[int, int] | None = None
+    is_alive: bool = True
+    weighed_at: float = 0.0
