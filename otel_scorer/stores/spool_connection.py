@@ -121,20 +121,21 @@ class SpoolConnection:
                 after = row[0]
                 size += len(row[-1]) + ROW
         except sqlite3.Error as error:
-            if not is_damage(error):
-                raise StoreError(f"Cannot read the spool {self._folder}: {error}") from error
-            if (failure := self._replace(error, ())) is not None:
-                raise StoreError(f"Cannot replace the damaged spool {self._folder}: {failure}") from error
+            self._go_on(error)
         return found
 
     def query(self, statement: str, parameters: Sequence[object] = ()) -> list[Row]:
         """
-        Return what a statement finds.
+        Return what a statement finds; in a new file with what is readable, if this one is damaged.
 
         Raises:
             StoreError: It cannot be read.
         """
         try:
+            try:
+                return self._opened().execute(statement, parameters).fetchall()
+            except sqlite3.Error as error:
+                self._go_on(error)
             return self._opened().execute(statement, parameters).fetchall()
         except sqlite3.Error as error:
             raise StoreError(f"Cannot read the spool {self._folder}: {error}") from error
@@ -160,6 +161,13 @@ class SpoolConnection:
             with suppress(sqlite3.Error):
                 connection.close()
         self._mark.close()
+
+    def _go_on(self, error: sqlite3.Error) -> None:
+        """Replace a file that cannot be read if it is damaged; raise a `StoreError` if it is not, or cannot be."""
+        if not is_damage(error):
+            raise StoreError(f"Cannot read the spool {self._folder}: {error}") from error
+        if (failure := self._replace(error, ())) is not None:
+            raise StoreError(f"Cannot replace the damaged spool {self._folder}: {failure}") from error
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:

@@ -173,7 +173,8 @@ def open_file(
         ConfigError: It is no spool of ours, or was made by a newer version.
         OSError, sqlite3.Error: It cannot be opened or written, or not set aside.
     """
-    is_new = not path.exists()
+    # One without a byte in it was being made when somebody was killed.
+    is_new = not path.exists() or not path.stat().st_size
     is_kept = False
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
@@ -219,8 +220,9 @@ def move_aside(path: Path) -> Path:
     """
     aside = path.with_name(f"{path.name}.damaged-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
     path.with_name(path.name + NEW).touch(mode=0o600)
-    # Under a name that SQLite takes for nothing: it would end at the first damaged frame.
-    for name, other in (("-wal", LOG), ("-shm", ".shm"), ("", "")):
+    # The file goes first, and comes back last: whoever is killed in between leaves a log without a file, which tells.
+    # The log gets a name that SQLite takes for nothing: it would end at the first damaged frame.
+    for name, other in (("", ""), ("-wal", LOG), ("-shm", ".shm")):
         with suppress(FileNotFoundError):
             path.with_name(path.name + name).replace(aside.with_name(aside.name + other))
     return aside

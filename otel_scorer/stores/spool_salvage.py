@@ -47,8 +47,9 @@ def take_over(aside: Path, path: Path, commits: int) -> tuple[int, int]:
         OSError, sqlite3.Error: The disk does not let us.
     """
     new = path.with_name(path.name + NEW)
-    for name in ("", "-journal"):
-        new.with_name(new.name + name).unlink(missing_ok=True)
+    new.with_name(new.name + "-journal").unlink(missing_ok=True)
+    # Emptied, never gone: without it the next start would not know that there is something to take over.
+    new.write_bytes(b"")
     connection = sqlite3.connect(new, isolation_level=None)
     try:
         new.chmod(0o600)
@@ -73,7 +74,7 @@ def move_back(path: Path) -> None:
         found = [each.name for each in path.parent.glob(f"{path.name}.damaged-*")]
         asides = sorted({name.removesuffix(LOG) for name in found if not name.endswith(_OTHERS)})
         if asides and not path.exists():
-            for name, other in (("", ""), ("-wal", LOG)):
+            for name, other in (("-wal", LOG), ("", "")):  # see `move_aside`
                 with suppress(FileNotFoundError):
                     path.with_name(asides[-1] + other).replace(path.with_name(path.name + name))
         path.with_name(path.name + NEW).unlink(missing_ok=True)

@@ -6,6 +6,8 @@ import random
 import resource
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from otel_scorer.stores.spool_parity import parity_of, repaired
 from otel_scorer.stores.spool_rows import Changes, Outgoing, checksum
 
 ALL = 1 << 40
+TRACE = bytes(range(16))
 REQUESTS = {number: bytes([number]) * (700 if number % 3 else 70_000) for number in range(1, 31)}
 VERDICTS = {number: f"verdict {number} ".encode() * 300 for number in range(1, 4)}
 PAGE = 16 * 1024
@@ -263,6 +266,100 @@ def test_a_process_that_was_killed_while_it_took_over_is_followed_by_one_that_do
     with opened(folder) as spool:
         assert requests_in(spool) == REQUESTS
         assert verdicts_in(spool) == VERDICTS
+
+
+KILLED_AT_EACH_STEP = """
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from otel_scorer.stores.spool import Spool
+
+STEPS = {"open", "os.chmod", "os.remove", "os.rename", "os.truncate", "sqlite3.connect"}
+logging.disable(logging.CRITICAL)
+left, target = Path(sys.argv[1]), Path(sys.argv[2])
+for last in range(1000):
+    folder = Path(shutil.copytree(left, target / str(last)))
+    process = os.fork()
+    if not process:
+        done = 0
+
+        def count(event, arguments):
+            global done
+            if event in STEPS and str(folder) in str(arguments):
+                done += 1
+                if done > last:
+                    os._exit(1)
+
+        sys.addaudithook(count)
+        Spool(folder, max_size=1 << 30)
+        os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) == 0:
+        break
+"""
+
+
+def test_whatever_step_of_taking_over_a_process_is_killed_at_the_next_one_finds_everything(tmp_path: Path) -> None:
+    with opened(tmp_path / "spool") as spool:
+        for number in range(1, 6):
+            spool.add(Signal.TRACES, bytes([number]) * 70_000)
+        left = killed(tmp_path / "spool", tmp_path / "left")
+    log = bytearray((left / "spool.db-wal").read_bytes())
+    log[log.index(bytes([3]) * 8000) + 4000] ^= 1
+    (left / "spool.db-wal").write_bytes(log)
+    (tmp_path / "killed").mkdir()
+
+    subprocess.run([sys.executable, "-c", KILLED_AT_EACH_STEP, left, tmp_path / "killed"], check=True, timeout=300)
+
+    folders = list((tmp_path / "killed").iterdir())
+    assert len(folders) > 15
+    for folder in folders:
+        with opened(folder) as spool:
+            assert list(requests_in(spool)) == [1, 2, 4, 5], folder.name
+
+
+def test_a_process_that_was_killed_while_it_made_the_file_is_followed_by_one_that_does(folder: Path) -> None:
+    for name in ("spool.db-wal", "mark"):
+        (folder / name).unlink()
+    (folder / "spool.db").write_bytes(b"")
+
+    with opened(folder) as spool:
+        spool.add(Signal.TRACES, b"first")
+
+    assert not set_aside(folder)
+    with closing(sqlite3.connect(folder / "spool.db")) as connection:
+        assert connection.execute("PRAGMA page_size").fetchone() == (PAGE,)
+        assert connection.execute("PRAGMA auto_vacuum").fetchone() == (2,)
+
+
+@pytest.mark.parametrize("table", ["closed", "marks", "partly_decided", "taken"])
+def test_damage_that_is_found_while_it_runs_is_mended_whatever_was_read(
+    table: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    large = {number: bytes([number]) * (1 << 20) for number in range(1, 6)}
+    with opened(tmp_path) as spool:
+        for data in large.values():
+            spool.add(Signal.TRACES, data)
+        spool.commit(Changes(forwarded=[2], closed=[TRACE]))
+    with opened(tmp_path) as spool:
+        with closing(sqlite3.connect(f"file:{tmp_path / 'spool.db'}?mode=ro&immutable=1", uri=True)) as connection:
+            [(page,)] = connection.execute("SELECT rootpage FROM sqlite_schema WHERE name = ?", (table,))
+        with (tmp_path / "spool.db").open("r+b") as file:
+            file.seek((page - 1) * PAGE)
+            file.write(b"\xff" * PAGE)
+
+        # More than SQLite keeps in memory: it reads the page again.
+        assert requests_in(spool) == large
+        assert [each for each in spool.closed() if each != TRACE] == []
+        assert spool.partly_decided() == {}
+        later = spool.add(Signal.TRACES, b"later")
+        assert requests_in(spool) == {**large, later: b"later"}
+
+    assert "was set aside as" in caplog.text
+    with opened(tmp_path) as spool:
+        assert requests_in(spool) == {**large, later: b"later"}
 
 
 FIRST_SCHEMA = """
