@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -60,6 +61,28 @@ def test_b1_over_the_soft_limit_requests_are_refused_until_memory_is_below_it_ag
     assert [memory.look(used) for used in (74, 75, 76, 89, 75, 10)] == [False, False, True, True, False, False]
     assert memory.asked == [(1 + SPARE, False)]
     assert counted("memory.exceeded{level=soft}") == 1
+
+
+def test_who_is_over_a_limit_time_and_again_is_told_so_once_a_minute(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    counted = Counted()
+    memory = Memory()
+
+    for used in (80, 70, 80, 70, 95, 70, 80):
+        memory.look(used)
+    memory.clock.advance(60.0)
+    for used in (70, 80, 70):
+        memory.look(used)
+
+    assert [message.partition(":")[0] for message in caplog.messages] == [
+        "Memory is over the soft limit of 0 MiB",
+        "Memory is within its limits again",
+        "Memory is over the hard limit of 0 MiB",
+        "Memory is within its limits again",
+        "Memory is over the soft limit of 0 MiB",
+        "Memory is within its limits again",
+    ]
+    assert counted("memory.exceeded{level=soft}") == 4
 
 
 def test_over_the_soft_limit_traces_are_scored_early_once_a_second_and_over_the_hard_one_at_every_look() -> None:

@@ -418,6 +418,21 @@ def test_what_is_no_http_is_told_so_with_a_status(client: Client, pipeline: Any,
     assert pipeline.requests == []
 
 
+def test_a_refused_body_that_turns_out_to_be_no_http_ends_the_connection_quietly(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = b"POST /v1/traces HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with client.connect() as connection:
+        connection.sendall(head + b"5\r\nhello\r\n")
+        answer = connection.recv(65536)
+        connection.sendall(b"no chunk\r\n")
+        answer += receive_all(connection)
+
+    assert answer.count(b"HTTP/1.1 ") == answer.count(b"HTTP/1.1 415") == 1
+    assert client.post(b"").status == 200
+    assert caplog.messages == []
+
+
 def test_a_compressed_answer_may_be_asked_for(client: Client) -> None:
     assert client.post(b"", Accept_Encoding="gzip").status == 200
     assert client.post(b"", path="/nowhere", Accept_Encoding="gzip").status == 404

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.telemetry import Measured, count
+from otel_scorer.transport.log_limit import LogLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,6 +74,8 @@ class MemoryGuard:
         self._may_give_back_at = -math.inf
         self._resident = 0
         self._level = ""
+        self._is_told = False
+        self._log_limit = LogLimit(clock=clock)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="otel-scorer-memory", daemon=True)
 
@@ -133,12 +136,18 @@ class MemoryGuard:
             return
         self._level = level
         if not level:
-            logger.info("Memory is within its limits again: %d MiB in use", in_use // _MEGABYTE)
+            if self._is_told:
+                logger.info("Memory is within its limits again: %d MiB in use", in_use // _MEGABYTE)
+            self._is_told = False
             return
         count("memory.exceeded", level=level)
+        # Whoever sends more than we can take has us over the limit and within it again several times a second.
+        if not self._log_limit.allows(level):
+            return
+        self._is_told = True
         limit = self._hard if over_hard > 0 else self._soft
         logger.warning(
-            "Memory is over the %s limit of %d MiB: %d MiB in use of %d MiB; %s%s",
+            "Memory is over the %s limit of %d MiB: %d MiB in use of %d MiB; %s%s; reported once a minute",
             level,
             (limit or 0) // _MEGABYTE,
             in_use // _MEGABYTE,
