@@ -17,6 +17,8 @@ from tests.instrumented_app import WAIT, App, Gate
 
 from otel_scorer.config import app_settings
 from otel_scorer.model.trace import Trace
+from otel_scorer.pipeline.running.inheritance import inherit_context
+from otel_scorer.pipeline.running.suppression import is_suppressed, suppressed
 from otel_scorer.processor import ScoringSpanProcessor
 from otel_scorer.scorers.base import scorer
 from otel_scorer.telemetry import snapshot
@@ -207,3 +209,25 @@ def test_a_scorer_that_outlives_its_thread_is_no_reason_to_hang() -> None:
     assert snapshot().get("processor.errors{where=on_end}", 0) == before
     app.provider.shutdown()
     gate.opened.set()
+
+
+def test_a_thread_that_could_not_be_started_can_be_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    inherit_context()
+    seen: list[bool] = []
+    name = "_start_new_thread" if hasattr(threading, "_start_new_thread") else "_start_joinable_thread"
+
+    def refuse(*_args: object, **_named: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with suppressed():
+        thread = threading.Thread(target=lambda: seen.append(is_suppressed()))
+        with monkeypatch.context() as patch:
+            patch.setattr(threading, name, refuse)
+            with pytest.raises(RuntimeError):
+                thread.start()
+        thread.start()
+    thread.join(WAIT)
+
+    assert seen == [True]
+    with suppressed(), pytest.raises(RuntimeError, match="once"):
+        thread.start()

@@ -44,15 +44,22 @@ def _starting(start: Callable[[threading.Thread], None]) -> Callable[[threading.
     @wraps(start)
     def start_below(self: threading.Thread) -> None:
         # The threads of a pool outlive the scorer that was the first to need them, and work for others.
-        if is_suppressed() and getattr(self, "_target", None) is not _POOL_WORK:
-            context, run = copy_context(), self.run
+        if not is_suppressed() or getattr(self, "_target", None) is _POOL_WORK:
+            start(self)
+            return
+        context, run = copy_context(), self.run
 
-            def run_below() -> None:
-                del self.run  # or the thread would hold itself
-                context.run(run)
+        def run_below() -> None:
+            vars(self).pop("run", None)  # or the thread would hold itself
+            context.run(run)
 
-            setattr(self, "run", run_below)  # noqa: B010 - as above
-        start(self)
+        setattr(self, "run", run_below)  # noqa: B010 - as above
+        try:
+            start(self)
+        except BaseException:
+            if vars(self).get("run") is run_below:
+                setattr(self, "run", run)  # noqa: B010 - as above; the next attempt finds the thread as it was
+            raise
 
     setattr(start_below, _MARK, True)
     return start_below
