@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from otel_scorer.errors import OtelScorerError
+from otel_scorer.model.otlp_attributes import utf8_text
 from otel_scorer.model.trace import MISSING
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def trace_frame(traces: Iterable[Trace]) -> Any:
     Raises:
         OtelScorerError: pandas is not installed.
     """
-    return _pandas().DataFrame([_trace_columns(trace) for trace in traces], columns=list(_TRACE_COLUMNS))
+    return _pandas().DataFrame([_utf8(_trace_columns(trace)) for trace in traces], columns=list(_TRACE_COLUMNS))
 
 
 def result_frame(results: Iterable[RowResult]) -> Any:
@@ -64,7 +65,7 @@ def result_frame(results: Iterable[RowResult]) -> Any:
         if result.error is not None:
             columns["error"] = result.error
         rest.append(columns)
-    return pandas.concat([pandas.DataFrame(verdicts), pandas.DataFrame(rest)], axis=1)
+    return pandas.concat([pandas.DataFrame(map(_utf8, each)) for each in (verdicts, rest)], axis=1)
 
 
 def _verdicts(result: RowResult, evidence: Evidence) -> dict[str, Any]:
@@ -102,6 +103,11 @@ def _trace_columns(trace: Trace) -> dict[str, Any]:
         "spans": [span.to_dict() for span in trace.spans],
         "assessments": [assessment.to_dictionary() for assessment in info.assessments],
     }
+
+
+def _utf8(columns: dict[str, Any]) -> dict[str, Any]:
+    """Return a row as pandas takes it: since version 3 it refuses text that UTF-8 cannot carry."""
+    return {utf8_text(key): utf8_text(value) if isinstance(value, str) else value for key, value in columns.items()}
 
 
 def _pandas() -> Any:

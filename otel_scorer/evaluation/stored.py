@@ -13,7 +13,7 @@ from otel_scorer.errors import AssessmentValueError, ConfigError
 from otel_scorer.evaluation.frames import trace_frame
 from otel_scorer.evaluation.result import RowResult
 from otel_scorer.evaluation.row_traces import row_record
-from otel_scorer.model.assessment import json_value
+from otel_scorer.model.assessment import as_text, json_value
 from otel_scorer.model.feedback import AssessmentSource, Expectation
 from otel_scorer.model.trace import MISSING
 from otel_scorer.reporting.subject import Evidence, Subject
@@ -136,16 +136,25 @@ def _kept(value: Any) -> Any:
     """Return an expectation as JSON can hold it: what it cannot is stored as text, and compared as it is."""
     try:
         return json_value(value, "an expectation")
-    except AssessmentValueError:
-        return str(value)
+    except (AssessmentValueError, RecursionError):
+        return as_text(value)
 
 
 def _given(item: Item, trace: Trace) -> dict[str, Any] | None:
     """Return what a row says beside its trace, where that is something else than the trace says."""
     given: dict[str, Any] = {
-        name: value for name in _GIVEN if (value := getattr(item, name)) is not MISSING and value != trace.read(name)
+        name: value
+        for name in _GIVEN
+        if (value := getattr(item, name)) is not MISSING and not _is_same(value, trace.read(name))
     }
     return given or None
+
+
+def _is_same(value: Any, said: Any) -> bool:
+    try:
+        return bool(value == said)
+    except Exception:  # noqa: BLE001 - anybody's objects: arrays and frames cannot say, others may fail
+        return False
 
 
 def stored_results(store: Path, run_id: str) -> Iterator[RowResult]:

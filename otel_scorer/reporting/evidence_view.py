@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
+from otel_scorer.model.plain import plain
 from otel_scorer.model.trace import MISSING
 from otel_scorer.reporting.plain_text import one_line, printable
 
@@ -195,7 +196,7 @@ def _text(value: object, limit: int) -> str:
     if isinstance(value, str):
         return cut(value, limit)
     try:
-        text = json.dumps(value, ensure_ascii=False, indent=2, default=str)
+        text = json.dumps(value, ensure_ascii=False, indent=2, default=plain)
     except (TypeError, ValueError, RecursionError) as error:  # keys that are no text, cycles, depth
         text = f"[{type(value).__name__} that cannot be shown: {error}]"
     return cut(text, limit)

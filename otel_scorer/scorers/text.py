@@ -11,6 +11,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, cast
 
+from otel_scorer.model.plain import plain
+
 __all__ = ["compact_json", "conversation_text", "text_of"]
 
 _ASSISTANT: Final = frozenset({"assistant", "ai", "aimessage", "aimessagechunk", "model"})
@@ -68,18 +70,11 @@ def conversation_text(value: object, side: str) -> str | None:
 
 
 def compact_json(value: object) -> str:
-    """Return `value` as JSON without spaces; what JSON does not know is written as its `str`."""
+    """Return `value` as JSON without spaces; what JSON does not know is written as `plain` says."""
     try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_plain)
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=plain)
     except (TypeError, ValueError, RecursionError):
         return str(value)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[object, object]", value))
-    dump = getattr(value, "model_dump", None)
-    return dump() if callable(dump) else str(value)
 
 
 def _messages(value: object, depth: int) -> Iterator[tuple[str, str]]:

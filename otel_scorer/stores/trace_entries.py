@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import pydantic_core
 
 from otel_scorer.errors import StoreError
+from otel_scorer.model.assessment import as_text
 from otel_scorer.model.decision import Decision
 from otel_scorer.model.encoding import nearest_double
 from otel_scorer.model.otlp_attributes import utf8_text
+from otel_scorer.model.plain import plain
 from otel_scorer.model.trace_bytes import logs_as_bytes, spans_as_bytes
 
 if sys.version_info >= (3, 14):
@@ -32,8 +34,8 @@ __all__ = ["Entry", "StoredEntry", "TraceRecord", "as_json", "decisions_of", "ex
 # Below this nothing is gained; at level 1 packing costs a third of what writing the bytes does that it saves.
 _PACKED_FROM: Final = 1024
 _LEVEL: Final = 1
-_encode: Final = json.JSONEncoder(ensure_ascii=False, default=str).encode
-_escape: Final = json.JSONEncoder(default=str).encode
+_encode: Final = json.JSONEncoder(ensure_ascii=False, default=plain).encode
+_escape: Final = json.JSONEncoder(default=plain).encode
 
 
 class _Packer(threading.local):
@@ -60,11 +62,11 @@ def _decisions_json(decisions: list[dict[str, Any]]) -> str:
 
 
 def as_json(value: object) -> str:
-    """Return a value as JSON text that UTF-8 can carry; what JSON cannot hold as its `str`."""
+    """Return a value as JSON text that UTF-8 can carry; what JSON cannot hold as `plain` says, else as its `str`."""
     try:
         text = _encode(value)
     except (TypeError, ValueError, RecursionError):  # keys that are no strings, circles
-        value = str(value)
+        value = as_text(value)
         text = _encode(value)
     # Escaped, a lone surrogate comes back as it was.
     return text if text.isascii() or utf8_text(text) == text else _escape(value)

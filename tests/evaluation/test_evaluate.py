@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
 import pytest
 from opentelemetry import trace as trace_api
+from pydantic import BaseModel
 
 from otel_scorer import (
     AssessmentError,
@@ -345,6 +348,67 @@ def test_a_problem_of_the_stream_itself_is_raised_and_what_came_before_is_stored
         evaluate(rows(), [length])
 
     assert len(search_traces()) == 1000
+
+
+class Stop(BaseModel):
+    city: str
+    on: date
+
+
+@dataclass
+class Plan:
+    stops: list[Stop]
+
+
+class NoTruth:
+    """Compares as arrays and frames do: with something that is neither true nor false."""
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise ValueError("The truth value of an array is ambiguous")
+
+    def __str__(self) -> str:
+        return "[0 1 2]"
+
+    __hash__ = None  # type: ignore[assignment]  # as theirs
+
+
+@pytest.mark.parametrize("is_called", [True, False], ids=["returned by predict_fn", "in the row"])
+@pytest.mark.parametrize(
+    ("answer", "kept"),
+    [
+        pytest.param(Stop(city="Rome", on=date(2026, 5, 1)), {"city": "Rome", "on": "2026-05-01"}, id="pydantic model"),
+        pytest.param(
+            {"plan": Plan([Stop(city="Rome", on=date(2026, 5, 1))])},
+            {"plan": {"stops": [{"city": "Rome", "on": "2026-05-01"}]}},
+            id="dataclass in a dict",
+        ),
+        pytest.param(NoTruth(), "[0 1 2]", id="array"),
+    ],
+)
+def test_structured_answers_are_data_for_scorers_of_stored_traces(answer: Any, kept: Any, is_called: bool) -> None:
+    row: dict[str, Any] = {"inputs": {"question": "a"}} | ({} if is_called else {"outputs": answer})
+
+    run = evaluate([row], [lambda **kwargs: 1], predict_fn=(lambda question: answer) if is_called else None)
+
+    [trace] = search_traces(run_id=run.run_id)
+    assert trace.outputs == kept
+
+
+@pytest.mark.parametrize("key", ["inputs", "outputs", "expectations"])
+def test_a_row_that_is_nested_too_deeply_to_be_stored_costs_no_other_row(key: str) -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+
+    run = evaluate(
+        [{"inputs": {"question": 1}, key: {"deep": deep}}, {"inputs": {"question": 2}}], [lambda **kwargs: 1]
+    )
+
+    assert run.metrics == {"lambda/mean": 1.0}
+    assert len(search_traces(run_id=run.run_id)) == 2
 
 
 def test_values_that_json_cannot_hold_are_stored_as_text() -> None:

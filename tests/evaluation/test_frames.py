@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from otel_scorer import ConfigError, evaluate, load_traces, scorer, search_traces
+from otel_scorer import ConfigError, Feedback, evaluate, load_traces, scorer, search_traces
 
 CAPTURE = Path(__file__).resolve().parent.parent / "captures" / "openinference_openai.json"
 needs_pandas = pytest.mark.skipif(importlib.util.find_spec("pandas") is None, reason="pandas is not installed")
@@ -121,6 +121,20 @@ def test_what_predict_fn_raised_is_a_column() -> None:
 
     assert list(table["error"]) == ["ZeroDivisionError: division by zero"]
     assert list(table["state"]) == ["ERROR"]
+
+
+@needs_pandas
+def test_frames_hold_text_that_pandas_takes_with_every_kind_of_column() -> None:
+    @scorer
+    def torn(outputs: str) -> Feedback:
+        return Feedback(name="torn \ud83d", value=outputs, rationale=outputs)
+
+    result = evaluate([{"inputs": {"q": "a"}, "outputs": "half an emoji: \ud83d"}], [torn])
+
+    tables = [result.to_pandas(), search_traces(run_id=result.run_id, return_type="pandas")]
+    texts = [text for table in tables for text in (*table.columns, *table.iloc[0]) if isinstance(text, str)]
+    assert "half an emoji: ?" in texts
+    assert "".join(texts).encode()
 
 
 def test_without_pandas_everything_else_works_and_frames_say_what_to_install() -> None:
