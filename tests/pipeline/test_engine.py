@@ -497,6 +497,20 @@ def test_each_unit_of_a_trace_is_scored_and_held_on_its_own(forwarding: Forwardi
         assert values == {"call 1": True, "call 2": False}
 
 
+@pytest.mark.parametrize("forwarding", [Forwarding.HOLD_ROOT, Forwarding.HOLD_TRACE])
+def test_a15_a_late_span_that_shares_its_id_with_one_that_is_held_is_no_copy_of_it(forwarding: Forwarding) -> None:
+    with running(forwarding, emit=ON_SPAN) as run:
+        run.ingest(make_span("client", span=1, kind="CLIENT"))
+        [job] = run.close_traces()
+
+        run.ingest(make_span("server", span=1, kind="SERVER"))
+        run.ingest(make_span("client", span=1, kind="CLIENT"))
+
+        assert names(run.sink.spans) == ["server"]
+        run.backend.decide(job, a_decision(True))
+        assert names(run.sink.spans) == ["server", "client"]
+
+
 def test_by_default_a_local_root_is_not_held() -> None:
     with running(Forwarding.HOLD_ROOT, ON_SPAN) as run:
         run.ingest(make_span("served", span=2, parent=1, remote_parent=True))

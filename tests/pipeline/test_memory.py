@@ -173,6 +173,16 @@ def test_b2_the_heaviest_and_oldest_traces_are_scored_first_and_no_more_than_nee
     assert len(assembler) == 2
 
 
+def test_b2_of_traces_that_have_been_idle_for_long_enough_the_heavier_goes_first_not_the_older() -> None:
+    assembler = an_assembler(max_age=10_000.0)
+    assembler.add([raw(trace=1, span=2, parent=1, data=bytes(3000))], 0.0)
+    assembler.add([raw(trace=2, span=2, parent=1, data=bytes(5000))], 1600.0)
+
+    closed = assembler.relieve(1 << 40, 1800.0, older_than=0.0)
+
+    assert [trace.trace_id[-1] for trace in closed] == [2, 1]
+
+
 def test_b1_young_traces_are_left_to_finish_unless_it_is_urgent() -> None:
     assembler = an_assembler()
     assembler.add([raw(trace=1, span=2, parent=1)], 0.0)

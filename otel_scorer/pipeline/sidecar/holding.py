@@ -98,9 +98,7 @@ class Holding:
         late = added.late
         if not late or not self._waiting:
             return
-        repeats = [
-            span for span in late if any(each.holds(span.span_id) for each in self._waiting.get(span.trace_id, ()))
-        ]
+        repeats = [span for span in late if any(each.holds(span) for each in self._waiting.get(span.trace_id, ()))]
         if repeats:
             here = {id(span) for span in repeats}
             added.late = [span for span in late if id(span) not in here]

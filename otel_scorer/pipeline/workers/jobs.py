@@ -109,11 +109,13 @@ class Waiting:
     is_done: bool = False
     _held_ids: frozenset[bytes] | None = None
 
-    def holds(self, span_id: bytes) -> bool:
-        """Tell whether a span with this id is held; asked only where spans come late."""
+    def holds(self, span: RawSpan) -> bool:
+        """Tell whether a copy of a span is held, one of the same id and kind; asked only where spans come late."""
         if self._held_ids is None:
-            self._held_ids = frozenset([span.span_id for span in self.held])
-        return bool(self.held) and span_id in self._held_ids
+            self._held_ids = frozenset([held.span_id for held in self.held])
+        if not self.held or span.span_id not in self._held_ids:
+            return False
+        return any(held.span_id == span.span_id and held.kind == span.kind for held in self.held)
 
 
 def sample_scorers(trace: ClosedTrace[RawSpan], scorers: ScorerSet) -> tuple[tuple[int, ...], list[Decision]]:
