@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,6 +45,9 @@ _NAP: Final = 0.02
 _NAPS_BEFORE_SLEEP: Final = 50
 # Spans that are looked at in a row, so that whoever waits for the lock gets it.
 _SHARE: Final = 128
+# What a thread of the application does when it helps, for one span that ends: the longer that takes, the more often it
+# is interrupted in the middle, and not its own work.
+_HELP: Final = 16
 # With so much waiting the application's threads help.
 MANY_PENDING: Final = 4096
 """With so much pending, `attend` is to be called for each span that ends."""
@@ -58,7 +62,7 @@ class SpanIntake:
     Args:
         take: Takes one after the other, with the time; is called while the lock is held.
         lock: Who looks at anything that `take` changes holds it.
-        after: Is called when the lock is free again: nobody else's code runs while it is held.
+        after: Is called when the lock is free again, with how much may be done: no code of others runs before.
         busy: Is held by who does what is left then.
         clock: Monotonic seconds.
         pending: What waits already.
@@ -68,7 +72,7 @@ class SpanIntake:
         self,
         take: Callable[[Item, float], None],
         lock: KnownLock,
-        after: Callable[[], None],
+        after: Callable[[int], None],
         busy: KnownLock,
         *,
         clock: Callable[[], float],
@@ -93,10 +97,10 @@ class SpanIntake:
             self.ring()
         elif len(self.pending) >= MANY_PENDING and self._may_help() and self._lock.acquire(0):
             try:
-                self._take_share()
+                self._take_share(_HELP)
             finally:
                 self._lock.release()
-            self.finish()
+            self.finish(_HELP)
 
     def ring(self) -> None:
         """End `rest`."""
@@ -124,12 +128,12 @@ class SpanIntake:
                 self._take_share()
             self.finish()
 
-    def finish(self) -> None:
-        """Do what was left for when the lock is free."""
+    def finish(self, most: int = sys.maxsize) -> None:
+        """Do what was left for when the lock is free, so much of it at most."""
         with suppress(IndexError):  # another thread may be at it
             while self._failures:
                 logger.error("A span could not be taken in", exc_info=self._failures.popleft())
-        self._after()
+        self._after(most)
 
     def rest(self, longest: float) -> None:
         """Wait until it is worth the while to look again, at most so many seconds."""
@@ -143,9 +147,9 @@ class SpanIntake:
         """Whether this thread is not in the middle of work of ours, interrupted by a destructor or a signal handler."""
         return not (self._busy.is_mine or is_suppressed())
 
-    def _take_share(self) -> None:
+    def _take_share(self, most: int = _SHARE) -> None:
         now = self._clock()
-        for _ in range(min(_SHARE, len(self.pending))):
+        for _ in range(min(most, len(self.pending))):
             item = self.pending.popleft()
             try:
                 self._take(item, now)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -37,11 +38,13 @@ class Outbox:
         self.busy = KnownLock()
         """Held by who hands out."""
 
-    def hand_out(self) -> None:
-        """Send and submit what is there: one thread at a time, so in order. Others go on."""
-        while self._items and self.busy.acquire(0):
+    def hand_out(self, most: int = sys.maxsize) -> None:
+        """Send and submit what is there, so much of it at most: one thread at a time, so in order. Others go on."""
+        left = most
+        while left > 0 and self._items and self.busy.acquire(0):
             try:
-                while self._items:
+                while left > 0 and self._items:
+                    left -= 1
                     item = self._items.popleft()
                     if isinstance(item, WaitingUnit):
                         self._submit(item)
