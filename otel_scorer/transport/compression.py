@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 __all__ = ["ENCODINGS", "inflate"]
 
 _CHUNK: Final = 1 << 20
+# What follows the end of a stream is copied, so little of it goes in at a time: a body of empty streams would be copied
+# once for each of them.
+_PIECE: Final = 16 << 10
+# Several times what parallel compressors make of the largest body. Each of them has a decompressor opened.
+_MAX_IN_A_ROW: Final = 10_000
 _GZIP: Final = zlib.MAX_WBITS | 16
 _ZLIB: Final = zlib.MAX_WBITS
 _RAW_DEFLATE: Final = -zlib.MAX_WBITS
@@ -50,64 +55,81 @@ def _identity(data: bytes, limit: int) -> bytes:
 
 def _gzip(data: bytes, limit: int) -> bytes:
     """One gzip member or several in a row (RFC 1952, section 2.2)."""
-    out: list[bytes] = []
-    left = limit
-    while data:
-        member, data = _zlib_stream(data, _GZIP, left, limit)
-        out.append(member)
-        left -= len(member)
-    return b"".join(out)
+    return _in_a_row(_gzip_member, data, limit)
+
+
+def _zstd(data: bytes, limit: int) -> bytes:
+    """One zstd frame or several in a row (RFC 8878, section 3)."""
+    return _in_a_row(_zstd_frame, data, limit)
 
 
 def _deflate(data: bytes, limit: int) -> bytes:
     """RFC 9110 means the zlib format; some clients send the bare deflate stream, as browsers have always tolerated."""
     is_zlib = len(data) > 1 and data[0] & 0x0F == zlib.DEFLATED and int.from_bytes(data[:2], "big") % 31 == 0
-    out, rest = _zlib_stream(data, _ZLIB if is_zlib else _RAW_DEFLATE, limit, limit)
-    if rest:
+    out, taken = _zlib_stream(memoryview(data), _ZLIB if is_zlib else _RAW_DEFLATE, limit, limit)
+    if taken < len(data):
         raise InvalidRequestError("The body goes on after its compressed data")
     return out
 
 
-def _zlib_stream(data: bytes, window: int, left: int, limit: int) -> tuple[bytes, bytes]:
-    """Inflate one stream and return it with what follows it."""
+def _in_a_row(read: Callable[[memoryview, int, int], tuple[bytes, int]], data: bytes, limit: int) -> bytes:
+    out: list[bytes] = []
+    left = limit
+    rest = memoryview(data)
+    while rest:
+        if len(out) == _MAX_IN_A_ROW:
+            raise InvalidRequestError(f"The compressed body has more than {_MAX_IN_A_ROW} parts")
+        part, taken = read(rest, left, limit)
+        out.append(part)
+        left -= len(part)
+        rest = rest[taken:]
+    return b"".join(out)
+
+
+def _gzip_member(data: memoryview, left: int, limit: int) -> tuple[bytes, int]:
+    return _zlib_stream(data, _GZIP, left, limit)
+
+
+def _zlib_stream(data: memoryview, window: int, left: int, limit: int) -> tuple[bytes, int]:
+    """Inflate one stream and return it with how many bytes it took."""
     stream = zlib.decompressobj(window)
     out: list[bytes] = []
+    taken = 0
     try:
         while not stream.eof:
-            part = stream.decompress(data, min(_CHUNK, left + 1))
-            data = stream.unconsumed_tail
+            piece = data[taken : taken + _PIECE]
+            part = stream.decompress(piece, min(_CHUNK, left + 1))
+            taken += len(piece) - len(stream.unconsumed_tail) - len(stream.unused_data)
             left -= len(part)
             if left < 0:
                 raise _too_large(limit)
-            if not part and not data and not stream.eof:
+            if not part and not piece and not stream.eof:
                 raise InvalidRequestError("The compressed body is cut off")
             out.append(part)
     except zlib.error as error:
         raise InvalidRequestError(f"The body is not compressed as its Content-Encoding says: {error}") from error
-    return b"".join(out), stream.unused_data
+    return b"".join(out), taken
 
 
-def _zstd(data: bytes, limit: int) -> bytes:
-    """One zstd frame or several in a row (RFC 8878, section 3)."""
+def _zstd_frame(data: memoryview, left: int, limit: int) -> tuple[bytes, int]:
+    """Inflate one frame and return it with how many bytes it took."""
+    stream = ZstdDecompressor(options={DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
     out: list[bytes] = []
-    left = limit
-    while data:
-        stream = ZstdDecompressor(options={DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
-        pending = data
-        try:
-            while not stream.eof:
-                part = stream.decompress(pending, min(_CHUNK, left + 1))
-                pending = b""
-                left -= len(part)
-                if left < 0:
-                    raise _too_large(limit)
-                if not part and stream.needs_input:
-                    raise InvalidRequestError("The compressed body is cut off")
-                out.append(part)
-        except ZstdError as error:
-            raise InvalidRequestError(f"The body is not compressed as its Content-Encoding says: {error}") from error
-        data = stream.unused_data
-    return b"".join(out)
+    taken = 0
+    try:
+        while not stream.eof:
+            piece = data[taken : taken + _PIECE] if stream.needs_input else data[:0]
+            part = stream.decompress(piece, min(_CHUNK, left + 1))
+            taken += len(piece)
+            left -= len(part)
+            if left < 0:
+                raise _too_large(limit)
+            if not part and not piece and stream.needs_input:
+                raise InvalidRequestError("The compressed body is cut off")
+            out.append(part)
+    except ZstdError as error:
+        raise InvalidRequestError(f"The body is not compressed as its Content-Encoding says: {error}") from error
+    return b"".join(out), taken - len(stream.unused_data)
 
 
 def _too_large(limit: int) -> RequestTooLargeError:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 import zlib
 from collections.abc import Callable
 
@@ -62,6 +63,36 @@ def test_several_members_in_a_row_are_one_body(encoding: str) -> None:
     compress = COMPRESS[encoding]
 
     assert inflate(compress(b"one ") + compress(b"two"), encoding, limit=7) == b"one two"
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_thousands_of_empty_members_are_passed_over(encoding: str) -> None:
+    # If each of them had what follows copied, this would be gigabytes.
+    body = random.Random(1).randbytes(1 << 20)
+
+    assert inflate(COMPRESS[encoding](b"") * 9_000 + COMPRESS[encoding](body), encoding, limit=len(body)) == body
+
+
+@pytest.mark.parametrize("part", [gzip.compress(b""), zstd.compress(b""), b"\x50\x2a\x4d\x18\0\0\0\0"])
+def test_a_body_of_nothing_but_empty_members_is_refused(part: bytes) -> None:
+    encoding = "gzip" if part[:1] == b"\x1f" else "zstd"
+
+    with pytest.raises(InvalidRequestError, match="parts"):
+        inflate(part * 10_001, encoding, limit=4)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "zstd"])
+@pytest.mark.parametrize("size", [16_384, 100_000, 3_000_000])
+def test_bodies_that_are_read_in_pieces_come_out_whole_and_cut_off_are_invalid(encoding: str, size: int) -> None:
+    body = random.Random(size).randbytes(size)
+    compressed = COMPRESS[encoding](body)
+
+    assert inflate(compressed, encoding, limit=size) == body
+    with pytest.raises(RequestTooLargeError):
+        inflate(compressed, encoding, limit=size - 1)
+    for end in (1, 16_384, len(compressed) - 1):
+        with pytest.raises(InvalidRequestError):
+            inflate(compressed[:end], encoding, limit=size)
 
 
 def test_deflate_without_its_zlib_header_is_understood() -> None:
