@@ -126,6 +126,13 @@ def test_missing_content_names_the_setting_that_records_it(scope: str, attribute
     assert setting in found["missing: the span 'call' records no input"].hint
 
 
+def test_no_setting_of_content_is_named_for_a_model_without_a_name() -> None:
+    found = findings(made("call", {"llm.request.type": "chat"}, scope="opentelemetry.instrumentation.openai.v1"))
+
+    assert found["missing: the span 'call' records no output"].hint == "set TRACELOOP_TRACE_CONTENT=true"
+    assert found["missing: the span 'call' records no model"].hint == "set the attribute gen_ai.response.model"
+
+
 def test_what_tools_and_retrievers_do_not_say_is_named_once_for_all() -> None:
     root = made("agent", {"openinference.span.kind": "AGENT", "input.value": "x", "output.value": "y"})
     calls = [made(f"search {number}", TOOL, parent=root) for number in range(6)]
@@ -237,6 +244,20 @@ def test_missing_parents_and_several_roots_are_said() -> None:
         "orphan: the parent of the span 'd' is in another process, whose spans are not in the input"
     ].is_problem
     assert "roots: there are 2 roots; 'a', which starts first, counts as the root" in found
+
+
+def test_what_is_no_span_of_the_trace_is_said_and_a_problem_where_nothing_else_came() -> None:
+    line = made("hello", {"logfire.span_type": "log"})
+    start = made("agent", {"logfire.span_type": "pending_span"})
+
+    beside = finding("no_span", line, made("agent", {"logfire.span_type": "span"}), start)
+    alone = finding("no_span", line)
+
+    assert beside.text.startswith("'hello', 'agent' are no spans of the trace")
+    assert not beside.is_problem
+    assert alone.is_problem
+    assert alone.span_ids == (line["span_id"],)
+    assert "Spans from" not in "\n".join(text(trace_of(line)))
 
 
 def test_duplicates_and_calls_that_were_recorded_twice_are_said() -> None:

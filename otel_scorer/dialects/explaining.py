@@ -96,7 +96,8 @@ class ExplainingReader(DialectReader):
         """Return what would make a span tell a field: a setting of its instrumentation, or an attribute to set."""
         by_name = (self._by_name[name] for name in span.read("dialects"))
         said = next((said for dialect in by_name if (said := dialect.capture_of(span.scope.name))), "")
-        if said:
+        # The name of a model is no content: no setting withholds it.
+        if said and field != "model":
             return said
         needed = (key for key, _ in self._plan(span.read("dialects"), field) if key is not None)
         return f"set the attribute {key}" if (key := next(needed, "")) else ""

@@ -88,11 +88,13 @@ def as_text(
 
 
 def _explanation(trace: Trace, reader: ExplainingReader, duplicates: int, width: int) -> Iterator[Text | Padding]:
-    yield Text("\nSpans from", style="bold")
-    for each in instrumentations(trace):
+    if made := instrumentations(trace):
+        yield Text("\nSpans from", style="bold")
+    for each in made:
         name = " ".join(filter(None, (printable(each["scope"]) or "no scope", printable(each["version"]))))
         speaks = ", ".join(each["dialects"]) or "no known dialect"
-        yield _indented(Text.assemble(name, (f"  {each['spans']} spans, {speaks}", "dim")))
+        number = "1 span" if each["spans"] == 1 else f"{each['spans']} spans"
+        yield _indented(Text.assemble(name, (f"  {number}, {speaks}", "dim")))
     said = [source for source in sources(trace, reader) if source.origin is not None]
     room = width - _MARGIN
     rows = [

@@ -26,7 +26,7 @@ __all__ = ["Finding", "find_problems"]
 K = TypeVar("K")
 Kind = Literal[
     "missing", "unknown_type", "near_miss", "unread", "redacted", "cut", "dropped", "orphan", "roots", "duplicate",
-    "counted_once", "counted_twice", "not_said",
+    "no_span", "counted_once", "counted_twice", "not_said",
 ]  # fmt: skip
 
 _NAMES_SHOWN: Final = 4
@@ -117,6 +117,11 @@ def _tree(trace: Trace, duplicates: int) -> Iterator[Finding]:
     if len(roots) > 1:
         text = f"there are {len(roots)} roots; {roots[0].name!r}, which starts first, counts as the root"
         yield Finding("roots", text, "", _ids(roots), is_problem=False)
+    if records := trace.placeholders:
+        what = _name(records, "is no span", "are no spans")
+        text = f"{_quoted(records)} {what} of the trace: sent when a span started, or as a line of a log"
+        # A trace of nothing else looks empty.
+        yield Finding("no_span", text, "", _ids(records), is_problem=trace.is_pending)
     if duplicates:
         yield Finding(
             "duplicate", f"{duplicates} spans came more than once; the first copy counts",
@@ -348,10 +353,13 @@ def _grouped(spans: Iterable[Span], key: Callable[[Span], K]) -> list[tuple[K, l
 
 
 def _spans(spans: Sequence[Span]) -> str:
-    names = [f"{name!r}" for name in dict.fromkeys(span.name for span in spans)]
     if len(spans) == 1:
-        return f"the span {names[0]}"
-    return f"{len(spans)} spans ({_listed(names)})"
+        return f"the span {_quoted(spans)}"
+    return f"{len(spans)} spans ({_quoted(spans)})"
+
+
+def _quoted(spans: Iterable[Span]) -> str:
+    return _listed([f"{name!r}" for name in dict.fromkeys(span.name for span in spans)])
 
 
 def _listed(words: Sequence[str], limit: int = _NAMES_SHOWN) -> str:

@@ -29,6 +29,7 @@ QUESTION = "What is the weather in Paris?"
         ("claude_code", "TASK", "x", "claude", {"span.type": "claude_code.tool.blocked_on_user"}),
         ("claude_code", "TOOL", "claude_code.tool", "com.anthropic.claude_code.tracing", {"tool_name": "Bash"}),
         ("livekit", "UNKNOWN", "tts_node", "agents", {"lk.input_text": "hi"}),
+        ("livekit", "UNKNOWN", "x", "agents", {"lk.function_tool.output": "18 C"}),
         ("spring_ai", "TOOL", "x", "spring", {"spring.ai.kind": "tool_call", "gen_ai.operation.name": "framework"}),
         ("spring_ai", "CHAIN", "x", "spring", {"spring.ai.kind": "chat_client", "gen_ai.operation.name": "framework"}),
         ("voltagent", "MEMORY", "x", "volt", {"span.type": "memory", "voltagent.operation_id": "1"}),
@@ -442,6 +443,21 @@ def test_tables_are_well_formed() -> None:
 def test_what_is_not_said_is_missing_and_not_none() -> None:
     assert view().read("inputs") is MISSING
     assert view().inputs is None
+
+
+@pytest.mark.parametrize("start", ["lk.", "lk.pii."])
+def test_livekit_tools_and_what_may_be_personal(start: str) -> None:
+    call = {"lk.function_tool.name": "get", "lk.function_tool.id": "call_1"}
+    said = {f"{start}function_tool.arguments": '{"a": 1}', f"{start}function_tool.output": "18 C"}
+
+    trace = trace_of(
+        made("agent_turn", {f"{start}user_input": "hi", f"{start}response.text": "hello"}, scope="livekit-agents"),
+        made("function_tool", {**call, **said}, scope="livekit-agents"),
+    )
+
+    assert (trace.inputs, trace.outputs) == ("hi", "hello")
+    [tool] = trace.tool_calls
+    assert (tool.name, tool.arguments, tool.result, tool.call_id) == ("get", {"a": 1}, "18 C", "call_1")
 
 
 def test_spring_ai_tools() -> None:
