@@ -275,7 +275,8 @@ def _about_encodings(config: Config) -> list[str]:
 
 
 def _about_exporter(exporter: Exporter) -> str:
-    from otel_scorer.config import FileExporter, NativeExporter, OtlpExporter, without_password
+    from otel_scorer.config import FileExporter, NativeExporter, OtlpExporter
+    from otel_scorer.transport.addresses import shown_url
     from otel_scorer.transport.endpoints import choose_protocol
 
     if isinstance(exporter, FileExporter):
@@ -285,7 +286,7 @@ def _about_exporter(exporter: Exporter) -> str:
     if not isinstance(exporter, OtlpExporter):
         return "standard output"
     url = exporter.url_of(exporter.endpoint)
-    facts = [without_password(url), str(choose_protocol(url, exporter.protocol))]
+    facts = [shown_url(url), str(choose_protocol(url, exporter.protocol))]
     if exporter.compression != "none":
         facts.append(exporter.compression)
     if exporter.tls.cert_file is not None:
@@ -293,7 +294,7 @@ def _about_exporter(exporter: Exporter) -> str:
     if exporter.headers:
         facts.append(f"headers {', '.join(sorted(exporter.headers))}")
     facts += [
-        f"{name} {without_password(endpoint)}"
+        f"{name} {shown_url(endpoint)}"
         for name, endpoint in (("logs", exporter.logs_endpoint), ("metrics", exporter.metrics_endpoint))
         if endpoint != "same"
     ]
@@ -303,9 +304,9 @@ def _about_exporter(exporter: Exporter) -> str:
 
 
 def _about_native(exporter: NativeExporter) -> str:
-    from otel_scorer.config import without_password
+    from otel_scorer.transport.addresses import shown_url
 
-    facts = [without_password(exporter.endpoint), f"scores alone, as {exporter.what}"]
+    facts = [shown_url(exporter.endpoint), f"scores alone, as {exporter.what}"]
     headers = exporter.all_headers()
     facts.append(f"headers {', '.join(sorted(headers))}" if headers else "no credentials")
     facts.append(f"waits {exporter.trace_timeout:g} s for a trace")

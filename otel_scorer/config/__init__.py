@@ -20,7 +20,7 @@ from otel_scorer.config.quantities import OFF, format_bytes, format_duration, pa
 from otel_scorer.config.reading import exporters_from_urls, load_config, load_teaching, taught_reader
 from otel_scorer.config.sample import generate_sample
 from otel_scorer.config.scoring import ScorerSettings, ScoringSettings
-from otel_scorer.config.sending import QueueSettings, RetrySettings, without_password
+from otel_scorer.config.sending import QueueSettings, RetrySettings
 from otel_scorer.config.telemetry import MetricsSettings, TelemetrySettings
 from otel_scorer.stores.location import STORE_VARIABLE, store_path
 
@@ -65,5 +65,4 @@ __all__ = [
     "shown_settings",
     "store_path",
     "taught_reader",
-    "without_password",
 ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 from typing import Annotated, Final, Self, cast
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
@@ -13,6 +12,7 @@ from pydantic_core import PydanticCustomError
 from otel_scorer.config.quantities import OFF, ByteSize, Duration
 from otel_scorer.config.section import Section
 from otel_scorer.errors import ConfigError
+from otel_scorer.transport.addresses import shown_url
 from otel_scorer.transport.endpoints import SAME, choose_protocol
 from otel_scorer.transport.exchange import RELOAD_INTERVAL, TlsFiles
 from otel_scorer.transport.retry import RetryPolicy
@@ -25,7 +25,6 @@ __all__ = [
     "SignalUrl",
     "Url",
     "basic_auth",
-    "without_password",
 ]
 
 
@@ -39,14 +38,6 @@ def _check_url(value: object) -> str:
     return cast("str", value)
 
 
-def without_password(url: str) -> str:
-    """Return the URL with user and password hidden, to be shown or logged."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]).geturl()
-
-
 def basic_auth(user: str, password: str) -> str:
     """Return the value of an Authorization header."""
     return f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"
@@ -56,8 +47,8 @@ def _signal_endpoint(value: object) -> str:
     return value if isinstance(value, str) and value in {SAME, OFF} else _check_url(value)
 
 
-Url = Annotated[str, BeforeValidator(_check_url), PlainSerializer(without_password, when_used="json")]
-SignalUrl = Annotated[str, BeforeValidator(_signal_endpoint), PlainSerializer(without_password, when_used="json")]
+Url = Annotated[str, BeforeValidator(_check_url), PlainSerializer(shown_url, when_used="json")]
+SignalUrl = Annotated[str, BeforeValidator(_signal_endpoint), PlainSerializer(shown_url, when_used="json")]
 Header = Annotated[SecretStr, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 
 

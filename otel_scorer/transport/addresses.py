@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from urllib.parse import urlsplit
 
 from otel_scorer.errors import AddressInUseError, ConfigError
 
-__all__ = ["explain_bind_error", "is_loopback", "listen", "split_address", "with_port"]
+__all__ = ["explain_bind_error", "is_loopback", "listen", "shown_url", "split_address", "with_port"]
 
 _MAX_PORT = 65_535
 
@@ -29,6 +30,14 @@ def split_address(address: str) -> tuple[str, int]:
 def with_port(host: str, port: int) -> str:
     """Join host and port; the counterpart of `split_address`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def shown_url(url: str) -> str:
+    """Return a URL to be shown or logged: what may be secret in it, user, password and query, is hidden."""
+    parts = urlsplit(url)
+    if "@" in parts.netloc:
+        parts = parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2])
+    return (parts._replace(query="***") if parts.query else parts).geturl()
 
 
 def listen(address: str) -> socket.socket:

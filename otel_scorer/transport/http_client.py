@@ -9,10 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import urllib3
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import HTTPError, NewConnectionError
 from urllib3.exceptions import TimeoutError as PoolTimeoutError
 
 from otel_scorer.errors import PermanentError, RetryableError, TooLargeError
+from otel_scorer.transport.addresses import shown_url
 from otel_scorer.transport.exchange import TlsFiles
 from otel_scorer.transport.rotation import FromFiles
 from otel_scorer.transport.tls import client_context
@@ -35,7 +36,7 @@ class HttpAnswer:
     What a backend said.
 
     Attributes:
-        url: Who was asked.
+        url: Who was asked, without what may be secret in it.
         status: HTTP status.
         body: As it came, decompressed.
         content_type: What it says it is, in lower case and without parameters.
@@ -99,7 +100,7 @@ class HttpClient:
         files = tls or TlsFiles()
         # Renewed certificates mean new connections; a request on the way finishes on its old one.
         self._pool = FromFiles(
-            f"certificates for {url}",
+            f"certificates for {shown_url(url)}",
             files.paths,
             partial(_connections, files, connections),
             interval=files.reload_interval,
@@ -125,13 +126,15 @@ class HttpClient:
             answer = response.read(_MAX_ANSWER, decode_content=True)
             # What is longer is no answer that we asked for: the connection is not worth reading it to the end.
             response.release_conn() if len(answer) < _MAX_ANSWER else response.close()
+        except NewConnectionError as error:  # for urllib3 that is a timeout, too
+            raise RetryableError(f"Cannot reach {shown_url(url)}: {error}", code="connect") from error
         except PoolTimeoutError as error:
-            raise RetryableError(f"No answer from {url} in {timeout:g} s", code="timeout") from error
+            raise RetryableError(f"No answer from {shown_url(url)} in {timeout:g} s", code="timeout") from error
         except HTTPError as error:
-            raise RetryableError(f"Cannot reach {url}: {error}", code="connect") from error
+            raise RetryableError(f"Cannot reach {shown_url(url)}: {error}", code="connect") from error
         delay = parse_retry_after(response.headers.get("Retry-After"), self._now())
         content_type = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        return HttpAnswer(url, response.status, answer, content_type, delay)
+        return HttpAnswer(shown_url(url), response.status, answer, content_type, delay)
 
     def close(self) -> None:
         """Close the idle connections; those in use follow when they are done."""

@@ -134,6 +134,23 @@ def test_a_partial_success_that_says_something_is_returned(
     assert sender.send(Signal.TRACES, b"", WAIT) == partial
 
 
+def test_no_error_quotes_what_is_secret_in_an_address(http_backend: Any, reply: Callable[..., Any]) -> None:
+    http_backend.replies.append(reply(status=403))
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        nobody = f"127.0.0.1:{held.getsockname()[1]}"
+        for address, said in ((http_backend.address, "answered HTTP 403"), (nobody, "Connection refused")):
+            url = f"http://me:hush@{address}/otlp?key=hush"
+            sender = connect(url, protocol="http/protobuf").senders[Lane.SPANS]
+            with pytest.raises((PermanentError, RetryableError)) as raised:
+                sender.send(Signal.TRACES, b"", WAIT)
+            sender.close()
+
+            assert f"http://***@{address}/otlp/v1/traces?***" in str(raised.value)
+            assert said in str(raised.value)
+            assert "hush" not in str(raised.value)
+
+
 def test_a_web_page_instead_of_an_answer_is_a_warning(http_backend: Any, reply: Callable[..., Any]) -> None:
     http_backend.replies.append(reply(body=b"<!doctype html>", headers={"Content-Type": "Text/HTML; charset=utf-8"}))
     sender = connect(f"http://{http_backend.address}", protocol="http/protobuf").senders[Lane.SPANS]
