@@ -11,7 +11,7 @@ from pydantic import AliasChoices, AliasPath, BaseModel
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["unknown_parameter"]
+__all__ = ["field_parameter", "unknown_parameter"]
 
 _PASSED_ON_TO_FIELDS: Final = frozenset({"pydantic", "otel_scorer", "mlflow"})
 
@@ -47,4 +47,17 @@ def _known(made: type[Any]) -> set[str] | None:
         return None
     if any(isinstance(each.validation_alias, AliasChoices | AliasPath) for each in made.model_fields.values()):
         return None
-    return {*made.model_fields, *(each.name for each in taken)}
+    aliases = {each.validation_alias for each in made.model_fields.values() if isinstance(each.validation_alias, str)}
+    return {field_parameter(made, name) for name in made.model_fields} | aliases
+
+
+def field_parameter(made: type[BaseModel], name: str) -> str:
+    """Return the name by which a constructor takes a field: its own, or where only an alias will do, that."""
+    alias = made.model_fields[name].validation_alias
+    if isinstance(alias, AliasChoices):
+        alias = next((choice for choice in alias.choices if isinstance(choice, str)), None)
+    return alias if isinstance(alias, str) and not _takes_names(made) else name
+
+
+def _takes_names(made: type[BaseModel]) -> bool:
+    return bool(made.model_config.get("populate_by_name") or made.model_config.get("validate_by_name"))

@@ -19,7 +19,9 @@ from pydantic import BaseModel, SecretBytes, SecretStr
 from pydantic_core import PydanticSerializationError
 
 from otel_scorer.errors import ScorerError
+from otel_scorer.scorers.bindings import is_bound_once
 from otel_scorer.scorers.options import OPTION_NAMES
+from otel_scorer.scorers.parameters import field_parameter
 from otel_scorer.stores.registrations import Definition
 
 if TYPE_CHECKING:
@@ -110,14 +112,14 @@ def _place_of(
     own = sys.modules.get(module_name or "")
     if own is not None and "<" not in qualified and qualified:
         target = _attribute(own, qualified)
-        if is_it(target):
+        if is_it(target) and is_bound_once(own, qualified):
             return own, qualified, target
     # The main script comes last; multiprocessing has another name for it.
     main = sys.modules.get(_MAIN)
     others = (sys.modules[name] for name in sorted(sys.modules) if sys.modules[name] is not main)
     for module in _each_once(own, *others, main):
         for name, target in list(vars(module).items()):
-            if not name.startswith("__") and is_it(target):
+            if not name.startswith("__") and is_it(target) and is_bound_once(module, name):
                 return module, name, target
     return None
 
@@ -170,7 +172,7 @@ def _folder(name: str, path: Path | None) -> str | None:
 
 def _refusal(scorer: ScorerOptions, code: object) -> str:
     qualified = str(getattr(code, "__qualname__", type(code).__qualname__))
-    cure = "define it at the top level of a module, or give that object a name there"
+    cure = "define it at the top level of a module, or give that object a name of its own there"
     if qualified.endswith("<lambda>"):
         why = "it is a lambda without a name in a module"
     elif "<locals>" in qualified:
@@ -196,11 +198,12 @@ def _parameters(scorer: ScorerOptions) -> dict[str, Any]:
                 f"`Field(default_factory=lambda: SecretStr(os.environ[...]))`"
             )
     try:
-        return scorer.model_dump(mode="json", include=set(own))
+        held = scorer.model_dump(mode="json", include=set(own), by_alias=False)
     except PydanticSerializationError as error:
         raise _NeedsObjectError(
             f"Scorer {scorer.name!r} cannot be registered: {error}. Fields must be plain data"
         ) from None
+    return {field_parameter(type(scorer), name): value for name, value in held.items()}
 
 
 def _is_secret(name: str, value: object) -> bool:

@@ -208,7 +208,7 @@ def test_parameters_are_the_fields_of_a_class(folder: Path) -> None:
 
 CLASSES = """
 from typing import Any
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, ConfigDict, Field, model_validator
 from otel_scorer import Scorer
 
 class Plain(Scorer):
@@ -216,6 +216,9 @@ class Plain(Scorer):
     characters: int = 3
     limit: int = Field(default=1, alias="at_most")
     def __call__(self, outputs): return [self.characters, self.limit]
+
+class Either(Plain):
+    model_config = ConfigDict(populate_by_name=True)
 
 class Made(Scorer):
     def __init__(self, words=3):
@@ -250,6 +253,7 @@ class Older(Scorer):
     ("reference", "parameters", "message"),
     [
         ("Plain", {"charcters": 5}, r"Plain has no parameter 'charcters'; did you mean 'characters'\?"),
+        ("Plain", {"limit": 5}, "Plain has no parameter 'limit'; "),  # pydantic takes its alias only
         ("Plain", {"size": 5}, "Plain has no parameter 'size'; there are aggregations, at_most, characters, "),
         ("Made", {"wrds": 5}, "unexpected keyword argument 'wrds'"),
     ],
@@ -267,6 +271,8 @@ def test_a_mistyped_parameter_is_an_error(
     ("reference", "parameters", "said"),
     [
         ("Plain", {"characters": 5, "at_most": 2, "timeout": 3}, [5, 2]),
+        ("Either", {"limit": 2}, [3, 2]),
+        ("Either", {"at_most": 2}, [3, 2]),
         ("Made", {"words": 5}, 5),
         ("Open", {"anything": 5}, "{'anything': 5}"),
         ("Renamed", {"letters": 5}, 5),

@@ -39,7 +39,7 @@ MODULE = """
 import os
 from typing import Optional
 
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import AliasChoices, BaseModel, Field, SecretStr
 from otel_scorer import Feedback, Scorer, scorer
 
 
@@ -124,6 +124,28 @@ class OpenJudge(Scorer):
 
     def __call__(self, outputs: str) -> bool:
         return True
+
+
+class Aliased(Scorer):
+    name: str = "aliased"
+    words: int = Field(default=1, alias="at_least")
+    letters: int = Field(default=1, validation_alias=AliasChoices("characters", "signs"))
+
+    def __call__(self, outputs: str) -> bool:
+        return True
+
+
+for each in (scorer(lambda outputs: True, name="first"), scorer(lambda outputs: False, name="second")):
+    pass
+
+twice = scorer(lambda outputs: True, name="twice")
+before = twice
+twice = scorer(lambda outputs: False, name="twice")
+
+if os.environ:
+    chosen = scorer(lambda outputs: True, name="chosen")
+else:
+    chosen = scorer(lambda outputs: False, name="chosen")
 
 
 high = Threshold(7)
@@ -400,6 +422,14 @@ def test_registered_scorers_judge_every_trace_that_is_chosen_otherwise(module: A
         # What parameters cannot carry, a reference to an object in a module can.
         (lambda module: module.high, "high", ({}, {})),
         (lambda module: module.with_key, "with_key", ({}, {})),
+        (
+            lambda module: module.Aliased(at_least=3, signs=4),
+            "Aliased",
+            ({"at_least": 3, "characters": 4}, {}),
+        ),
+        # A name that is bound in one way or another is the same one everywhere.
+        (lambda module: module.chosen, "chosen", ({}, {})),
+        (lambda module: module.before, "before", ({}, {})),
         # What the class reads for itself is no parameter.
         (lambda module: module.Judge(model="large"), "Judge", ({"model": "large"}, {})),
     ],
@@ -425,6 +455,9 @@ def test_the_store_keeps_a_reference_and_plain_data(
     ("make", "why"),
     [
         (lambda module: scorer(lambda outputs: True), "it is a lambda"),
+        # Whoever imports the module finds another scorer under these names than the module did when it registered one.
+        (lambda module: module.each, "it is a lambda without a name in a module.* a name of its own"),
+        (lambda module: module.twice, "it is a lambda without a name in a module.* a name of its own"),
         (lambda module: module.build(), r"build\(\) defines it"),
         (lambda module: module.Owner().method, "a method of an object"),
         (lambda module: module.Threshold(3), "has another 'threshold', which is no field"),
