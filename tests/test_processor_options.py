@@ -18,10 +18,16 @@ from opentelemetry.sdk.trace.export import (
     SpanExportResult,
 )
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from tests.certificates import Authority
 from tests.instrumented_app import span_count
 
 from otel_scorer.errors import ConfigError, ScorerError
+from otel_scorer.model.wire import Signal
 from otel_scorer.processor import ScoringSpanProcessor
+from otel_scorer.testing import read_spans
+from otel_scorer.transport.exchange import ServerTls
+from otel_scorer.transport.grpc_receiver import GrpcReceiver
+from otel_scorer.transport.http_receiver import HttpReceiver
 
 
 class Unsent(OTLPSpanExporter):
@@ -133,6 +139,59 @@ def test_the_exporters_of_the_configuration_are_those_of_the_sdk(
     known = {"GrpcExporter": GrpcExporter, "HttpExporter": OTLPSpanExporter}
     assert [type(processor.span_exporter)] == [known[kind] for kind in kinds]
     processor.shutdown()
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+def test_the_application_connects_as_the_sidecar_does(protocol: str, encrypted: bool, tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    server, client = authority.issue(), authority.issue("application")
+    tls = ServerTls(certificate=server.certificate, key=server.key, client_ca=authority.certificate)
+    received: list[bytes] = []
+
+    def take(signal: Signal, data: bytes) -> None:
+        received.append(data)
+
+    make = GrpcReceiver if protocol == "grpc" else HttpReceiver
+    receiver = make("127.0.0.1:0", take, tls=tls if encrypted else None)
+    try:
+        files = f"ca_file: {authority.certificate}, cert_file: {client.certificate}, key_file: {client.key}"
+        (tmp_path / "otel-scorer.yaml").write_text(
+            f"scorers: [latency]\nexporters: {{otlp: {{endpoint: '{receiver.start()}', protocol: {protocol}, "
+            f"timeout: 60s, tls: {{{files if encrypted else ''}}}}}}}"
+        )
+        processor = ScoringSpanProcessor.from_config(tmp_path / "otel-scorer.yaml")
+        provider = TracerProvider(shutdown_on_exit=False)
+        provider.add_span_processor(processor)
+        provider.get_tracer("app").start_span("root").end()
+        provider.shutdown()
+    finally:
+        receiver.shutdown(1.0)
+
+    assert [span.name for data in received for span in read_spans(data)] == ["root"]
+
+
+@pytest.mark.parametrize("port", [4317, 4318])
+def test_a_file_for_tls_that_cannot_be_used_is_named(port: int, tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("nothing")
+    (tmp_path / "otel-scorer.yaml").write_text(
+        f"scorers: [latency]\nexporters: {{otlp: {{endpoint: 'https://127.0.0.1:{port}', "
+        f"tls: {{ca_file: {tmp_path}/ca.pem}}}}}}"
+    )
+
+    with pytest.raises(ConfigError, match=r"ca\.pem"):
+        ScoringSpanProcessor.from_config(tmp_path / "otel-scorer.yaml")
+
+
+def test_what_only_the_sidecar_heeds_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "otel-scorer.yaml").write_text(
+        "scorers: [latency]\npreset: jaeger\nkeep: any_failed\nforwarding: hold_trace"
+    )
+
+    ScoringSpanProcessor.from_config(tmp_path / "otel-scorer.yaml", InMemorySpanExporter()).shutdown()
+
+    warned = [record.message.partition(" ")[0] for record in caplog.records if record.levelname == "WARNING"]
+    assert warned == ["keep", "score_spans.duration"]
 
 
 def test_several_destinations_get_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

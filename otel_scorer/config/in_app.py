@@ -23,13 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
+    import grpc
+    import requests
     from opentelemetry.sdk.trace import ReadableSpan
 
     from otel_scorer.config.exporters import SpanExporter as Places
     from otel_scorer.config.model import Config
     from otel_scorer.pipeline.verdicts.sinks import VerdictOutlets
     from otel_scorer.scorers.loading import ScorerSpec
-    from otel_scorer.transport.exchange import Sender
+    from otel_scorer.transport.exchange import Sender, TlsFiles
 
 __all__ = ["AppSettings", "app_settings", "environment_outlets", "otlp_exporter"]
 
@@ -90,6 +92,8 @@ def app_settings(path: str | Path, environ: Mapping[str, str] | None = None) -> 
     options["outlets"] = partial(_outlets, config, environ)
     if config.keep is not None:
         logger.warning("keep is for the sidecar: the application exports every trace")
+    if config.score_spans.duration:
+        logger.warning("score_spans.duration is for the sidecar: evaluation spans of the application last no time")
     given = config.assembly.model_fields_set
     if idle := [f"assembly.{name}" for name in _SIDECAR_ALONE if name in given]:
         logger.warning(
@@ -169,27 +173,75 @@ def _sdk_exporter(exporter: Places) -> SpanExporter:
 
 
 def _otlp(exporter: OtlpExporter) -> SpanExporter:
-    protocol = choose_protocol(exporter.endpoint, exporter.protocol)
+    # An endpoint without a scheme is plain text unless `tls` says otherwise, as in the sidecar; the SDK has it the
+    # other way round.
+    endpoint = exporter.url_of(exporter.endpoint)
     headers = {key: value.get_secret_value() for key, value in exporter.headers.items()}
-    if protocol is Protocol.GRPC:
-        import grpc
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+    if choose_protocol(endpoint, exporter.protocol) is Protocol.GRPC:
+        return _grpc(exporter, endpoint, headers)
+    return _http(exporter, endpoint, headers)
 
-        return GrpcExporter(
-            endpoint=exporter.endpoint,
-            headers=headers,
-            timeout=exporter.timeout,
-            compression=grpc.Compression.Gzip if exporter.compression == "gzip" else grpc.Compression.NoCompression,
-        )
+
+def _grpc(exporter: OtlpExporter, endpoint: str, headers: dict[str, str]) -> SpanExporter:
+    import grpc
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+
+    tls = exporter.tls.files
+    name = tls.server_name
+    return OTLPSpanExporter(
+        endpoint=endpoint,
+        credentials=_credentials(tls),
+        headers=headers,
+        timeout=exporter.timeout,
+        compression=grpc.Compression.Gzip if exporter.compression == "gzip" else grpc.Compression.NoCompression,
+        channel_options=None if name is None else (("grpc.ssl_target_name_override", name),),
+    )
+
+
+def _credentials(tls: TlsFiles) -> grpc.ChannelCredentials | None:
+    """Return what the files say; None: there are none, and the SDK goes by the environment."""
+    import grpc
+
+    from otel_scorer.transport.tls import client_context, read_pem
+
+    files = (tls.ca, tls.key, tls.certificate)
+    if not any(files):
+        return None
+    client_context(tls)  # gRPC would not say what is wrong with a file
+    return grpc.ssl_channel_credentials(*(None if file is None else read_pem(file) for file in files))
+
+
+def _http(exporter: OtlpExporter, endpoint: str, headers: dict[str, str]) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http import Compression
-    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    return HttpExporter(
-        endpoint=signal_url(exporter.endpoint, Signal.TRACES),
+    from otel_scorer.transport.tls import client_context
+
+    tls = exporter.tls
+    client_context(tls.files)  # the SDK would read them when it sends
+    if tls.server_name_override is not None:
+        logger.warning("tls.server_name_override: not over HTTP in the application, where the endpoint's name counts")
+    return OTLPSpanExporter(
+        endpoint=signal_url(endpoint, Signal.TRACES),
+        session=None if tls.ca_file is None else _session_with_own_authority(),
+        certificate_file=tls.ca_file,
+        client_key_file=tls.key_file,
+        client_certificate_file=tls.cert_file,
         headers=headers,
         timeout=exporter.timeout,
         compression=Compression.Gzip if exporter.compression == "gzip" else Compression.NoCompression,
     )
+
+
+def _session_with_own_authority() -> requests.Session:
+    """Return a session that keeps to the file it is given: `REQUESTS_CA_BUNDLE` would win over it."""
+    import requests
+
+    class Session(requests.Session):
+        def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+            return {**super().merge_environment_settings(*args, **kwargs), "verify": self.verify}
+
+    return Session()
 
 
 class _Sending(SpanExporter):
