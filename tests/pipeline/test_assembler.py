@@ -259,6 +259,15 @@ def test_a9_with_trigger_local_root_a_server_span_is_as_good_as_a_root() -> None
     assert (trace.reason, trace.complete) == (CloseReason.LOCAL_ROOT_QUIET, True)
 
 
+def test_a9_a_unit_says_whether_it_was_a_root_or_a_local_root_that_closed_it() -> None:
+    assembler = an_assembler(trigger=Trigger.LOCAL_ROOT)
+    assembler.add([raw(span=1), raw(span=2, parent=1), local_root(3)], 0.0)
+
+    reasons = {trace.unit[-1]: trace.reason for trace in assembler.due(2.0)}
+
+    assert reasons == {1: CloseReason.ROOT_QUIET, 3: CloseReason.LOCAL_ROOT_QUIET}
+
+
 def test_a9_by_default_a_local_root_waits_longer_for_a_root_and_is_not_called_complete() -> None:
     assembler = an_assembler()
     assembler.add([raw(span=2, parent=1, remote_parent=True)], 0.0)

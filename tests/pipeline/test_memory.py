@@ -183,6 +183,13 @@ def test_b2_of_traces_that_have_been_idle_for_long_enough_the_heavier_goes_first
     assert [trace.trace_id[-1] for trace in closed] == [2, 1]
 
 
+def test_b2_traces_can_be_closed_early_however_short_they_may_be_idle() -> None:
+    assembler = an_assembler(idle_timeout=0.0)
+    assembler.add([raw(span=2, parent=1)], 0.0)
+
+    assert len(assembler.relieve(1, 0.0, older_than=0.0)) == 1
+
+
 def test_b1_young_traces_are_left_to_finish_unless_it_is_urgent() -> None:
     assembler = an_assembler()
     assembler.add([raw(trace=1, span=2, parent=1)], 0.0)
