@@ -56,6 +56,21 @@ def test_a_request_that_only_passes_through_goes_when_it_is_forwarded() -> None:
     assert tracker.changes == Changes(finished=[1])
 
 
+def test_a_trace_is_not_noted_as_decided_in_a_request_that_forwards_more_of_its_spans() -> None:
+    """Its limit was reached in the middle: whoever takes up the request must not leave out those behind it."""
+    tracker = a_tracker()
+    [trace, other] = closed(1, 2)
+    tracker.begin(7)
+    tracker.buffer(7, spans_of(1, 2), spans_of(1))
+    tracker.forward(7)
+    tracker.unpin([7])
+
+    assert decide(tracker, trace) == Changes()
+    assert decide(tracker, other) == Changes(decided={7: [other.trace_id]})
+    tracker.forwarded(7)
+    assert tracker.changes == Changes(finished=[7])
+
+
 def test_it_is_noted_what_of_a_request_is_done_while_the_rest_is_not() -> None:
     tracker = a_tracker()
     first, second = closed(1, 2)

@@ -191,7 +191,7 @@ class Spooling:
         with self._lock:
             if self._by_unit and added.late:
                 self._tracker.give_up(request.id, added.late)
-            self._tracker.buffer(request.id, waiting)
+            self._tracker.buffer(request.id, waiting, (*added.late, *added.own))
 
     def held(self, request: SpooledRequest, spans: Iterable[RawSpan]) -> None:
         """Note that spans of a request, late ones or our own, wait with a trace that is not decided."""

@@ -28,7 +28,7 @@ Waiting: TypeAlias = list[tuple[bytes, list[int]]]
 class _Request:
     """Counts what a request waits for; `pins` are for whoever is not done looking at it."""
 
-    __slots__ = ("forwards", "is_gone", "is_marked", "offers", "parts", "pins", "taken", "with_it")
+    __slots__ = ("apart", "forwards", "is_gone", "is_marked", "offers", "parts", "pins", "taken", "with_it")
 
     def __init__(self) -> None:
         self.parts = 0
@@ -40,6 +40,8 @@ class _Request:
         # Whether it is noted that all of it was forwarded, or nothing had to be.
         self.is_marked = True
         self.is_gone = False
+        # Keys of spans that are forwarded at once: with others under such a key it cannot be noted what is decided.
+        self.apart: frozenset[bytes] = frozenset()
         # Requests with spans that are forwarded with this one.
         self.with_it: list[int] = []
 
@@ -99,9 +101,10 @@ class RequestTracker:
         for number in numbers:
             self._requests.pop(number, None)
 
-    def buffer(self, number: int, spans: Iterable[RawSpan]) -> None:
-        """Note that spans of a request wait for a decision."""
+    def buffer(self, number: int, spans: Iterable[RawSpan], apart: Iterable[RawSpan] = ()) -> None:
+        """Note that spans of a request wait for a decision, while those `apart` are forwarded at once."""
         request = self._requests[number]
+        request.apart = frozenset(map(self.key, apart))
         for key in {self.key(span) for span in spans}:
             self._buffered.setdefault(key, []).append(number)
             request.parts += 1
@@ -201,7 +204,8 @@ class RequestTracker:
                     request.parts -= 1
                     request.pins += 1
                     pinned.append(number)
-                    changes.decided.setdefault(number, []).append(key)
+                    if key not in request.apart:
+                        changes.decided.setdefault(number, []).append(key)
         return pinned
 
     def finish(self, pinned: Iterable[int], changes: Changes) -> None:
