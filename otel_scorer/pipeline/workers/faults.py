@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentError
@@ -15,13 +16,22 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.assembly.closing import ClosedTrace
+    from otel_scorer.pipeline.workers.protocol import Beat
     from otel_scorer.pipeline.workers.worker_process import WorkerProcess, WorkerScorer
 
-__all__ = ["Fault", "decide_fault", "find_cause", "find_overdue", "find_too_large"]
+__all__ = ["Fault", "Haste", "decide_fault", "find_cause", "find_overdue", "find_too_large"]
 
 # Somebody may kill workers for reasons of their own; a job that was in this many of them is the reason.
 _KILLS: Final = 3
 _MEGABYTE: Final = 1 << 20
+
+
+class HasBeats(Protocol):
+    """A worker, as far as the calls that run in it are concerned."""
+
+    def beats(self) -> list[Beat]:
+        """Return them."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,22 +52,40 @@ class Fault:
     cause: str
 
 
-def find_overdue(process: WorkerProcess, scorers: Sequence[WorkerScorer], patience: float, now: float) -> Fault | None:
+@dataclass(frozen=True, slots=True)
+class Haste:
+    """
+    What any call has from a moment on, whatever its own timeout says.
+
+    Attributes:
+        seconds: For each call.
+        since: That moment, in monotonic seconds. What had begun before has as much as what begins then.
+    """
+
+    seconds: float = math.inf
+    since: float = -math.inf
+
+
+def find_overdue(process: HasBeats, scorers: Sequence[WorkerScorer], haste: Haste, now: float) -> Fault | None:
     """
     Return what runs past its timeout in a worker, if something does.
 
     Args:
         process: The worker.
         scorers: What it runs, by number.
-        patience: Seconds that any call gets at most, whatever its own timeout says.
+        haste: What its calls have at most.
         now: Monotonic seconds.
     """
     for job, scorer, target, since in process.beats():
         known = scorers[scorer]
-        timeout = patience if known.timeout is None else min(known.timeout, patience)
-        if now - since > timeout:
-            cause = f"Scorer {known.name!r} did not return within {timeout:g} seconds"
-            return Fault((job, scorer, target), Outcome.TIMED_OUT, "TimeoutError", cause)
+        if known.timeout is not None and now - since > known.timeout:
+            allowed = f"{known.timeout:g} seconds"
+        elif now - max(since, haste.since) > haste.seconds:
+            allowed = f"the {haste.seconds:g} seconds that a call has once its worker is to end"
+        else:
+            continue
+        cause = f"Scorer {known.name!r} did not return within {allowed}"
+        return Fault((job, scorer, target), Outcome.TIMED_OUT, "TimeoutError", cause)
     return None
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from otel_scorer.errors import ConfigError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.log_records import join_logs
 from otel_scorer.model.splicing import join_spans
-from otel_scorer.pipeline.workers.faults import Fault, decide_fault, find_cause, find_overdue, find_too_large
+from otel_scorer.pipeline.workers.faults import Fault, Haste, decide_fault, find_cause, find_overdue, find_too_large
 from otel_scorer.pipeline.workers.jobs import Job, Result
 from otel_scorer.pipeline.workers.protocol import pack, unpack, unpack_decision
 from otel_scorer.pipeline.workers.worker_process import WorkerProcess, WorkerScorer
@@ -75,7 +74,7 @@ class WorkerPool:
         # Guards the queue, its size, and what each worker was given; notified when one of them changes.
         self._changed = threading.Condition()
         self._queue: deque[OpenJob] = deque()
-        self._patience = math.inf
+        self._haste = Haste()
         self._queued_bytes = 0
         self._stopping = False
         self._retiring = False
@@ -146,12 +145,13 @@ class WorkerPool:
         """
         with self._changed:
             self._retiring = True
-            self._patience = min(self._patience, patience)
+            if patience < self._haste.seconds:
+                self._haste = Haste(patience, self._clock())
             self._changed.notify_all()
 
     def hurry(self, timeout: float) -> None:
         """Give every call of a scorer at most so many seconds from now on: somebody waits for the last verdicts."""
-        self._patience = timeout
+        self._haste = Haste(timeout, self._clock())
 
     def give_up(self) -> None:
         """Decide that nothing more will be scored: what is open is shed, and counted as such."""
@@ -307,7 +307,7 @@ class WorkerPool:
     def _overdue(self, worker: WorkerRecord) -> Fault | None:
         """Kill a worker of which a scorer runs past its timeout, or that has more memory than it may have."""
         now = self._clock()
-        fault = find_overdue(worker.process, self.scorers, self._patience, now)
+        fault = find_overdue(worker.process, self.scorers, self._haste, now)
         if fault is None and now - worker.weighed_at >= _WATCH_INTERVAL:
             worker.weighed_at = now
             fault = find_too_large(worker.process, worker.alone)
