@@ -226,7 +226,7 @@ def _inputs(trace: Trace) -> _Said:
     said = _chat_text(trace, trace.llm_calls[:1], "chat_inputs", "user")
     if said is not None:
         return _Said(*said, "chat_inputs", "the user's last message to the first model call")
-    return _nothing_else(own, root, "inputs")
+    return _nothing_else(trace, "inputs")
 
 
 def _outputs(trace: Trace) -> _Said:
@@ -242,11 +242,13 @@ def _outputs(trace: Trace) -> _Said:
     said = _chat_text(trace, trace.llm_calls[-1:], "chat_outputs", "assistant")
     if said is not None:
         return _Said(*said, "chat_outputs", "the text of the last model call")
-    return _nothing_else(own, root, "outputs")
+    return _nothing_else(trace, "outputs")
 
 
-def _nothing_else(own: object, root: Span | None, side: str) -> _Said:
-    """Return the empty text that the root recorded, if it did."""
+def _nothing_else(trace: Trace, side: str) -> _Said:
+    """Return what the root recorded after all: an empty text, or what a part says that stands for a missing root."""
+    root = trace.root
+    own = MISSING if root is None else root.read(side)
     return _Said(MISSING) if own is MISSING else _Said(own, root, side, "the root says so, and nobody says more")
 
 
