@@ -181,8 +181,9 @@ class Database:
         # Guards the connection; held through a transaction.
         self._lock = threading.RLock()
         self._is_closed = False
-        self._connection: sqlite3.Connection | None = self._open()
-        _open_databases.add(self)
+        with _opening:
+            self._connection: sqlite3.Connection | None = self._open()
+            _open_databases.add(self)
 
     def __enter__(self) -> Self:
         return self
@@ -324,9 +325,13 @@ class Database:
 
 _open_databases: WeakSet[Database] = WeakSet()
 _forking: list[Database] = []
+# A fork in the middle of it would leave locks inside SQLite in the child that nobody gives back: its first use of any
+# database, the application's too, would wait for ever.
+_opening = threading.RLock()
 
 
 def _before_fork() -> None:
+    _opening.acquire()
     _forking[:] = _open_databases
     for database in _forking:
         database.before_fork()
@@ -336,6 +341,7 @@ def _after_fork() -> None:
     for database in _forking:
         database.after_fork()
     _forking.clear()
+    _opening.release()
 
 
 if hasattr(os, "register_at_fork"):

@@ -282,3 +282,42 @@ def test_the_environment_says_where_the_store_is() -> None:
     assert store_path({}) == default_store_path() == Path(".otel_scorer/traces.db")
     assert store_path({"OTEL_SCORER_STORE": " "}) == default_store_path()
     assert store_path({"OTEL_SCORER_STORE": "/data/traces.db"}) == Path("/data/traces.db")
+
+
+OPENING_WHILE_FORKING = """
+import os, signal, sqlite3, sys, threading
+from otel_scorer.stores.database import open_database
+
+is_over = threading.Event()
+
+def keep_opening():
+    while not is_over.is_set():
+        open_database(sys.argv[1]).close()
+
+opener = threading.Thread(target=keep_opening)
+opener.start()
+try:
+    for _ in range(200):
+        child = os.fork()
+        if not child:
+            signal.alarm(20)
+            sqlite3.connect(":memory:").execute("SELECT 1").fetchall()
+            os._exit(0)
+        assert os.waitpid(child, 0)[1] == 0
+finally:
+    is_over.set()
+    opener.join()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_that_is_forked_while_a_thread_opens_a_store_can_use_sqlite(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", OPENING_WHILE_FORKING, tmp_path / "traces.db"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
