@@ -22,7 +22,8 @@ from otel_scorer.scorers.base import as_scorers, scorer
 from otel_scorer.testing import make_span, make_trace
 
 WAIT = 60.0
-# More than the default executor of an event loop has threads.
+# More than the executor that event loops have by themselves has threads, and some to spare.
+THREADS = 32
 MANY = 40
 
 
@@ -113,8 +114,8 @@ def test_calls_that_hang_on_threads_leave_threads_to_others_and_are_not_repeated
     others = scoring.run(choices(selector(on_a_thread)))
     again = scoring.run(choices(found))
 
-    assert shown(hung) == [("hangs", "timed_out", "not finished within 5 s")] * MANY
-    assert all(entered.acquire(timeout=WAIT) for _ in range(MANY))
+    assert [decision.outcome.value for decision in hung] == ["timed_out"] * MANY
+    assert all(entered.acquire(timeout=WAIT) for _ in range(THREADS + 1))
     assert shown(others) == [FINE]
     assert shown(again) == [("hangs", "timed_out", HUNG)]
 

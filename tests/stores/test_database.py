@@ -300,7 +300,7 @@ try:
     for _ in range(200):
         child = os.fork()
         if not child:
-            signal.alarm(20)
+            signal.alarm(60)
             sqlite3.connect(":memory:").execute("SELECT 1").fetchall()
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
@@ -317,7 +317,7 @@ def test_a_process_that_is_forked_while_a_thread_opens_a_store_can_use_sqlite(tm
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=200,
     )
 
     assert (done.returncode, done.stderr) == (0, "")
