@@ -21,7 +21,6 @@ from otel_scorer.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Sequence
-    from types import TracebackType
 
 __all__ = ["Database", "Row", "Transaction", "default_store_path", "open_database"]
 
@@ -188,9 +187,7 @@ class Database:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         self.close()
 
     @contextmanager
@@ -325,9 +322,7 @@ class Database:
 
 _open_databases: WeakSet[Database] = WeakSet()
 _forking: list[Database] = []
-# A fork in the middle of it would leave locks inside SQLite in the child that nobody gives back: its first use of any
-# database, the application's too, would wait for ever.
-_opening = threading.RLock()
+_opening = threading.RLock()  # a fork meanwhile would leave SQLite's own locks locked in the child, for any database
 
 
 def _before_fork() -> None:
