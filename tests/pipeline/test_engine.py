@@ -473,6 +473,21 @@ def test_with_trigger_local_root_it_is_the_local_root_that_waits_for_its_verdict
         assert run.sink.score_requests == []
 
 
+def test_a_local_root_that_turns_out_to_be_late_with_what_it_waited_for_is_sent_on() -> None:
+    with running(Forwarding.HOLD_ROOT, ON_SPAN, trigger=Trigger.LOCAL_ROOT) as run:
+        run.ingest(make_span("served", span=1, parent=99, remote_parent=True))
+        [job] = run.close_traces()
+        run.backend.decide(job, a_decision(True))
+        # A client span waits for its parent; what serves it has the same id, as Zipkin's spans have.
+        run.ingest(make_span("client", span=3, parent=2, kind="CLIENT"))
+        run.ingest(make_span("server", span=3, parent=2, kind="SERVER", remote_parent=True))
+        assert names(run.sink.spans) == ["served", "client"]
+
+        run.ingest(make_span("tool", span=2, parent=1))
+
+        assert sorted(names(run.sink.spans)) == ["client", "served", "server", "tool"]
+
+
 @pytest.mark.parametrize("forwarding", [Forwarding.HOLD_ROOT, Forwarding.HOLD_TRACE])
 def test_each_unit_of_a_trace_is_scored_and_held_on_its_own(forwarding: Forwarding) -> None:
     with running(forwarding, emit=ON_SPAN, trigger=Trigger.LOCAL_ROOT) as run:

@@ -159,15 +159,16 @@ class Engine:
             if self._triage is not None:
                 self._spooled.arrange(self._triage, added, self._assembler, spooled)
         count("receiver.spans_accepted", len(spans))
+        skipped = {id(span) for span in added.duplicates}
         if self._holding.trace:
             self._forward([*added.late, *added.own], outlet=outlet)
         elif self._holding.root:
-            skipped = {id(span) for span in added.duplicates}
-            unheld = {id(span) for span in (*added.late, *added.own)}
-            unmain = (span for span in spans if id(span) in unheld or not self._holding.is_main(span))
-            self._forward((span for span in unmain if id(span) not in skipped), outlet=outlet)
-        elif added.duplicates:
-            skipped = {id(span) for span in added.duplicates}
+            own = {id(span) for span in added.own}
+            leaving = [span for span in spans if id(span) in own or not self._holding.is_main(span)]
+            # Late may also be a main span that came before and was held until its unit turned out to be closed.
+            leaving += [span for span in added.late if self._holding.is_main(span)]
+            self._forward((span for span in leaving if id(span) not in skipped), outlet=outlet)
+        elif skipped:
             self._forward((span for span in spans if id(span) not in skipped), outlet=outlet)
         elif request.rejected:
             self._forward(spans, outlet=outlet)
