@@ -32,6 +32,7 @@ from otel_scorer.stores.spool_rows import (
     SpooledRequest,
     checksum,
     cut_closed,
+    cut_ids,
     cut_keys,
     delete,
     insert,
@@ -267,8 +268,8 @@ class Spool:
             StoreError: They cannot be read.
         """
         return {
-            trace: PartlyDecided(bool(released), frozenset(json.loads(scorers)))
-            for trace, released, scorers in self._query("SELECT trace, released, scorers FROM partly_decided")
+            trace: PartlyDecided(frozenset(cut_ids(spans)), frozenset(json.loads(scorers)))
+            for trace, spans, scorers in self._query("SELECT trace, spans, scorers FROM partly_decided")
         }
 
     def tend(self) -> None:

@@ -98,8 +98,13 @@ _SECOND: Final = (
         PRIMARY KEY (what, id, destination)
     ) STRICT, WITHOUT ROWID""",
 )
+_THIRD: Final = (
+    # Where `released`: ids of the spans that have left, one after the other. NULL in rows that are older: nobody knows
+    # any more, so all of them leave again.
+    "ALTER TABLE partly_decided ADD COLUMN spans BLOB",
+)
 # What leads from each version of the schema to the next; only ever appended to.
-_MIGRATIONS: Final = (_FIRST, _SECOND)
+_MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD)
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 LOG: Final = ".log"
 """What is appended to the name of a damaged file for the log beside it."""

@@ -25,6 +25,7 @@ __all__ = [
     "Taken",
     "checksum",
     "cut_closed",
+    "cut_ids",
     "cut_keys",
     "delete",
     "insert",
@@ -33,6 +34,7 @@ __all__ = [
 ROW: Final = 64
 """Bytes that a row costs beside its data."""
 _LENGTH: Final = 4
+_SPAN_ID: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +99,15 @@ class Outgoing:
 
 @dataclass(frozen=True, slots=True)
 class PartlyDecided:
-    """Of a trace: whether its spans have left, and the names of the scorers whose verdicts are committed."""
+    """
+    How far a trace is.
 
-    released: bool
+    Attributes:
+        released: Ids of its spans that have left before all was decided.
+        scorers: Names of the scorers whose verdicts are committed.
+    """
+
+    released: frozenset[bytes]
     scorers: frozenset[str]
 
 
@@ -173,8 +181,11 @@ def insert(connection: sqlite3.Connection, changes: Changes, outgoing: Sequence[
         data = b"".join(len(each).to_bytes(_LENGTH, "big") + each for each in changes.closed)
         connection.execute("INSERT INTO closed (traces, data) VALUES (?, ?)", (len(changes.closed), data))
     connection.executemany(
-        "INSERT OR REPLACE INTO partly_decided VALUES (?, ?, ?)",
-        [(trace, each.released, json.dumps(sorted(each.scorers))) for trace, each in changes.partly.items()],
+        "INSERT OR REPLACE INTO partly_decided VALUES (?, ?, ?, ?)",
+        [
+            (trace, bool(each.released), json.dumps(sorted(each.scorers)), b"".join(each.released))
+            for trace, each in changes.partly.items()
+        ],
     )
     # One that was finished meanwhile leaves no trace: its id may be given to another one.
     for each in changes.taken:
@@ -202,6 +213,13 @@ def cut_keys(keys: bytes) -> Iterator[bytes]:
     size = keys[0]
     for at in range(1, len(keys), size):
         yield keys[at : at + size]
+
+
+def cut_ids(data: bytes | None) -> Iterator[bytes]:
+    """Yield the ids of spans that have left; None is what the second schema knew of them."""
+    ids = data or b""
+    for at in range(0, len(ids), _SPAN_ID):
+        yield ids[at : at + _SPAN_ID]
 
 
 def cut_closed(data: bytes) -> Iterator[bytes]:

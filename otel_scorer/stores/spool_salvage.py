@@ -136,7 +136,11 @@ def _copy(damaged: sqlite3.Connection, connection: sqlite3.Connection) -> tuple[
                 taken[table] += connection.execute(statement, row).rowcount
     for statement, copy in (
         ("SELECT id, parity FROM outgoing", "UPDATE outgoing SET parity = ?2 WHERE id = ?1"),
-        ("SELECT * FROM partly_decided", "INSERT OR IGNORE INTO partly_decided VALUES (?, ?, ?)"),
+        (
+            "SELECT trace, released, scorers FROM partly_decided",
+            "INSERT OR IGNORE INTO partly_decided (trace, released, scorers) VALUES (?, ?, ?)",
+        ),
+        ("SELECT trace, spans FROM partly_decided", "UPDATE partly_decided SET spans = ?2 WHERE trace = ?1"),
         ("SELECT * FROM taken", "INSERT OR IGNORE INTO taken VALUES (?, ?, ?)"),
     ):
         with suppress(sqlite3.DatabaseError):

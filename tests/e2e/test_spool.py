@@ -416,6 +416,34 @@ def test_a_scorer_that_has_answered_is_not_asked_again(own_sink: Sink, start: St
     assert sorted(name for name, _ in said) == ["gated", "quick", "uncertain"]
 
 
+@pytest.mark.parametrize("forwarding", ["hold_root", "hold_trace"])
+def test_what_comes_for_a_trace_that_has_left_without_its_verdicts_is_sent_after_a_kill(
+    forwarding: str, own_sink: Sink, start: Start, spool: Path, gate: Gate
+) -> None:
+    config = settings(spool, "drain_timeout: 100s\nscoring: {timeout: 100s}\n")
+    hold = ("--forwarding", forwarding, "--hold-deadline", "0.2")
+    flags = ("-c", config, "--export", own_sink.grpc, "--scorers", GATED, "--spool", str(spool), *hold)
+    first = start(*flags, "--root-grace", "0.2", environment=gate.environment)
+    first.send(small_trace(1))
+    gate.wait_for_scorer()
+    own_sink.wait_for(lambda: len({span.span_id for span in own_sink.raw_of(id_of(1))}) == SPANS)
+    kill(first)
+    gate.open()
+
+    # It is open again when the span comes, and closed at the end only.
+    second = start(*flags, "--root-grace", "3600", environment=gate.environment)
+    second.wait_for_log("The spool has 1 requests")
+    second.send(make_request(make_span("late", trace=1, span=9)))
+    second.terminate()
+    gate.wait_for_scorer()
+    gate.open()
+
+    assert second.wait() == 0
+    assert "late" in {span.name for span in own_sink.spans_of(id_of(1))}
+    assert "gated" in own_sink.score_names()
+    assert rows_in(spool) == 0
+
+
 def test_late_spans_are_late_after_a_restart_too(own_sink: Sink, start: Start, spool: Path) -> None:
     flags = ("--export", own_sink.grpc, "--scorers", UNCERTAIN, "--root-grace", "0.2", "--spool", str(spool))
     first = start(*flags)

@@ -45,6 +45,7 @@ def counted(name: str) -> int:
 
 
 def test_what_is_committed_is_there_when_it_is_opened_again(folder: Path) -> None:
+    partly = PartlyDecided(released=frozenset({b"span-id-", b"span-id+"}), scorers=frozenset({"a", "b"}))
     with opened(folder) as spool:
         first = spool.add(Signal.TRACES, b"spans")
         spool.add(Signal.LOGS, b"records")
@@ -54,7 +55,7 @@ def test_what_is_committed_is_there_when_it_is_opened_again(folder: Path) -> Non
                 decided={first: [TRACE, TRACE[::-1]]},
                 forwarded=[first],
                 closed=[TRACE, TRACE + b"span-id-"],
-                partly={TRACE: PartlyDecided(released=True, scorers=frozenset({"a", "b"}))},
+                partly={TRACE: partly},
             )
         )
 
@@ -66,7 +67,7 @@ def test_what_is_committed_is_there_when_it_is_opened_again(folder: Path) -> Non
         assert spool.outgoing("scores", 0, ALL) == [sent]
         assert spool.kinds() == {"scores"}
         assert list(spool.closed()) == [TRACE, TRACE + b"span-id-"]
-        assert spool.partly_decided() == {TRACE: PartlyDecided(released=True, scorers=frozenset({"a", "b"}))}
+        assert spool.partly_decided() == {TRACE: partly}
         assert spool.left == (2, 1)
         assert spool.last_ids == (2, 1)
 

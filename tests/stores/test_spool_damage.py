@@ -20,13 +20,15 @@ from tests.fakes import Counted
 from otel_scorer.errors import ConfigError
 from otel_scorer.model.wire import Signal
 from otel_scorer.stores.spool import Spool
+from otel_scorer.stores.spool_file import lay_out, migrate
 from otel_scorer.stores.spool_parity import parity_of, repaired
-from otel_scorer.stores.spool_rows import Changes, Outgoing, checksum
+from otel_scorer.stores.spool_rows import Changes, Outgoing, PartlyDecided, checksum
 
 ALL = 1 << 40
 TRACE = bytes(range(16))
 REQUESTS = {number: bytes([number]) * (700 if number % 3 else 70_000) for number in range(1, 31)}
 VERDICTS = {number: f"verdict {number} ".encode() * 300 for number in range(1, 4)}
+PARTLY = PartlyDecided(released=frozenset({b"span-id-", b"span-id+"}), scorers=frozenset({"quick"}))
 PAGE = 16 * 1024
 FRAME = PAGE + 24
 
@@ -409,6 +411,30 @@ def test_g7_a_spool_of_the_first_version_is_brought_up_to_date(old: Path, caplog
         spool.add(Signal.TRACES, b"later")
 
     assert not caplog.messages
+
+
+def test_of_what_the_second_version_has_sent_without_all_verdicts_it_is_not_known_which_spans_that_were(
+    tmp_path: Path,
+) -> None:
+    with closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)) as connection:
+        lay_out(connection)
+        migrate(connection, 0, 2)
+        connection.execute("INSERT INTO partly_decided VALUES (?, 1, ?)", (TRACE, '["quick"]'))
+
+    with opened(tmp_path) as spool:
+        assert spool.partly_decided() == {TRACE: PartlyDecided(frozenset(), frozenset({"quick"}))}
+        spool.commit(Changes(partly={TRACE: PARTLY}))
+        assert spool.partly_decided() == {TRACE: PARTLY}
+
+
+def test_which_spans_have_left_is_taken_over_from_a_damaged_spool(folder: Path) -> None:
+    with opened(folder) as spool:
+        spool.commit(Changes(partly={TRACE: PARTLY}))
+    with (folder / "spool.db").open("r+b") as file:
+        file.write(b"\xff" * 300)
+
+    with opened(folder) as spool:
+        assert spool.partly_decided() == {TRACE: PARTLY}
 
 
 def test_tables_are_where_they_are_in_every_file(old: Path, tmp_path: Path) -> None:

@@ -397,4 +397,4 @@ class Engine:
             self._closed(closed)
             self._release(overdue, reason="deadline")
             self._emitter.flush()
-            self._spooled.let_go((waiting for waiting, _ in overdue), now)
+            self._spooled.let_go(overdue, now)

@@ -89,8 +89,7 @@ class SpooledTraces:
 
     def held(self, trace: ClosedTrace[RawSpan], spans: list[RawSpan]) -> list[RawSpan]:
         """Return what is still held of a trace, after what an earlier process has sent."""
-        progress = None if self._spooling is None else self._spooling.progress.of(trace)
-        return [] if progress is not None and progress.released else spans
+        return spans if self._spooling is None else self._spooling.progress.left(trace, spans)
 
     def left(self, trace: ClosedTrace[RawSpan], chosen: tuple[int, ...], scorers: ScorerSet) -> tuple[int, ...]:
         """Return who still has to judge a trace, after those whom an earlier process has asked."""
@@ -119,13 +118,13 @@ class SpooledTraces:
         if self._spooling is not None:
             for waiting, decisions in unheld:
                 if not waiting.is_done:
-                    self._spooling.partly_decided(waiting.trace, decisions, released=False)
+                    self._spooling.partly_decided(waiting.trace, decisions)
 
-    def let_go(self, overdue: Iterable[Waiting], now: float) -> None:
-        """Note, within `safely`, that spans were put without all of their verdicts; and what has waited long enough."""
+    def let_go(self, overdue: Iterable[tuple[Waiting, Sequence[RawSpan]]], now: float) -> None:
+        """Note, within `safely`, which spans were put without all verdicts on them; and what has waited long enough."""
         if self._spooling is not None:
             self._spooling.expire(now)
-            for waiting in overdue:
+            for waiting, spans in overdue:
                 # One that is done meanwhile is noted by whoever brought the last verdict.
                 if not waiting.is_done:
-                    self._spooling.partly_decided(waiting.trace, waiting.decisions, released=True)
+                    self._spooling.partly_decided(waiting.trace, waiting.decisions, spans)

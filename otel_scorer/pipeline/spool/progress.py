@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from otel_scorer.stores.spool_rows import PartlyDecided
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.wire import RawSpan
@@ -31,13 +32,25 @@ class Progress:
         """Return how far a trace is; None if nothing about it is decided."""
         return self._known.get(_key(trace)) if self._known and trace.revision == 1 else None
 
+    def left(self, trace: ClosedTrace[RawSpan], spans: list[RawSpan]) -> list[RawSpan]:
+        """Return those of the spans of a trace that have not left yet: after a kill more of them may have come."""
+        progress = self.of(trace)
+        if progress is None or not progress.released:
+            return spans
+        # A client and a server span may share an id: which of them has left is not known, so both leave again.
+        copies = Counter(span.span_id for span in spans)
+        return [span for span in spans if span.span_id not in progress.released or copies[span.span_id] > 1]
+
     def add(
-        self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], *, released: bool
+        self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], released: Sequence[RawSpan] = ()
     ) -> dict[bytes, PartlyDecided]:
-        """Note what is decided, and return what is to be written down."""
+        """Note what is decided, and which spans leave before all is; return what is to be written down."""
         key = _key(trace)
-        before = self._known.get(key, PartlyDecided(released=False, scorers=frozenset()))
-        now = PartlyDecided(before.released or released, before.scorers | {each.scorer for each in decisions})
+        before = self._known.get(key, PartlyDecided(released=frozenset(), scorers=frozenset()))
+        now = PartlyDecided(
+            before.released | {span.span_id for span in released},
+            before.scorers | {each.scorer for each in decisions},
+        )
         self._known[key] = now
         return {} if now == before else {key: now}
 

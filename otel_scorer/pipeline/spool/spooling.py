@@ -264,12 +264,12 @@ class Spooling:
         for data, items in requests:
             self._entrances[Signal.TRACES].offer(data, items, (), sent)
 
-    def partly_decided(self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], *, released: bool) -> None:
-        """Note, in a batch, that these decisions about a trace are put, and maybe its spans, but not all there is."""
-        batch = self._batch
-        if batch is None or trace.revision > 1:
-            return
-        batch.changes.partly |= self.progress.add(trace, decisions, released=released)
+    def partly_decided(
+        self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], released: Sequence[RawSpan] = ()
+    ) -> None:
+        """Note, in a batch, that these decisions about a trace are put, and these of its spans, but not all of them."""
+        if self._batch is not None and trace.revision == 1:
+            self._batch.changes.partly |= self.progress.add(trace, decisions, released)
 
     def _handle(self, request: SpooledRequest) -> PartialSuccess | None:
         try:
