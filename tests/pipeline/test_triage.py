@@ -26,7 +26,7 @@ from otel_scorer.pipeline.keeping.rules import KeepRule
 from otel_scorer.pipeline.keeping.triage import COUNT_ATTRIBUTE, Keep, Triage
 from otel_scorer.pipeline.sidecar.engine import Engine, EngineOptions, Forwarding
 from otel_scorer.pipeline.verdicts.emission import Emission, Emit
-from otel_scorer.pipeline.workers.jobs import Job, ScorerProfile
+from otel_scorer.pipeline.workers.jobs import Job, ScorerProfile, ScorerSet, Waiting
 from otel_scorer.testing import CollectingSink, FakeBackend, ManualClock, make_raw, make_request, make_span
 
 CHECK = ScorerProfile("check", "1", 1.0)
@@ -487,6 +487,22 @@ def test_a_trace_that_an_earlier_process_has_sent_is_not_decided_about_again() -
 
     assert triage.spans_of(trace) == []
     assert added.late == [tool]
+
+
+@pytest.mark.parametrize("left", [0, 1], ids=["all of it is here", "a part was sent by an earlier process"])
+def test_of_a_trace_that_an_earlier_process_has_sent_in_part_the_rest_is_sent_in_doubt(left: int) -> None:
+    spans = make_raw(*agent())
+    trace = ClosedTrace(spans[0].trace_id, spans, CloseReason.ROOT_QUIET, complete=True)
+    keep = Keep(rule=KeepRule("any_failed"), reader=PlainReader())
+    triage = Triage(keep, AssemblyLimits(), left_of=lambda _, every: every[left:])
+    waiting = Waiting(trace, spans[left:], ScorerSet([CHECK]))
+
+    triage.begin([trace])
+    triage.settle(waiting, is_decided=True)
+
+    # What the scorers said that the earlier process asked is not known here: one of them may have found it bad.
+    assert waiting.fate is not None
+    assert waiting.fate.is_kept is bool(left)
 
 
 def test_two_engines_keep_the_same_sample() -> None:

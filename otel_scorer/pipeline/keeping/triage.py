@@ -163,12 +163,14 @@ class Triage:
         if not self._is_undecided(trace):
             return ()
         _, latecomers = self._undecided.pop(trace.trace_id)
+        # Of a trace that an earlier process has sent in part not all decisions are here.
+        is_whole = len(self._left_of(trace, trace.spans)) == len(trace.spans)
         judgement = self._keep.rule.judge(
             Evidence(
                 decisions=[*waiting.refused, *waiting.decisions],
                 scorers={scorer.name for scorer in waiting.scorers.profiles},
                 facts=waiting.facts,
-                is_decided=is_decided,
+                is_decided=is_decided and is_whole,
                 is_whole=trace.reason not in CUT_SHORT,
                 number=keep_number(trace.trace_id),
             )
