@@ -312,7 +312,6 @@ def test_a_process_ends_with_the_same_codes_and_messages(tmp_path: Path) -> None
     assert len(wrong.stderr.splitlines()) == 1
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
 @pytest.mark.parametrize("command", [["inspect", CAPTURE], ["score", CAPTURE, "--scorers", "latency"]])
 def test_output_that_cannot_be_written_is_one_message_and_exit_code_2(command: list[str]) -> None:
     with Path("/dev/full").open("wb") as full:

@@ -123,7 +123,6 @@ threading.Event().wait(20)
     assert names(spans) == {"root": 1}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_scores_its_own_traces_and_none_of_its_parents(sink: Sink) -> None:
     spans = run(
         """
@@ -160,7 +159,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
     assert scored == {"warm up", "parent's root", "child's part", "child's root"}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("rate", ["0", "1"])
 def test_a_span_that_was_open_at_a_fork_is_its_parents_scored_or_not(sink: Sink, rate: str) -> None:
     spans = run(
@@ -192,7 +190,6 @@ sys.exit(os.waitstatus_to_exitcode(status))
     assert names(spans) == {"parent's root": 1, "parent's child": 1, "child's own": 1}
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_fork_in_a_thread_while_others_trace_does_not_hang_the_child(sink: Sink) -> None:
     spans = run(
         """
@@ -312,7 +309,6 @@ threading.Event().wait(60)
     assert "evaluation hang" not in names(spans)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_of_multiprocessing_scores_before_it_ends(sink: Sink) -> None:
     spans = run(
         """
@@ -407,7 +403,6 @@ def invoke_and_freeze(sink: Sink, *arguments: str, times: int) -> Iterator[str]:
         assert process.wait(50) == 0
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
 def test_a_process_that_is_frozen_after_each_invocation_has_sent_everything_before(sink: Sink) -> None:
     for number, answer in enumerate(invoke_and_freeze(sink, times=3)):
         assert answer == "True"
@@ -415,7 +410,6 @@ def test_a_process_that_is_frozen_after_each_invocation_has_sent_everything_befo
         assert all("otel_scorer.later.value" in keys(span) for span in sink.spans)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
 def test_an_invocation_does_not_wait_longer_than_its_flush_and_what_is_left_goes_with_the_next_one(sink: Sink) -> None:
     answers = list(invoke_and_freeze(sink, "slow", times=2))
 

@@ -394,7 +394,6 @@ print({"grpc", "pydantic", "yaml", "otel_scorer.processor"} & set(sys.modules))
     assert done.stdout == "set()\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("hook", ["", "post_instrument()\n"], ids=["exporter", "hook"])
 def test_a_forked_child_scores_its_own_traces(hook: str, sink: Sink, folder: Path) -> None:
     done = Program(

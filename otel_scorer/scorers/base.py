@@ -60,7 +60,8 @@ class Scorer(Registrable, ScorerOptions, metaclass=ScorerType):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Judge. Called by hand, a scorer returns exactly what its code returned."""
         msg = f"Scorer class {type(self).__name__!r} has no `__call__`"
-        raise NotImplementedError(msg)  # what MLflow's base class raises: `__call__` is the subclass's to write
+        # The contract, no gap: MLflow's base class raises this, and code that catches it must go on to work.
+        raise NotImplementedError(msg)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in type(self).model_fields or name.startswith("_"):

@@ -139,8 +139,6 @@ def test_clients_that_come_and_go_leave_no_thread_and_no_open_file_behind(
 ) -> None:
     sidecar = start("--export", own_sink.grpc, "--scorers", "latency", "--root-grace", "0.05")
     state = Path(f"/proc/{sidecar.process.pid}")
-    if not state.exists():
-        pytest.skip("needs /proc")
 
     def held() -> tuple[int, int]:
         return len(list((state / "fd").iterdir())), len(list((state / "task").iterdir()))

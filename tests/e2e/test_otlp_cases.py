@@ -49,8 +49,6 @@ def channel(sidecar: Sidecar) -> Iterator[grpc.Channel]:
 def peak(sidecar: Sidecar) -> int:
     """Return the most bytes of memory that the sidecar's main process ever had."""
     status = Path(f"/proc/{sidecar.process.pid}/status")
-    if not status.exists():
-        pytest.skip("needs /proc")
     [line] = [line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) * 1024
 

@@ -343,7 +343,6 @@ def _large(trace: int, padding: str) -> bytes:
     return make_request(make_span("large", trace=trace, span=1, attributes={"padding": padding}))
 
 
-@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="file sizes of another process are limited by prlimit")
 def test_a_full_disk_refuses_requests_and_lets_go_what_is_done_until_there_is_space(
     own_sink: Sink, start: Start, spool: Path
 ) -> None:

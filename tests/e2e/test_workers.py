@@ -138,16 +138,12 @@ def test_verdicts_do_not_wait_for_a_slow_scorer_behind_them(
     assert len(own_sink.wait_for_scores(2, id_of(1))) == 2
 
 
-LINUX = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux's /proc")
-
-
 def children_of(process: int) -> list[int]:
     """Return the processes that any thread of a process has started."""
     threads = Path(f"/proc/{process}/task").glob("*/children")
     return [int(child) for thread in threads for child in thread.read_text(encoding="ascii").split()]
 
 
-@LINUX
 def test_killed_workers_cost_nothing(own_sink: Sink, start: Callable[..., Sidecar]) -> None:
     sidecar = start(
         *("--export", own_sink.grpc, "--scorers", "tool_errors", "latency", "--root-grace", "0.05", "--workers", "2")
@@ -190,7 +186,6 @@ def test_a_beat_is_never_read_half_written() -> None:
     assert all((beat.scorer, beat.target, beat.since) == (beat.job % 3, beat.job % 2, beat.job) for beat in seen)
 
 
-@LINUX
 def test_other_scorers_in_a_file_that_was_edited_are_not_taken_for_the_old_ones(
     own_sink: Sink, start: Callable[..., Sidecar], tmp_path: Path
 ) -> None:
@@ -211,7 +206,6 @@ def test_other_scorers_in_a_file_that_was_edited_are_not_taken_for_the_old_ones(
     assert own_sink.score_names() == ["one"]
 
 
-@LINUX
 def test_other_scorers_in_a_file_are_taken_on_request_and_what_only_the_old_ones_could_judge_is_shed(
     own_sink: Sink, start: Callable[..., Sidecar], tmp_path: Path
 ) -> None:
@@ -256,7 +250,6 @@ def tastes(trace):
 """
 
 
-@LINUX
 def test_a30_a_scorer_that_eats_memory_costs_one_decision(
     tmp_path: Path, own_sink: Sink, start: Callable[..., Sidecar]
 ) -> None:

@@ -7,7 +7,10 @@ import sqlite3
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -130,7 +133,6 @@ with database.transaction() as write:
             write.execute(INSERT, ("next",))
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_process_uses_a_connection_of_its_own(tmp_path: Path) -> None:
     # In a process that has no threads yet: only those may fork.
     code = f"""
@@ -245,14 +247,26 @@ def test_damage_found_later_is_a_store_error(tmp_path: Path) -> None:
         names(database)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everything")
-def test_a_store_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "traces.db"
-    open_database(path).close()
-    path.chmod(0o400)
+@contextmanager
+def without_privileges() -> Iterator[Path]:
+    """Be a user for whom permissions count, as they do not for root, with a folder that this user can reach."""
+    nobody = 65534
+    with TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        before = os.geteuid()
+        open_database(Path(folder) / "traces.db").close()
+        (Path(folder) / "traces.db").chmod(0o444)
+        if before == 0:
+            os.seteuid(nobody)
+        try:
+            yield Path(folder)
+        finally:
+            os.seteuid(before)
 
-    with pytest.raises(ConfigError, match="cannot be written"):
-        open_database(path)
+
+def test_a_store_that_cannot_be_written_is_refused() -> None:
+    with without_privileges() as folder, pytest.raises(ConfigError, match="cannot be written"):
+        open_database(folder / "traces.db")
 
 
 def test_a_store_where_no_file_can_be_is_refused(tmp_path: Path) -> None:
@@ -310,7 +324,6 @@ finally:
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_process_that_is_forked_while_a_thread_opens_a_store_can_use_sqlite(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", OPENING_WHILE_FORKING, tmp_path / "traces.db"],

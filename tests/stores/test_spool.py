@@ -336,7 +336,6 @@ def test_a_spool_that_is_closed_says_so(folder: Path) -> None:
         spool.requests(Signal.TRACES, 0, ALL)
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="open files are found in /proc")
 def test_g9_an_error_of_the_disk_refuses_and_costs_nothing_that_was_committed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"")
     with opened(folder) as spool:
