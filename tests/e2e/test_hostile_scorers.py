@@ -20,6 +20,8 @@ CASES = [
     ("leave a child", "hostile", None),
     ("leave a child and exit", "hostile", "WorkerDied"),
     ("leave a program and exit", "hostile", "WorkerDied"),
+    ("leave a thread that exits", "hostile", None),
+    ("leave a thread that crashes", "hostile", None),
     ("close descriptors", "hostile", None),
     ("leave few frames", "hostile", None),
     ("recurse", "hostile", "RecursionError"),
@@ -30,6 +32,7 @@ CASES = [
     ("return a lot", "hostile", "ResultTooLarge"),
     ("ignore cancellation", "hostile_coroutine", "TimeoutError"),
     ("cancel all", "hostile_coroutine", None),
+    ("leave a thread that exits, as a coroutine", "hostile_coroutine", None),
     ("end the loop", "hostile_coroutine", None),
     ("exit in a task", "hostile_coroutine", None),
 ]

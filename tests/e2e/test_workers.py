@@ -229,6 +229,50 @@ def test_other_scorers_in_a_file_are_taken_on_request_and_what_only_the_old_ones
     assert "one" not in own_sink.score_names()
 
 
+ALWAYS_ENDS = """
+import os
+from pathlib import Path
+
+from otel_scorer import scorer
+
+
+@scorer
+def ends(trace):
+    with Path(os.environ["CALLS"]).open("a") as calls:
+        calls.write(trace.trace_id + "\\n")
+    os._exit(3)
+
+
+@scorer
+def stays(trace):
+    return True
+"""
+
+
+def test_a_scorer_that_always_ends_its_worker_is_called_twice_until_that_is_known(
+    tmp_path: Path, own_sink: Sink, start: Callable[..., Sidecar]
+) -> None:
+    (tmp_path / "ends.py").write_text(ALWAYS_ENDS)
+    config = tmp_path / "sidecar.yaml"
+    config.write_text("telemetry: {status_page: '127.0.0.1:0'}")
+    calls = tmp_path / "calls"
+    sidecar = start(
+        *("-c", str(config), "--export", own_sink.grpc, "--root-grace", "0.1"),
+        *("--scorers", str(tmp_path / "ends.py")),
+        environment={"CALLS": str(calls)},
+    )
+
+    for trace in range(1, 9):
+        sidecar.send(small_trace(trace, children=0))
+        own_sink.wait_for_scores(2, id_of(trace))
+
+    scores = own_sink.scores_of(*map(id_of, range(1, 9)))
+    assert Counter((score.name, score.error) for score in scores) == {("ends", "WorkerDied"): 8, ("stays", None): 8}
+    called = Counter(calls.read_text().split())
+    assert [called[id_of(trace).hex()] for trace in range(1, 9)] == [2, 2, 2, 1, 1, 1, 1, 1]
+    assert 'worker_restarts_total{reason="failed"} 11.0' in sidecar.ask("/metrics").body.decode()
+
+
 HUNGRY = """
 import threading
 
@@ -246,12 +290,33 @@ def eats(trace):
 
 @scorer
 def tastes(trace):
+    if eating.is_set():
+        tasted.set()
+        threading.Event().wait()
+    return True
+
+
+eating, tasted, held = threading.Event(), threading.Event(), []
+
+
+def eat_while_others_run():
+    tasted.wait()
+    held.extend(bytearray(b"x" * (16 << 20)) for _ in range(48))
+
+
+@scorer
+def leaves_a_thread_that_eats(trace):
+    if trace.root.get_attribute("do") == "eat later":
+        threading.Thread(target=eat_while_others_run, daemon=True).start()
+        eating.set()
     return True
 """
+HUNGRY_NAMES = ("eats", "tastes", "leaves_a_thread_that_eats")
 
 
-def test_a30_a_scorer_that_eats_memory_costs_one_decision(
-    tmp_path: Path, own_sink: Sink, start: Callable[..., Sidecar]
+@pytest.mark.parametrize(("what", "failed"), [("eat", [("eats", "MemoryError")]), ("eat later", [])])
+def test_a30_a_scorer_that_eats_memory_costs_one_decision_at_most(
+    what: str, failed: list[tuple[str, str]], tmp_path: Path, own_sink: Sink, start: Callable[..., Sidecar]
 ) -> None:
     (tmp_path / "hungry.py").write_text(HUNGRY)
     config = tmp_path / "sidecar.yaml"
@@ -260,15 +325,17 @@ def test_a30_a_scorer_that_eats_memory_costs_one_decision(
         *("-c", str(config), "--export", own_sink.grpc, "--root-grace", "0.1"),
         *("--scorers", str(tmp_path / "hungry.py")),
     )
-    fine = [id_of(trace) for trace in (1, 2, 4, 5)]
+    sent = [id_of(trace) for trace in range(1, 6)]
 
     for trace in (1, 2):
         sidecar.send(small_trace(trace, children=0))
-    sidecar.send(told(3, "eat"))
+    sidecar.send(told(3, what))
     for trace in (4, 5):
         sidecar.send(small_trace(trace, children=0))
 
-    scores = own_sink.wait_for_scores(10, *fine, id_of(3), timeout=120)
-    assert verdicts(scores) == Counter((trace, name) for trace in (*fine, id_of(3)) for name in ("eats", "tastes"))
-    [failed] = [score for score in scores if score.value is not True]
-    assert (failed.raw.trace_id, failed.name, failed.error) == (id_of(3), "eats", "MemoryError")
+    scores = own_sink.wait_for_scores(15, *sent, timeout=120)
+    assert verdicts(scores) == Counter((trace, name) for trace in sent for name in HUNGRY_NAMES)
+    odd = [score for score in scores if score.value is not True]
+    assert [(score.name, score.error) for score in odd] == failed
+    assert {score.raw.trace_id for score in odd} <= {id_of(3)}
+    assert "had more than 500 MiB of memory" in sidecar.log

@@ -3,7 +3,8 @@ Scorers in processes of their own: what hangs, crashes or eats memory there cost
 
 Workers are plain child processes, started before any server thread. They are given references to scorers and span
 bytes, never pickles, and answer with data. Each worker pulls from one shared queue; a worker that dies or whose scorer
-runs past its timeout is replaced, the scorer at fault gets its decision, and everything else it had is run again.
+runs past its timeout is replaced, the scorer at fault (see `Trials`) gets its decision, and everything else it had is
+run again.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from otel_scorer.model.splicing import join_spans
 from otel_scorer.pipeline.workers.faults import Fault, Haste, decide_fault, find_cause, find_overdue, find_too_large
 from otel_scorer.pipeline.workers.jobs import Job, Result
 from otel_scorer.pipeline.workers.protocol import pack, unpack, unpack_decision
+from otel_scorer.pipeline.workers.trials import Trials
 from otel_scorer.pipeline.workers.worker_process import WorkerProcess, WorkerScorer
 from otel_scorer.pipeline.workers.worker_records import OpenJob, WorkerRecord
 from otel_scorer.telemetry import count
@@ -74,6 +76,7 @@ class WorkerPool:
         # Guards the queue, its size, and what each worker was given; notified when one of them changes.
         self._changed = threading.Condition()
         self._queue: deque[OpenJob] = deque()
+        self._trials = Trials()
         self._haste = Haste()
         self._queued_bytes = 0
         self._stopping = False
@@ -129,7 +132,7 @@ class WorkerPool:
     def depth(self) -> tuple[int, int]:
         """Return how many traces no worker has been given yet, and bytes of spans that are not decided about."""
         with self._changed:
-            return len(self._queue), self._queued_bytes
+            return len(self._queue) + len(self._trials.waiting), self._queued_bytes
 
     def pids(self) -> list[int]:
         """Return the process ids of the workers."""
@@ -157,8 +160,9 @@ class WorkerPool:
         """Decide that nothing more will be scored: what is open is shed, and counted as such."""
         with self._changed:
             self._stopping = True
-            entries = [*self._queue, *(entry for worker in self._workers for entry in worker.open.values())]
+            entries = [*self._queue, *self._trials.waiting, *chain(*(each.open.values() for each in self._workers))]
             self._queue.clear()
+            self._trials.waiting.clear()
             self._changed.notify_all()
         self._deliver(
             [Result(entry.job.id, tuple(map(partial(self._shed, entry), entry.left)), done=True) for entry in entries]
@@ -216,32 +220,27 @@ class WorkerPool:
                 worker = self._workers[index]
                 if self._stopping:
                     return None
-                if self._queue and worker.is_alive and self._has_room(worker, self._queue[0]):
+                queue = self._trials.waiting if worker.is_fresh and self._trials.waiting else self._queue
+                if queue and worker.is_alive and worker.has_room(queue[0], _WINDOW_BYTES):
                     break
                 self._changed.wait()
             # What is waiting is shared with the other workers.
             limit = min(_JOBS_PER_MESSAGE, len(self._queue) // self._count + 1)
             batch: list[OpenJob] = []
             size = 0
-            while self._queue and len(batch) < limit and size < _WINDOW_BYTES // 4:
-                is_suspect = self._queue[0].ends > 0
-                if is_suspect and batch:
+            while queue and len(batch) < limit and size < _WINDOW_BYTES // 4:
+                if queue[0].is_suspect and batch:
                     break
-                entry = self._queue.popleft()
+                entry = queue.popleft()
                 worker.open[entry.job.id] = entry
                 size += entry.size
                 batch.append(entry)
-                if is_suspect:
-                    worker.alone = entry.job.id, min(entry.left)
+                if entry.is_suspect:
+                    worker.alone, worker.is_trial = (entry.job.id, entry.suspect), worker.is_fresh
                     break
             worker.size += size
+            worker.is_fresh = False
             return worker, batch
-
-    @staticmethod
-    def _has_room(worker: WorkerRecord, entry: OpenJob) -> bool:
-        if entry.ends:
-            return not worker.open
-        return worker.alone is None and worker.size < _WINDOW_BYTES
 
     def _read(self, index: int) -> None:
         while not self._stopping:
@@ -282,6 +281,7 @@ class WorkerPool:
                             unpack_decision(each, trace_id, known.name, known.version, trace.revision)
                             for each in packed
                         ]
+                self._trials.acquit(entry)
                 if not entry.left:
                     self._settle(worker, entry)
                 elif worker.alone is not None:
@@ -298,8 +298,9 @@ class WorkerPool:
         self._queued_bytes -= entry.size
 
     def _take_back(self, worker: WorkerRecord) -> None:
-        """Put what a worker has been given back into the queue, in front; the caller holds the lock."""
-        self._queue.extendleft(reversed(worker.open.values()))
+        """Put what a worker has been given back into its queue, in front; the caller holds the lock."""
+        for entry in reversed(worker.open.values()):
+            (self._queue if entry.accused is None else self._trials.waiting).appendleft(entry)
         worker.open = {}
         worker.size = 0
         worker.alone = None
@@ -322,7 +323,7 @@ class WorkerPool:
         return find_cause(worker.process, worker.alone, ends, error)
 
     def _replace(self, index: int, worker: WorkerRecord, fault: Fault) -> None:
-        """Decide for the call at fault, start a new worker, and have the rest run again."""
+        """Decide for the call that is at fault for certain, start a new worker, and have the rest run again."""
         count("scoring.worker_restarts", reason=str(fault.outcome))
         logger.warning("Replacing scorer worker %d: %s", index, fault.cause)
         results: list[Result] = []
@@ -331,8 +332,10 @@ class WorkerPool:
             if fault.culprit is None:
                 for entry in worker.open.values():
                     entry.ends += 1
-            else:
+            elif self._trials.convicts(worker, fault):
                 results += self._blame(worker, fault, *fault.culprit)
+            else:
+                self._trials.accuse(worker, *fault.culprit[:2])
             self._take_back(worker)
             self._changed.notify_all()
         self._deliver(results)
@@ -381,6 +384,7 @@ class WorkerPool:
             faults[target] = fault.outcome.value, fault.code, fault.cause
             return []
         entry.left.discard(scorer)
+        entry.accused = None
         if not entry.left:
             self._settle(worker, entry)
         return [Result(job_id, (decide_fault(fault, entry.job.trace, known),), done=not entry.left)]

@@ -1,6 +1,7 @@
 """Scorers that do to their worker what no scorer should, on traces whose root says so (attribute `do`)."""
 
 import asyncio
+import ctypes
 import gc
 import os
 import signal
@@ -33,6 +34,27 @@ def leave_a_child_and_exit():
 def leave_a_program_and_exit():
     os.system(f"sleep {FOR_EVER} &")  # noqa: S605 - fixed text
     os._exit(3)
+
+
+left = threading.Event()  # a thread has been left that waits
+others = threading.Event()  # for others to run
+
+
+def leave_a_thread(end):
+    def wait():
+        others.wait()
+        end()
+
+    threading.Thread(target=wait, daemon=True).start()
+    left.set()
+
+
+def exit_later():
+    leave_a_thread(lambda: os._exit(3))
+
+
+def crash_later():
+    leave_a_thread(lambda: ctypes.string_at(0))
 
 
 def close_descriptors():
@@ -85,6 +107,8 @@ DEEDS = {
     "leave a child": leave_a_child,
     "leave a child and exit": leave_a_child_and_exit,
     "leave a program and exit": leave_a_program_and_exit,
+    "leave a thread that exits": exit_later,
+    "leave a thread that crashes": crash_later,
     "close descriptors": close_descriptors,
     "leave few frames": leave_few_frames,
     "recurse": recurse,
@@ -114,6 +138,9 @@ def hostile(trace):
 
 @scorer
 def between(trace):
+    if left.is_set():
+        others.set()
+        nap()
     return True
 
 
@@ -139,6 +166,8 @@ async def hostile_coroutine(trace):
             task.cancel()
     if deed == "end the loop":
         asyncio.get_running_loop().call_soon(sys.exit)
+    if deed == "leave a thread that exits, as a coroutine":
+        await asyncio.to_thread(exit_later)
     if deed == "exit in a task":
         await raise_in_a_task(SystemExit(3))
     await asyncio.sleep(0.01)
