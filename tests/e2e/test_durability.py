@@ -1,7 +1,8 @@
 """
 Full and read-only disks, restarts behind a client, the first process of a container, and a canary: nothing is lost.
 
-`OTEL_SCORER_CANARY` says for how many seconds the canary sings (5 by default).
+`OTEL_SCORER_CANARY` says for how many seconds each canary sings (5 by default); `-s` shows what it wrote. Some sidecars
+are killed meanwhile, once a minute.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -29,8 +31,9 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, id_of, small_trace
-from tests.e2e.sink import WAIT, Sink
+from tests.e2e.sink import WAIT, Score, Sink
 
+from otel_scorer.model.wire import RawSpan, read_traces
 from otel_scorer.pipeline.sidecar.engine import Engine
 from otel_scorer.testing import make_request, make_span
 
@@ -274,39 +277,97 @@ def test_g14_no_time_passes_for_open_traces_while_the_machine_sleeps() -> None:
     assert time.get_clock_info("monotonic").implementation == "clock_gettime(CLOCK_MONOTONIC)"
 
 
-@pytest.mark.timeout(300 + 3 * CANARY)
-@pytest.mark.parametrize("forwarding", ["passthrough", "hold_trace"])
-def test_g15_every_trace_of_a_canary_is_there_with_exactly_one_score(
-    forwarding: str, own_sink: Sink, start: Start, tmp_path: Path
-) -> None:
-    flags = ("--export", own_sink.grpc, "--scorers", UNCERTAIN, "--root-grace", "3", "--forwarding", forwarding)
-    sidecar = start(*flags, "--spool", str(tmp_path / "spool"))
-    chance = random.Random(15)
-    over = threading.Event()
-    timer = threading.Timer(CANARY, over.set)
-    timer.start()
-    written: dict[bytes, int] = {}
-    while not over.wait(chance.uniform(0.0, 0.05)):
-        trace = len(written) + 1
-        children = chance.randrange(6)
+class Canary:
+    """
+    Writes traces, each in two requests, and reads back what a backend has of them.
+
+    Attributes:
+        written: How many spans each trace has.
+        spans: How often the backend was given each of them, by trace and span id.
+        scores: All that was said about each trace, as it came.
+    """
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._chance = random.Random(15)
+        self._read = 0
+        self.written: dict[bytes, int] = {}
+        self.spans: Counter[tuple[bytes, bytes]] = Counter()
+        self.scores: dict[bytes, list[RawSpan]] = {}
+
+    def sing(self, sidecar: Sidecar, seconds: float) -> None:
+        """Write for so long. The last trace is complete only when it goes on."""
+        over = threading.Event()
+        timer = threading.Timer(seconds, over.set)
+        timer.start()
+        while not over.wait(self._chance.uniform(0.0, 0.2)):
+            for part in self._trace():
+                sidecar.send(part)
+        timer.cancel()
+
+    def sing_until_killed(self, sidecar: Sidecar, seconds: float, revive: Callable[[], Sidecar]) -> Sidecar:
+        """Write for so long; then the sidecar is killed in the middle of a trace, and the next one gets its rest."""
+        self.sing(sidecar, seconds)
+        *first, last = self._trace()
+        for part in first:
+            sidecar.send(part)
+        sidecar.process.kill()
+        sidecar.wait()
+        revived = revive()
+        revived.send(last)
+        return revived
+
+    def _trace(self) -> Iterator[bytes]:
+        trace = len(self.written) + 1
+        children = self._chance.randrange(6)
         spans = [make_span("tool", trace=trace, span=number + 2, parent=1, end=0.5) for number in range(children)]
         spans.append(make_span("agent", trace=trace, span=1))
-        chance.shuffle(spans)
-        cut = chance.randrange(len(spans))
-        for part in (spans[:cut], spans[cut:]):
-            if part:
-                sidecar.send(make_request(*part))
-        written[id_of(trace)] = len(spans)
-    timer.cancel()
+        self._chance.shuffle(spans)
+        self.written[id_of(trace)] = len(spans)
+        cut = self._chance.randrange(len(spans))
+        return (make_request(*part) for part in (spans[:cut], spans[cut:]) if part)
 
-    own_sink.wait_for(lambda: len(own_sink.score_names()) >= len(written))
+    def has_all(self) -> bool:
+        """Tell whether each trace is there with a score; what was read once is not read again."""
+        requests = self._sink.requests()
+        for data in requests[self._read :]:
+            for span in read_traces(data).spans:
+                if span.scope.is_own:
+                    self.scores.setdefault(span.trace_id, []).append(span)
+                else:
+                    self.spans[span.trace_id, span.span_id] += 1
+        self._read = len(requests)
+        return len(self.spans) >= sum(self.written.values()) and len(self.scores) >= len(self.written)
+
+
+@pytest.mark.timeout(300 + 3 * CANARY)
+@pytest.mark.parametrize("kills", [0, max(1, round(CANARY / 60))], ids=["unharmed", "killed"])
+@pytest.mark.parametrize("forwarding", ["passthrough", "hold_trace"])
+def test_g15_every_trace_of_a_canary_is_there_with_exactly_one_score(
+    forwarding: str, kills: int, own_sink: Sink, start: Start, tmp_path: Path
+) -> None:
+    flags = ("--export", own_sink.grpc, "--scorers", UNCERTAIN, "--root-grace", "3", "--forwarding", forwarding)
+
+    def revive() -> Sidecar:
+        return start(*flags, "--spool", str(tmp_path / "spool"))
+
+    canary = Canary(own_sink)
+    sidecar = revive()
+    for _ in range(kills):
+        sidecar = canary.sing_until_killed(sidecar, CANARY / (kills + 1), revive)
+    canary.sing(sidecar, CANARY / (kills + 1))
+
+    own_sink.wait_for(canary.has_all)
     assert sidecar.stop() == 0
-    counts = dict.fromkeys(written, 0)
-    scores: dict[bytes, list[object]] = {trace: [] for trace in written}
-    for span in own_sink.raw:
-        if not span.scope.is_own:
-            counts[span.trace_id] += 1
-    for score in own_sink.scores_of(*written):
-        scores[score.raw.trace_id].append(score.value)
-    assert counts == written
-    assert scores == {trace: [spans] for trace, spans in written.items()}
+    assert canary.has_all()
+    assert Counter(trace for trace, _ in canary.spans) == canary.written
+    if not kills:
+        assert set(canary.spans.values()) == {1}
+        assert {len(scores) for scores in canary.scores.values()} == {1}
+    # What was on its way at a kill comes once more, in the same bytes.
+    assert {trace: len({score.data for score in scores}) for trace, scores in canary.scores.items()} == dict.fromkeys(
+        canary.written, 1
+    )
+    assert {trace: Score(scores[0]).value for trace, scores in canary.scores.items()} == canary.written
+    twice = sum(canary.spans.values()) - len(canary.spans)
+    print(f"{len(canary.written)} traces, {len(canary.spans)} spans, {twice} of them twice, {kills} kills")  # noqa: T201
