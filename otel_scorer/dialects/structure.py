@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 
     from otel_scorer.model.trace import Document, Span, ToolCall, Trace
+    from otel_scorer.model.tree import Tree
 
 __all__ = ["Derivation", "derive", "explain"]
 
@@ -108,7 +109,7 @@ def _tokens(accounted: _Accounted | None) -> Usage | None:
 def _leaves(trace: Trace) -> tuple[list[Span], dict[int, _Accounted | None]]:
     """Return the model spans without another one below, and their tokens."""
     above = nearest_above(trace, _is_llm)
-    calls = _models(trace.spans)
+    calls = _models(trace.tree)
     outer = {id(above[id(span)]) for span in calls if id(span) in above}
     leaves = [span for span in calls if id(span) not in outer]
     return leaves, _usages(leaves, above)
@@ -307,11 +308,11 @@ def _dialects(trace: Trace) -> list[str]:
 
 def _tool_calls(trace: Trace) -> list[ToolCall]:
     # The calls are kept with the trace: if they held it in turn, only the garbage collector could free it.
-    return find_tool_calls(trace, partial(_models, trace.spans))
+    return find_tool_calls(trace, partial(_models, trace.tree))
 
 
-def _models(spans: Iterable[Span]) -> list[Span]:
-    return [span for span in spans if span.span_type in LLM_TYPES]
+def _models(tree: Tree) -> list[Span]:
+    return [span for span in tree.by_start() if span.span_type in LLM_TYPES]
 
 
 _FIELDS: Final[Mapping[str, Callable[[Trace], object]]] = {

@@ -44,11 +44,10 @@ class _Asked:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """The TOOL spans of one call, the outermost first, and what they say together. Implements `CallSource`."""
+    """The TOOL spans of one call, the outermost first, and what they say together."""
 
     name: str
     spans: list[Span]
-    answers: _Answers
 
     @property
     def args(self) -> object:
@@ -69,34 +68,6 @@ class _Call:
                 return value, span
         return MISSING, None
 
-    def find(self, detail: CallDetail) -> object:
-        field = _FIELDS[detail]
-        value = self.spans[0].read(field)
-        if value is MISSING and len(self.spans) > 1:
-            value = self.said(field)[0]
-        if detail == "result":
-            return tool_result(value)
-        if detail == "arguments":
-            return self.explain_arguments()[0] if value is MISSING else value
-        return value if is_text(value) else self.explain_call_id()[0]
-
-    def explain_arguments(self) -> tuple[object, Span | None, str, str]:
-        """Return the arguments, and the span and field that say them and why."""
-        args, span = self.said("tool_args")
-        if span is not None:
-            return args, span, "tool_args", self.reason(span)
-        asked = self.answers.about(self)
-        return (None, None, "", "") if asked is None else (asked.args, *_joined(asked))
-
-    def explain_call_id(self) -> tuple[str | None, Span | None, str, str]:
-        """Likewise the model's id of the call."""
-        call_id = self.call_id
-        if call_id is not None:
-            span = self.said("tool_call_id")[1]
-            return call_id, span, "tool_call_id", self.reason(span)
-        asked = self.answers.about(self)
-        return (None, None, "", "") if asked is None else (asked.call_id, *_joined(asked))
-
     def reason(self, span: Span | None) -> str:
         """Say which span of the call it is."""
         if span is self.spans[0]:
@@ -107,10 +78,10 @@ class _Call:
 class _Answers:
     """What the models' answers say about all calls of a trace, joined when a call first asks for it."""
 
-    __slots__ = ("_find_models", "_matches", "calls")
+    __slots__ = ("_calls", "_find_models", "_matches")
 
-    def __init__(self, find_models: Callable[[], Sequence[Span]]) -> None:
-        self.calls: list[_Call] = []
+    def __init__(self, calls: Sequence[_Call], find_models: Callable[[], Sequence[Span]]) -> None:
+        self._calls = calls
         self._find_models = find_models
         self._matches: dict[_Call, _Asked] | None = None
 
@@ -118,8 +89,51 @@ class _Answers:
         """Return what a model said when it asked for the call, if that can be told."""
         matches = self._matches
         if matches is None:
-            matches = self._matches = _join(self.calls, self._find_models())
+            matches = self._matches = _join(self._calls, self._find_models())
         return matches.get(call)
+
+
+@dataclass(slots=True, eq=False)
+class _Source:
+    """
+    What the spans of a call say, else the models' answers. Implements `CallSource`.
+
+    Apart from the call: the answers know all calls, and what points at each other is freed by nobody but the garbage
+    collector, with the spans.
+    """
+
+    call: _Call
+    answers: _Answers
+
+    def find(self, detail: CallDetail) -> object:
+        call, field = self.call, _FIELDS[detail]
+        value = call.spans[0].read(field)
+        if value is MISSING and len(call.spans) > 1:
+            value = call.said(field)[0]
+        if detail == "result":
+            return tool_result(value)
+        if detail == "arguments":
+            return self.explain_arguments()[0] if value is MISSING else value
+        return value if is_text(value) else self.explain_call_id()[0]
+
+    def explain_arguments(self) -> tuple[object, Span | None, str, str]:
+        """Return the arguments, and the span and field that say them and why."""
+        call = self.call
+        args, span = call.said("tool_args")
+        if span is not None:
+            return args, span, "tool_args", call.reason(span)
+        asked = self.answers.about(call)
+        return (None, None, "", "") if asked is None else (asked.args, *_joined(asked))
+
+    def explain_call_id(self) -> tuple[str | None, Span | None, str, str]:
+        """Likewise the model's id of the call."""
+        call = self.call
+        call_id = call.call_id
+        if call_id is not None:
+            span = call.said("tool_call_id")[1]
+            return call_id, span, "tool_call_id", call.reason(span)
+        asked = self.answers.about(call)
+        return (None, None, "", "") if asked is None else (asked.call_id, *_joined(asked))
 
 
 def _joined(asked: _Asked) -> tuple[Span, str, str]:
@@ -129,18 +143,19 @@ def _joined(asked: _Asked) -> tuple[Span, str, str]:
 def explain_tool_call(call: ToolCall) -> dict[str, tuple[object, Span | None, str, str]]:
     """Return, for each detail of a call, its value (MISSING: none), the span and the field that say it, and why."""
     source = call.source
-    if not isinstance(source, _Call):
+    if not isinstance(source, _Source):
         return {}
-    name, named = source.said("tool_name")
-    result, returned = source.said("tool_result")
+    spans = source.call
+    name, named = spans.said("tool_name")
+    result, returned = spans.said("tool_result")
     found: dict[str, tuple[object, Span | None, str, str]] = {
         "name": (
-            (name, named, "tool_name", source.reason(named))
+            (name, named, "tool_name", spans.reason(named))
             if is_text(name)
             else (call.name, call.span, "the span's name", "nothing else names the tool")
         ),
         "arguments": source.explain_arguments(),
-        "result": (tool_result(result), returned, "tool_result", source.reason(returned)),
+        "result": (tool_result(result), returned, "tool_result", spans.reason(returned)),
         "call_id": source.explain_call_id(),
     }
     return {
@@ -156,7 +171,9 @@ def find_tool_calls(trace: Trace, find_models: Callable[[], Sequence[Span]]) -> 
         trace: The trace.
         find_models: Returns its model spans; called once, when a call is asked for what its own spans do not say.
     """
-    return [ToolCall(call.name, call.spans, call) for call in _merge(trace, _Answers(find_models)).calls]
+    calls = _merge(trace)
+    answers = _Answers(calls, find_models)
+    return [ToolCall(call.name, call.spans, _Source(call, answers)) for call in calls]
 
 
 def tool_result(value: object) -> object:
@@ -174,8 +191,9 @@ def tool_result(value: object) -> object:
     return value["content"] if "tool_call_id" in value and "content" in value else value
 
 
-def _merge(trace: Trace, answers: _Answers) -> _Answers:
+def _merge(trace: Trace) -> list[_Call]:
     """Find the calls of tools: a TOOL span below one of the same tool belongs to its call."""
+    calls: list[_Call] = []
     # By depth, down to the span that was walked last: the call that what is below would belong to.
     above: list[_Call | None] = []
     for span, depth in trace.tree.walk():
@@ -188,13 +206,13 @@ def _merge(trace: Trace, answers: _Answers) -> _Answers:
             elif call is not None and call.name == name:
                 call.spans.append(span)
             else:
-                call = _Call(name, [span], answers)
-                answers.calls.append(call)
+                call = _Call(name, [span])
+                calls.append(call)
         elif call is not None and kind in _DECIDERS:
             call = None
         above[depth:] = (call,)
-    answers.calls.sort(key=lambda call: call.spans[0].start_time_ns)
-    return answers
+    calls.sort(key=lambda call: call.spans[0].start_time_ns)
+    return calls
 
 
 def _name(span: Span) -> str:

@@ -12,7 +12,7 @@ from tests.dialects.made import made, trace_of
 
 from otel_scorer.dialects import READER
 from otel_scorer.dialects.tool_calls import find_tool_calls
-from otel_scorer.model.trace import MISSING, Document, Message, Span, Trace, Usage
+from otel_scorer.model.trace import MISSING, Document, LogRecord, Message, Span, Trace, Usage
 
 
 def llm(tokens: tuple[int, int] | None = None, **facts: Any) -> dict[str, Any]:
@@ -515,7 +515,18 @@ def test_a_root_that_says_nothing_is_asked_last() -> None:
     assert (trace.inputs, trace.outputs) == ("question", "")
 
 
-def test_nothing_that_was_derived_keeps_a_trace_alive_that_was_let_go() -> None:
+class _Noted(LogRecord):
+    """What can be watched, other than a span."""
+
+
+def _held_by(span: Span) -> weakref.ref[Any]:
+    """Return how to watch something that only this span holds."""
+    record = _Noted("noted")
+    span.logs = (record,)
+    return weakref.ref(record)
+
+
+def test_nothing_that_was_derived_keeps_a_trace_or_its_spans_alive_that_was_let_go() -> None:
     root = made("root", kind("AGENT", input__value="question"))
     trace = trace_of(root, llm((1, 1), attributes=asking(("a", "get", "{}")), parent=root), tool("get", parent=root))
     for field in (
@@ -529,12 +540,13 @@ def test_nothing_that_was_derived_keeps_a_trace_alive_that_was_let_go() -> None:
         "info",
     ):
         getattr(trace, field)
-    watch = weakref.ref(trace)
+    assert trace.tool_calls[0].arguments == {}
+    watched: list[weakref.ref[Any]] = [weakref.ref(trace), *map(_held_by, trace.spans)]
     trace.let_go()
 
     gc.disable()
     try:
         del trace
-        assert watch() is None
+        assert [watch() for watch in watched] == [None] * 4
     finally:
         gc.enable()
