@@ -202,6 +202,24 @@ class Assessment(ABC):
         """Check the fields that both kinds have, and fill in what was left out."""
         if self.source is None:
             self.source = default_source
+        # Asked of every verdict: what looks as it should is not looked at twice.
+        if (
+            type(self.name) is not str
+            or type(self.source) is not AssessmentSource
+            or not (self.metadata is None or type(self.metadata) is dict)
+        ):
+            self._check()
+        created = self.create_time_ms
+        if created is None:
+            created = self.create_time_ms = time.time_ns() // 1_000_000
+        else:
+            _check_time(self.name, created)
+        if self.last_update_time_ms is None:
+            self.last_update_time_ms = created
+        elif self.last_update_time_ms is not created:
+            _check_time(self.name, self.last_update_time_ms)
+
+    def _check(self) -> None:
         # The annotations are promises of the caller, who need not have kept them.
         name, source, metadata = cast("tuple[object, object, object]", (self.name, self.source, self.metadata))
         if not isinstance(name, str):
@@ -213,14 +231,6 @@ class Assessment(ABC):
         if metadata is not None and not isinstance(metadata, Mapping):
             msg = f"`metadata` must be a dict, got {metadata!r}"
             raise AssessmentValueError(msg)
-        if self.create_time_ms is None:
-            self.create_time_ms = time.time_ns() // 1_000_000
-        else:
-            _check_time(self.name, self.create_time_ms)
-        if self.last_update_time_ms is None:
-            self.last_update_time_ms = self.create_time_ms
-        else:
-            _check_time(self.name, self.last_update_time_ms)
 
 
 def _check_time(name: str, moment: object) -> None:

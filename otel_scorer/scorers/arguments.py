@@ -33,6 +33,8 @@ _OFFERS: Final[dict[str, Offer]] = {name: name for name in OFFERED}
 
 Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
 
+# Views, which nobody can change: they need not be copied.
+_VIEWS: Final[frozenset[Offer]] = frozenset({"trace", "span"})
 _WRAP_KEYS: Final[dict[Offer, str]] = {"inputs": "input", "outputs": "output", "expectations": "expectation"}
 
 
@@ -175,7 +177,7 @@ def _fitted(parameter: Parameter, offer: Offer, value: Any) -> Any:
     if value is MISSING:
         return _instead(parameter)
     if parameter.shape is Shape.AS_IS or (value is None and parameter.optional):
-        return copied(value)
+        return value if offer in _VIEWS else copied(value)
     if parameter.shape is Shape.TEXT:
         return text_of(value, offer)
     if parameter.shape is Shape.MLFLOW:

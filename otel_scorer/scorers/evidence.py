@@ -31,7 +31,6 @@ class Evidence:
         self,
         trace: Trace | None,
         span: Span | None = None,
-        *,
         inputs: Any = MISSING,
         outputs: Any = MISSING,
         expectations: Any = MISSING,

@@ -36,6 +36,7 @@ _DEEPEST: Final = 16
 _WARNINGS: Final = 1000
 # Integers of fewer bits are finite as doubles too.
 _BITS_OF_A_DOUBLE: Final = 1024
+_ALWAYS_PLAIN: Final = frozenset({bool, str, type(None)})
 _warned: set[tuple[str, str]] = set()
 _sources: dict[str, AssessmentSource] = {}
 
@@ -88,8 +89,7 @@ def feedbacks_of(result: object, scorer_name: str) -> tuple[Feedback, ...]:
     """
     if result is None:
         return ()
-    kind = type(result)
-    if kind is bool or kind is str or (kind is int and cast("int", result).bit_length() < _BITS_OF_A_DOUBLE):
+    if _is_plain(result):
         return (Feedback(scorer_name, result, None, code_source(scorer_name)),)
     if isinstance(result, Feedback):
         return (_finished(result, scorer_name),)
@@ -117,7 +117,7 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
     name = _final_name(feedback, scorer_name)
     error: AssessmentError | None = feedback.error
     try:
-        value = _value(feedback.value)
+        value = feedback.value if _is_plain(feedback.value) else _value(feedback.value)
     except _NotFiniteError as problem:
         value, error = None, error or _not_finite(problem)
     except TypeError:
@@ -185,6 +185,15 @@ def _final_name(feedback: Feedback, scorer_name: str) -> str:
     return feedback.name if type(feedback.name) is str else str(feedback.name)
 
 
+def _is_plain(value: object) -> bool:
+    """Tell at a glance whether a value is None, or a scalar of one of Python's own types that a feedback can hold."""
+    return (
+        type(value) in _ALWAYS_PLAIN
+        or (type(value) is float and math.isfinite(value))
+        or (type(value) is int and value.bit_length() < _BITS_OF_A_DOUBLE)
+    )
+
+
 def _value(value: object, depth: int = 0) -> object:
     """
     Return a feedback's value in plain types.
@@ -192,7 +201,7 @@ def _value(value: object, depth: int = 0) -> object:
     Raises:
         TypeError: It is neither None, a scalar, nor a list or dict of these.
     """
-    if value is None or value is True or value is False or type(value) is str:
+    if _is_plain(value):
         return value
     if isinstance(value, list | tuple | Mapping) and depth == _DEEPEST:
         raise TypeError(_describe(cast("object", value)))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.trace import Span, Trace
     from otel_scorer.scorers.base import Scorer
+    from otel_scorer.scorers.passing import Condition
 
 __all__ = ["DEFAULT_TIMEOUT", "Invocation", "PreparedScorer", "Suppression"]
 
@@ -141,7 +142,7 @@ class Invocation:
         trace_id: str | None = None,
     ) -> None:
         self.prepared = prepared
-        self.evidence = Evidence(trace, span, inputs=inputs, outputs=outputs, expectations=expectations)
+        self.evidence = Evidence(trace, span, inputs, outputs, expectations)
         self.revision = revision
         self.span_id = None if span is None else span.span_id
         self.trace_id = trace_id if trace_id is not None else "" if trace is None else trace.trace_id
@@ -235,10 +236,7 @@ class Invocation:
         passed: list[bool | None] = []
         for feedback in feedbacks:
             try:
-                if prepared.condition is None and isinstance(feedback, results.JudgedFeedback):
-                    passed.append(feedback.passed)
-                else:
-                    passed.append(verdict(feedback.value, prepared.condition))
+                passed.append(_passes(feedback, prepared.condition))
             except Exception as error:  # noqa: BLE001 - pass_if is user code; the verdict itself stands
                 passed.append(None)
                 reason = _shown("pass_if", error)
@@ -265,6 +263,12 @@ class Invocation:
         feedback = results.error_feedback(self.prepared.name, error)
         reason = _shown(type(error).__name__, feedback.error_message)
         return self.decide(Outcome.FAILED, reason, feedback, seconds=seconds)
+
+
+def _passes(feedback: Feedback, condition: Callable[[Any], bool] | Condition | None) -> bool | None:
+    if condition is None and isinstance(feedback, results.JudgedFeedback):
+        return feedback.passed
+    return verdict(feedback.value, condition)
 
 
 def _shown(what: str, detail: object) -> str:
