@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 import pydantic_core
 
+from otel_scorer.model.assessment import CODE_SOURCE
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
 
@@ -45,6 +46,8 @@ _SEQUENCE: Final = struct.Struct("<Q")
 _BEAT: Final = struct.Struct("<qqqd")
 _SLOT_BYTES: Final = 64
 HEARTBEAT_BYTES: Final = 4096
+_MICROSECONDS: Final = 1_000_000  # in a second
+_USUAL: Final = 4  # what every packed feedback has
 _OUTCOMES: Final = {outcome.value: outcome for outcome in Outcome}  # thrice as fast as asking the class
 _NOBODY: Final = _BEAT.pack(-1, -1, -1, 0.0)
 # Characters of one text that a worker hands over, beyond what any encoding sends: the sidecar must not have to hold a
@@ -71,63 +74,81 @@ def unpack(message: bytes) -> tuple[Any, memoryview]:
 
 def pack_decision(decision: Decision) -> list[Any]:
     """Return what of a decision its reader does not know yet, as plain JSON data; `unpack_decision` reads it back."""
+    seconds, scorer = decision.seconds, decision.scorer
     return [
         decision.span_id,
         decision.outcome.value,
         decision.reason,
+        None if seconds is None else int(seconds * _MICROSECONDS),
         decision.passed,
-        [_pack_feedback(feedback) for feedback in decision.feedbacks],
-        None if decision.seconds is None else round(decision.seconds, 6),
+        [_pack_feedback(feedback, scorer) for feedback in decision.feedbacks],
     ]
 
 
 def failed_decision(span_id: str | None, scorer: str, code: str, cause: str) -> list[Any]:
     """Return what `pack_decision` would have returned had the scorer failed for a cause."""
     error = Feedback(scorer, None, AssessmentError(code, cause), _source("CODE", scorer))
-    return [span_id, Outcome.FAILED.value, cause, [None], [_pack_feedback(error)], None]
+    return [span_id, Outcome.FAILED.value, cause, None, [None], [_pack_feedback(error, scorer)]]
 
 
 def unpack_decision(packed: Sequence[Any], trace_id: str, scorer: str, version: str, revision: int) -> Decision:
     """Return a decision from what `pack_decision` returned and what belongs to the job and the scorer."""
-    span_id, outcome, reason, passed, feedbacks, seconds = packed
-    given = tuple([_unpack_feedback(feedback) for feedback in feedbacks])
+    span_id, outcome, reason, microseconds, passed, feedbacks = packed
     return Decision(
-        trace_id, span_id, scorer, version, _OUTCOMES[outcome], reason, revision, given, tuple(passed), seconds
+        trace_id,
+        span_id,
+        scorer,
+        version,
+        _OUTCOMES[outcome],
+        reason,
+        revision,
+        tuple([_unpack_feedback(feedback, scorer) for feedback in feedbacks]),
+        tuple(passed),
+        None if microseconds is None else microseconds / _MICROSECONDS,
     )
 
 
-def _pack_feedback(feedback: Feedback) -> list[Any]:
-    source, error = feedback.source, feedback.error
-    value, rationale, metadata = feedback.value, feedback.rationale, feedback.metadata
-    return [
-        feedback.name,
+def _pack_feedback(feedback: Feedback, scorer: str) -> list[Any]:
+    """Return what every feedback has, and then the rest if there is anything in it that is not usual."""
+    value, rationale, source = feedback.value, feedback.rationale, feedback.source
+    packed = [
         value[:_TEXT_CHARACTERS] if type(value) is str else value,
         None if rationale is None else rationale[:_TEXT_CHARACTERS],
-        None if source is None else source.source_type,
-        None if source is None else source.source_id,
-        None if error is None else (error.error_code, _short(error.error_message), error.stack_trace),
-        {key: _short(item) for key, item in metadata.items()} if metadata else metadata,
-        feedback.span_id,
         feedback.create_time_ms,
+        None if source is None or source is CODE_SOURCE else (str(source.source_type), source.source_id),
     ]
+    error, metadata = feedback.error, feedback.metadata
+    if feedback.name != scorer or error is not None or metadata or feedback.span_id is not None:
+        packed += (
+            feedback.name,
+            None if error is None else (error.error_code, _short(error.error_message), error.stack_trace),
+            {key: _short(item) for key, item in metadata.items()} if metadata else None,
+            feedback.span_id,
+        )
+    return packed
 
 
 def _short(value: object) -> object:
     return value[:_TEXT_CHARACTERS] if isinstance(value, str) else value
 
 
-def _unpack_feedback(packed: Sequence[Any]) -> Feedback:
-    name, value, rationale, source_type, source_id, error, metadata, span_id, created = packed
+def _unpack_feedback(packed: Sequence[Any], scorer: str) -> Feedback:
+    name, error, metadata, span_id = scorer, None, None, None
+    if len(packed) == _USUAL:
+        value, rationale, created, source = packed
+    else:
+        value, rationale, created, source, name, error, metadata, span_id = packed
     return Feedback(
         name,
         value,
         None if error is None else AssessmentError(*error),
-        None if source_type is None else _source(source_type, source_id),
+        CODE_SOURCE if source is None else _source(*source),
         None,
         metadata,
         span_id,
         created,
-        rationale=rationale,
+        created,
+        rationale,
     )
 
 
