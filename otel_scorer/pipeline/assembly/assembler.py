@@ -125,10 +125,11 @@ class TraceAssembler:
     def _add_to_traces(  # noqa: C901 - every span comes by here: no calls
         self, spans: Iterable[RawSpan], now: float, added: Added, late: _Late
     ) -> None:
-        touched: set[bytes] = set()
-        open_traces = self._open
+        # Traces that may be due earlier than they were.
+        touched: list[OpenTrace] = []
+        open_traces, closed_traces, waiting = self._open, self._closed, self._waiting
         max_spans, max_bytes = self._limits.max_spans_per_trace, self._limits.max_bytes_per_trace
-        has_matcher = self._has_matcher
+        max_traces, has_matcher = self._limits.max_traces, self._has_matcher
         buffered = 0
         for span in spans:
             data, scope, trace_id, span_id, parent_id, is_local_root = span
@@ -137,11 +138,15 @@ class TraceAssembler:
                 if scope.is_own:
                     added.own.append(span)
                     continue
-                if trace_id in self._closed:
+                if trace_id in closed_traces:
                     self._add_late(trace_id, (span,), now, added, late)
                     continue
-                trace = self._begin(trace_id, trace_id, now, added)
-                touched.add(trace_id)
+                if len(open_traces) >= max_traces:
+                    self._make_room(now, added)
+                trace = open_traces[trace_id] = OpenTrace(trace_id, now)
+                if waiting:
+                    self._take_records(trace, trace_id)
+                touched.append(trace)
             elif scope.is_own:
                 self._add_own(trace, span, added)
                 continue
@@ -160,14 +165,12 @@ class TraceAssembler:
             self.size += size
             if parent_id is None or is_local_root or has_matcher:
                 self._rules.note(trace, span, now)
-                touched.add(trace_id)
+                touched.append(trace)
             if len(known) >= max_spans:
-                added.closed.append(self._close(trace, CloseReason.SPAN_LIMIT, now))
+                added.closed += self._close([(trace, CloseReason.SPAN_LIMIT)], now)
             elif trace.size >= max_bytes:
-                added.closed.append(self._close(trace, CloseReason.BYTE_LIMIT, now))
-        for trace_id in touched:
-            if (touched_trace := open_traces.get(trace_id)) is not None:
-                self._deadlines.expect(touched_trace)
+                added.closed += self._close([(trace, CloseReason.BYTE_LIMIT)], now)
+        self._deadlines.expect(trace for trace in touched if trace.key in open_traces)
         count("assembler.spans", buffered)
 
     def _add_to_units(self, units: UnitsOfTraces, span: RawSpan, now: float, added: Added, late: _Late) -> None:
@@ -205,12 +208,12 @@ class TraceAssembler:
         self.size += span.size
         if is_head:
             self._rules.note(unit, span, now)
-        self._deadlines.expect(unit)
+        self._deadlines.expect((unit,))
         count("assembler.spans")
         if len(unit.spans) >= self._limits.max_spans_per_trace:
-            added.closed.append(self._close(unit, CloseReason.SPAN_LIMIT, now))
+            added.closed += self._close([(unit, CloseReason.SPAN_LIMIT)], now)
         elif unit.size >= self._limits.max_bytes_per_trace:
-            added.closed.append(self._close(unit, CloseReason.BYTE_LIMIT, now))
+            added.closed += self._close([(unit, CloseReason.BYTE_LIMIT)], now)
 
     def _add_late(self, key: bytes, spans: Sequence[RawSpan], now: float, added: Added, late: _Late) -> None:
         """Hand back the late spans of a closed trace, and have it scored again if that was asked for."""
@@ -228,15 +231,18 @@ class TraceAssembler:
 
         def begin() -> OpenTrace:
             self._next_unit += 1
-            return self._begin(span.trace_id + self._next_unit.to_bytes(8, "big"), None, now, added)
+            if len(self._open) >= self._limits.max_traces:
+                self._make_room(now, added)
+            key = span.trace_id + self._next_unit.to_bytes(8, "big")
+            unit = self._open[key] = OpenTrace(key, now)
+            return unit
 
         unit, absorbed = units.place(span, is_head=is_head, begin=begin)
         if absorbed is not None:
             del self._open[absorbed.key]
             self.size += unit.absorb(absorbed, self._limits)
-        records = self._waiting.take(span.trace_id + span.span_id) if self._waiting else None
-        if records is not None:
-            self.size += unit.take_logs(records, self._limits)
+        if self._waiting:
+            self._take_records(unit, span.trace_id + span.span_id)
         return unit
 
     def _give_up(self, fragment: OpenTrace | None) -> Iterable[RawSpan]:
@@ -288,7 +294,7 @@ class TraceAssembler:
 
     def due(self, now: float) -> list[ClosedTrace[RawSpan]]:
         """Close the traces whose time has come and return them, earliest first."""
-        closed = [self._close(trace, reason, now) for trace, reason in self._deadlines.due(now)]
+        closed = self._close(self._deadlines.due(now), now)
         if self._kept is not None:
             closed += [self._result(*again) for again in self._kept.due(now)]
         count_closed(closed)
@@ -309,7 +315,7 @@ class TraceAssembler:
 
     def drain(self, reason: CloseReason, now: float) -> list[ClosedTrace[RawSpan]]:
         """Close everything that is left, oldest first; log records that wait for a trace are dropped."""
-        closed = [self._close(trace, reason, now) for trace in list(self._open.values())]
+        closed = self._close([(trace, reason) for trace in self._open.values()], now)
         if self._kept is not None:
             closed += [self._result(*again) for again in self._kept.drain(reason)]
         count_closed(closed)
@@ -325,7 +331,7 @@ class TraceAssembler:
         if self._kept is not None:
             size -= self._kept.relieve()
         heavy = worth_closing(self._open.values(), size, now, older_than=older_than, old=self._limits.idle_timeout)
-        closed = [self._close(trace, CloseReason.MEMORY_PRESSURE, now) for trace in heavy]
+        closed = self._close(((trace, CloseReason.MEMORY_PRESSURE) for trace in heavy), now)
         count_closed(closed)
         return closed
 
@@ -337,15 +343,14 @@ class TraceAssembler:
         unit = self._units.find(record.trace_id, record.span_id)
         return unit, None if unit is not None else self._closed.unit_of(record.trace_id, record.span_id)
 
-    def _begin(self, key: bytes, waiting: bytes | None, now: float, added: Added) -> OpenTrace:
-        """Open a trace, or a unit, with the records that wait for it; another one may have to go. No timer is set."""
-        if len(self._open) >= self._limits.max_traces:
-            added.closed.append(self._close(self._oldest.heaviest(), CloseReason.EVICTED, now))
-        trace = self._open[key] = OpenTrace(key, now)
-        records = None if waiting is None else self._waiting.take(waiting)
+    def _make_room(self, now: float, added: Added) -> None:
+        added.closed += self._close([(self._oldest.heaviest(), CloseReason.EVICTED)], now)
+
+    def _take_records(self, trace: OpenTrace, key: bytes) -> None:
+        """Give a trace, or a unit, the log records that wait for it."""
+        records = self._waiting.take(key)
         if records is not None:
             self.size += trace.take_logs(records, self._limits)
-        return trace
 
     def _add_own(self, trace: OpenTrace, span: RawSpan, added: Added) -> None:
         """Keep one of our own spans for `Trace.evaluations`, within the limits of the trace; it never closes it."""
@@ -363,18 +368,20 @@ class TraceAssembler:
             trace.size += span.size
             self.size += span.size
 
-    def _close(self, trace: OpenTrace, reason: CloseReason, now: float) -> ClosedTrace[RawSpan]:
-        trace_id, by_unit = trace.key[:_TRACE_ID], self._units is not None
-        self._take_out(trace)
-        unit = b""
-        if by_unit:
-            unit = self._rules.name(trace)
-            self._closed.remember_unit(trace_id, trace, now)
-        else:
-            self._closed.remember(trace_id, now)
-        closed = self._result(trace, unit, reason)
-        if self._kept is not None and self.judges:
-            self._kept.keep(trace, unit, reason, now)
+    def _close(self, leaving: Iterable[tuple[OpenTrace, CloseReason]], now: float) -> list[ClosedTrace[RawSpan]]:
+        """Close open traces, or units, each before the next one is asked for."""
+        closed: list[ClosedTrace[RawSpan]] = []
+        units, kept = self._units, self._kept if self.judges else None
+        for trace, reason in leaving:
+            unit = b"" if units is None else self._rules.name(trace)
+            self._take_out(trace)
+            if units is not None:
+                self._closed.remember_unit(trace.key[:_TRACE_ID], trace, now)
+            closed.append(self._result(trace, unit, reason))
+            if kept is not None:
+                kept.keep(trace, unit, reason, now)
+        if units is None:
+            self._closed.remember([trace.trace_id for trace in closed], now)
         return closed
 
     def _result(self, trace: OpenTrace, unit: bytes, reason: CloseReason, revision: int = 1) -> ClosedTrace[RawSpan]:

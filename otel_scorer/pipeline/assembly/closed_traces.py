@@ -7,7 +7,8 @@ the first one of another unit by its parent.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.telemetry import count
@@ -24,6 +25,9 @@ __all__ = ["ClosedTraces", "age_group", "count_closed"]
 _REMEMBERED_PER_OPEN_TRACE: Final = 10
 _TRACE_ID: Final = 16  # bytes, which the key of a unit begins with
 _SPAN_ID: Final = 8
+# Finding the first entry of a dictionary of which the first ones were deleted means going by all of these. So as many
+# are forgotten at once as makes that cheap: one in so many.
+_FORGOTTEN_AT_ONCE: Final = 128
 _AGES: Final = {"1s": 1.0, "10s": 10.0, "1m": 60.0, "10m": 600.0, "1h": 3600.0}
 _NOTHING: Final[dict[bytes, bytes]] = {}
 
@@ -38,9 +42,8 @@ class ClosedTraces:
 
     def __init__(self, limits: AssemblyLimits) -> None:
         self._limit = _REMEMBERED_PER_OPEN_TRACE * limits.max_traces
-        # Trace id, or key of a unit -> when it was closed. Ordered by a list of links: the first one of a dict that
-        # others were taken out of is found by searching.
-        self._closed_at: OrderedDict[bytes, float] = OrderedDict()
+        # Trace id, or key of a unit -> when it was closed.
+        self._closed_at: dict[bytes, float] = {}
         # Trace id -> id of a span, or of a parent that a unit waited for -> key of the unit; and the way back.
         self._units: dict[bytes, dict[bytes, bytes]] = {}
         self._spans_of: dict[bytes, tuple[bytes, list[bytes]]] = {}
@@ -52,11 +55,12 @@ class ClosedTraces:
     def __contains__(self, key: bytes) -> bool:
         return key in self._closed_at
 
-    def remember(self, key: bytes, now: float) -> None:
-        """Note that a trace, or a unit, is closed; the one that nobody asked for the longest may have to go."""
-        self._closed_at[key] = now
+    def remember(self, keys: Iterable[bytes], now: float) -> None:
+        """Note that traces, or units, are closed; those that nobody asked for the longest may have to go."""
+        self._closed_at.update(dict.fromkeys(keys, now))
         if len(self._closed_at) > self._limit:
-            self._forget_first()
+            surplus = len(self._closed_at) - self._limit + self._limit // _FORGOTTEN_AT_ONCE
+            self._forget(list(islice(self._closed_at, surplus)))
 
     def remember_unit(self, trace_id: bytes, unit: OpenTrace, now: float) -> None:
         """Note that a unit is closed, and which spans it has."""
@@ -82,12 +86,12 @@ class ClosedTraces:
                 ids = [span_ids[at : at + _SPAN_ID] for at in range(0, len(span_ids), _SPAN_ID)]
                 self.remember_spans(trace_id, trace_id + units.to_bytes(8, "big"), ids, now)
             elif not by_unit and not span_ids:
-                self.remember(trace_id, now)
+                self.remember((trace_id,), now)
         return units
 
     def remember_spans(self, trace_id: bytes, key: bytes, span_ids: Iterable[bytes], now: float) -> None:
         """Note that a unit with these spans is closed."""
-        self.remember(key, now)
+        self.remember((key,), now)
         self._spans_of[key] = (trace_id, [])
         self._learn(key, span_ids)
 
@@ -98,8 +102,8 @@ class ClosedTraces:
         Returns:
             When it was closed.
         """
-        self._closed_at.move_to_end(key)
-        return self._closed_at[key]
+        closed_at = self._closed_at[key] = self._closed_at.pop(key)
+        return closed_at
 
     def unit_of(self, trace_id: bytes, span_id: bytes) -> bytes | None:
         """Return the key of the closed unit that has a span, or waited for it."""
@@ -116,7 +120,7 @@ class ClosedTraces:
     def learn(self, key: bytes, span_ids: Iterable[bytes]) -> None:
         """Note more spans that belong to a closed unit, so that those below them do too."""
         # Others are forgotten for them, not the unit itself.
-        self._closed_at.move_to_end(key)
+        self.recall(key)
         if self._span_ids < self._limit or len(self._closed_at) > 1:
             self._learn(key, span_ids)
 
@@ -128,13 +132,26 @@ class ClosedTraces:
         known.update(dict.fromkeys(new, key))
         ids += new
         self._span_ids += len(new)
-        while self._span_ids > self._limit and len(self._closed_at) > 1:
-            self._forget_first()
+        if self._span_ids > self._limit:
+            self._forget(self._first_with(self._span_ids - self._limit + self._limit // _FORGOTTEN_AT_ONCE))
 
-    def _forget_first(self) -> None:
-        key, _ = self._closed_at.popitem(last=False)
-        if key not in self._spans_of:
-            return
+    def _first_with(self, spans: int) -> list[bytes]:
+        """Return the units that nobody asked for the longest which have so many spans, but never the last one."""
+        units: list[bytes] = []
+        for key in islice(self._closed_at, len(self._closed_at) - 1):
+            if spans <= 0:
+                break
+            units.append(key)
+            spans -= len(self._spans_of[key][1])
+        return units
+
+    def _forget(self, keys: Iterable[bytes]) -> None:
+        for key in keys:
+            del self._closed_at[key]
+            if key in self._spans_of:
+                self._forget_spans(key)
+
+    def _forget_spans(self, key: bytes) -> None:
         trace_id, ids = self._spans_of.pop(key)
         self._span_ids -= len(ids)
         known = self._units.get(trace_id, {})

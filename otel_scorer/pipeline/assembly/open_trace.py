@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import math
 import operator
 from typing import TYPE_CHECKING, Final
 
+from otel_scorer.model.wire import RawSpan
 from otel_scorer.pipeline.assembly.closing import AssemblyLimits, CloseReason, Trigger
 from otel_scorer.pipeline.assembly.waiting_records import Fate, TraceRecords
 from otel_scorer.telemetry import count
@@ -14,12 +16,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
 
     from otel_scorer.model.log_records import RawLog
-    from otel_scorer.model.wire import RawSpan
 
 __all__ = ["ClosingRules", "Deadlines", "OpenTrace", "count_repeat", "has_gaps", "twin_key"]
 
-_parent_of: Final = operator.attrgetter("parent_id")
-_id_of: Final = operator.attrgetter("span_id")
+_id_of: Final = operator.itemgetter(RawSpan._fields.index("span_id"))
+_parent_of: Final = operator.itemgetter(RawSpan._fields.index("parent_id"))
+# Every trace asks for these, and looking up a member of an enumeration takes longer than the rest of a rule.
+_ROOT_QUIET: Final = CloseReason.ROOT_QUIET
+_LOCAL_ROOT_QUIET: Final = CloseReason.LOCAL_ROOT_QUIET
+_IDLE: Final = CloseReason.IDLE
+_MAX_AGE: Final = CloseReason.MAX_AGE
+_NEVER: Final = math.inf
 
 
 class OpenTrace:
@@ -34,7 +41,8 @@ class OpenTrace:
         first: When the first span came.
         last: When the last one came.
         root_at: When the first span came that starts the countdown.
-        local_roots: Spans with a remote parent; with `Trigger.LOCAL_ROOT` the one that the unit begins with.
+        local_roots: Spans with a remote parent; with `Trigger.LOCAL_ROOT` the one that the unit begins with. None as
+            long as there were none.
         size: Bytes of memory that all of it is worth.
         due: When it is to be looked at.
         missing: Of a unit without a local root: the parent that it waits for.
@@ -50,9 +58,9 @@ class OpenTrace:
         self.first = now
         self.last = now
         self.root_at: float | None = None
-        self.local_roots: list[RawSpan] = []
+        self.local_roots: list[RawSpan] | None = None
         self.size = 0
-        self.due = float("inf")
+        self.due = _NEVER
         self.missing: bytes | None = None
 
     def add_log(self, record: RawLog, limits: AssemblyLimits, now: float) -> Fate:
@@ -94,8 +102,15 @@ class OpenTrace:
         self.first, self.last = min(self.first, other.first), max(self.last, other.last)
         starts = [at for at in (self.root_at, other.root_at) if at is not None]
         self.root_at = min(starts, default=None)
-        self.local_roots += other.local_roots
+        if other.local_roots:
+            self.local_roots = [*(self.local_roots or ()), *other.local_roots]
         return self.size - before
+
+    def add_local_root(self, span: RawSpan) -> None:
+        """Note a span with a remote parent."""
+        if self.local_roots is None:
+            self.local_roots = []
+        self.local_roots.append(span)
 
     def has_local_root(self) -> bool:
         """Tell whether there is one whose parent is not here: a parent that has come does not go away again."""
@@ -124,6 +139,7 @@ class ClosingRules:
         self.limits = limits
         self.matches = matches if limits.trigger is Trigger.MATCH else None
         self.by_unit = limits.trigger is Trigger.LOCAL_ROOT
+        self._notes_local_roots = limits.trigger is not Trigger.ROOT
 
     def is_head(self, span: RawSpan) -> bool:
         """Tell whether a span is where a unit begins."""
@@ -142,35 +158,38 @@ class ClosingRules:
         elif self.by_unit:
             is_root = self.is_head(span)
             if is_root and span.parent_id is not None:
-                trace.local_roots.append(span)
+                trace.add_local_root(span)
         else:
             is_root = span.parent_id is None
-            if span.is_local_root and self.limits.trigger is not Trigger.ROOT:
-                trace.local_roots.append(span)
+            if span.is_local_root and self._notes_local_roots:
+                trace.add_local_root(span)
         if is_root and trace.root_at is None:
             trace.root_at = now
 
     def deadline(self, trace: OpenTrace) -> tuple[float, CloseReason]:
         """Return when a trace closes if nothing comes any more, and for which reason."""
         limits = self.limits
-        if trace.root_at is not None:
-            quiet, reason = min(trace.last + limits.root_grace, trace.root_at + limits.root_cap), CloseReason.ROOT_QUIET
-            if self.by_unit and trace.local_roots:
-                reason = CloseReason.LOCAL_ROOT_QUIET
-        elif trace.has_local_root():
-            quiet, reason = trace.last + limits.local_root_grace, CloseReason.LOCAL_ROOT_QUIET
+        root_at = trace.root_at
+        if root_at is not None:
+            quiet, cap = trace.last + limits.root_grace, root_at + limits.root_cap
+            reason = _LOCAL_ROOT_QUIET if self.by_unit and trace.local_roots else _ROOT_QUIET
+            if cap < quiet:
+                quiet = cap
+        elif trace.local_roots and trace.has_local_root():
+            quiet, reason = trace.last + limits.local_root_grace, _LOCAL_ROOT_QUIET
         else:
-            quiet, reason = trace.last + limits.idle_timeout, CloseReason.IDLE
+            quiet, reason = trace.last + limits.idle_timeout, _IDLE
         age = trace.first + limits.max_age
-        return (quiet, reason) if quiet <= age else (age, CloseReason.MAX_AGE)
+        return (quiet, reason) if quiet <= age else (age, _MAX_AGE)
 
 
 class Deadlines:
     """
-    When which open trace is to be looked at: a heap of (time, key), with entries that are stale and get skipped.
+    When which open trace is to be looked at: keys by time, and a heap of the times. Some entries are stale and skipped.
 
-    Arrivals only note the time in their trace, so that a busy trace costs no heap operation a span: it is looked at
-    when it was first due, and put back.
+    What came in one request is mostly due at one time, so there are fewer times than traces. Arrivals only note the
+    time in their trace, so that a busy trace costs no entry a span: it is looked at when it was first due, and put
+    back.
 
     Args:
         open_traces: All that is open, by key; the caller's.
@@ -180,49 +199,78 @@ class Deadlines:
     def __init__(self, open_traces: dict[bytes, OpenTrace], rules: ClosingRules) -> None:
         self._open = open_traces
         self._rules = rules
-        self._heap: list[tuple[float, bytes]] = []
+        self._times: list[float] = []
+        self._keys: dict[float, list[bytes]] = {}
+        self._entries = 0
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return self._entries
 
-    def expect(self, trace: OpenTrace) -> None:
-        """Make sure that a trace is looked at no later than its deadline as it stands now."""
-        deadline, _ = self._rules.deadline(trace)
-        if deadline >= trace.due:
-            return
-        trace.due = deadline
-        heapq.heappush(self._heap, (deadline, trace.key))
-        if len(self._heap) > 2 * len(self._open) + 64:
-            self._heap = [(trace.due, key) for key, trace in self._open.items()]
-            heapq.heapify(self._heap)
+    def expect(self, traces: Iterable[OpenTrace]) -> None:
+        """Make sure that open traces are looked at no later than their deadlines as they stand now."""
+        deadline_of = self._rules.deadline
+        for trace in traces:
+            deadline, _ = deadline_of(trace)
+            if deadline < trace.due:
+                self._enter(trace, deadline)
+        if self._entries > 2 * len(self._open) + 64:
+            self.clear()
+            for trace in self._open.values():
+                self._enter(trace, trace.due)
 
     def due(self, now: float) -> Iterator[tuple[OpenTrace, CloseReason]]:
         """Yield what is due, the earliest first. The caller takes each of them out before it asks for the next."""
-        while self._heap and self._heap[0][0] <= now:
-            due, key = heapq.heappop(self._heap)
-            trace = self._open.get(key)
-            if trace is None or trace.due != due:
-                continue
-            deadline, reason = self._rules.deadline(trace)
-            if deadline <= now:
-                yield trace, reason
-            else:
-                trace.due = deadline
-                heapq.heappush(self._heap, (deadline, key))
+        while self._times and self._times[0] <= now:
+            time = self._times[0]
+            keys = self._keys[time]
+            # Taken from the end, so that whatever goes wrong with one of them, the others are still here.
+            keys.reverse()
+            while keys:
+                trace = self._open.get(keys.pop())
+                self._entries -= 1
+                if trace is None or trace.due != time:
+                    continue
+                deadline, reason = self._rules.deadline(trace)
+                if deadline <= now:
+                    yield trace, reason
+                else:
+                    self._enter(trace, deadline)
+            if self._times:
+                heapq.heappop(self._times)
+                del self._keys[time]
 
     def next(self) -> float | None:
         """Return when something may next be due, or None while nothing is open."""
-        while self._heap:
-            due, key = self._heap[0]
-            trace = self._open.get(key)
-            if trace is not None and trace.due == due:
-                return due
-            heapq.heappop(self._heap)
+        while self._times:
+            time = self._times[0]
+            keys = self._keys[time]
+            while keys:
+                trace = self._open.get(keys[-1])
+                if trace is not None and trace.due == time:
+                    return time
+                keys.pop()
+                self._entries -= 1
+            heapq.heappop(self._times)
+            del self._keys[time]
         return None
 
     def clear(self) -> None:
         """Forget everything: nothing is open any more."""
-        self._heap.clear()
+        for keys in self._keys.values():
+            keys.clear()
+        self._times.clear()
+        self._keys.clear()
+        self._entries = 0
+
+    def _enter(self, trace: OpenTrace, deadline: float) -> None:
+        trace.due = deadline
+        keys = self._keys.get(deadline)
+        if keys is None:
+            self._keys[deadline] = [trace.key]
+            heapq.heappush(self._times, deadline)
+        else:
+            keys.append(trace.key)
+        self._entries += 1
 
 
 def has_gaps(spans: Collection[RawSpan], known: Iterable[bytes], *, local: bool) -> bool:

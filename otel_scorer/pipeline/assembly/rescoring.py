@@ -115,7 +115,7 @@ class KeptTraces:
         trace.size += span.size
         self.size += span.size
         self._rules.note(trace, span, now)
-        self._deadlines.expect(trace)
+        self._deadlines.expect((trace,))
         return LateSpan.KEPT
 
     def add_log(self, key: bytes, record: RawLog, now: float) -> None:
