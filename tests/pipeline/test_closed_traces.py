@@ -21,4 +21,4 @@ def test_what_is_learned_of_a_unit_makes_others_be_forgotten_and_not_itself() ->
 
     assert closed.recall(b"old") == 1.0
     assert closed.unit_of(TRACE, *ids(9)) == b"old"
-    assert b"new" not in closed
+    assert b"new" not in closed.keys

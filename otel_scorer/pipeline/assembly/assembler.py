@@ -24,6 +24,7 @@ from otel_scorer.pipeline.assembly.closing import (
 )
 from otel_scorer.pipeline.assembly.evicting import OldestTraces, worth_closing
 from otel_scorer.pipeline.assembly.open_trace import (
+    ENDED,
     ClosingRules,
     Deadlines,
     OpenTrace,
@@ -127,9 +128,10 @@ class TraceAssembler:
     ) -> None:
         # Traces that may be due earlier than they were.
         touched: list[OpenTrace] = []
-        open_traces, closed_traces, waiting = self._open, self._closed, self._waiting
+        open_traces, closed_traces = self._open, self._closed.keys
+        records_wait, note = len(self._waiting) > 0, self._rules.note
         max_spans, max_bytes = self._limits.max_spans_per_trace, self._limits.max_bytes_per_trace
-        max_traces, has_matcher = self._limits.max_traces, self._has_matcher
+        has_matcher = self._has_matcher
         buffered = 0
         for span in spans:
             data, scope, trace_id, span_id, parent_id, is_local_root = span
@@ -141,10 +143,8 @@ class TraceAssembler:
                 if trace_id in closed_traces:
                     self._add_late(trace_id, (span,), now, added, late)
                     continue
-                if len(open_traces) >= max_traces:
-                    self._make_room(now, added)
-                trace = open_traces[trace_id] = OpenTrace(trace_id, now)
-                if waiting:
+                trace = self._begin(trace_id, now, added)
+                if records_wait:
                     self._take_records(trace, trace_id)
                 touched.append(trace)
             elif scope.is_own:
@@ -164,13 +164,14 @@ class TraceAssembler:
             trace.size += size
             self.size += size
             if parent_id is None or is_local_root or has_matcher:
-                self._rules.note(trace, span, now)
-                touched.append(trace)
+                note(trace, span, now)
+                if not touched or touched[-1] is not trace:
+                    touched.append(trace)
             if len(known) >= max_spans:
                 added.closed += self._close([(trace, CloseReason.SPAN_LIMIT)], now)
             elif trace.size >= max_bytes:
                 added.closed += self._close([(trace, CloseReason.BYTE_LIMIT)], now)
-        self._deadlines.expect(trace for trace in touched if trace.key in open_traces)
+        self._deadlines.expect(touched)
         count("assembler.spans", buffered)
 
     def _add_to_units(self, units: UnitsOfTraces, span: RawSpan, now: float, added: Added, late: _Late) -> None:
@@ -231,11 +232,7 @@ class TraceAssembler:
 
         def begin() -> OpenTrace:
             self._next_unit += 1
-            if len(self._open) >= self._limits.max_traces:
-                self._make_room(now, added)
-            key = span.trace_id + self._next_unit.to_bytes(8, "big")
-            unit = self._open[key] = OpenTrace(key, now)
-            return unit
+            return self._begin(span.trace_id + self._next_unit.to_bytes(8, "big"), now, added)
 
         unit, absorbed = units.place(span, is_head=is_head, begin=begin)
         if absorbed is not None:
@@ -339,12 +336,16 @@ class TraceAssembler:
         """Return the open trace or unit that a log record belongs to, or else the key of the closed one."""
         if self._units is None:
             key = record.trace_id
-            return self._open.get(key), key if key in self._closed else None
+            return self._open.get(key), key if key in self._closed.keys else None
         unit = self._units.find(record.trace_id, record.span_id)
         return unit, None if unit is not None else self._closed.unit_of(record.trace_id, record.span_id)
 
-    def _make_room(self, now: float, added: Added) -> None:
-        added.closed += self._close([(self._oldest.heaviest(), CloseReason.EVICTED)], now)
+    def _begin(self, key: bytes, now: float, added: Added) -> OpenTrace:
+        """Open a trace, or a unit; another one may have to go. No timer is set."""
+        if len(self._open) >= self._limits.max_traces:
+            added.closed += self._close([(self._oldest.heaviest(), CloseReason.EVICTED)], now)
+        trace = self._open[key] = OpenTrace(key, now)
+        return trace
 
     def _take_records(self, trace: OpenTrace, key: bytes) -> None:
         """Give a trace, or a unit, the log records that wait for it."""
@@ -354,19 +355,10 @@ class TraceAssembler:
 
     def _add_own(self, trace: OpenTrace, span: RawSpan, added: Added) -> None:
         """Keep one of our own spans for `Trace.evaluations`, within the limits of the trace; it never closes it."""
-        if trace.own is None:
-            trace.own = {}
-        known = trace.own.get(span.span_id)
-        if known is not None:
-            count_repeat(known, span)
-            added.duplicates.append(span)
-            return
-        added.own.append(span)
-        limits = self._limits
-        if len(trace.own) < limits.max_spans_per_trace and trace.size + span.size < limits.max_bytes_per_trace:
-            trace.own[span.span_id] = span
-            trace.size += span.size
-            self.size += span.size
+        before = trace.size
+        is_new = trace.add_own(span, self._limits)
+        self.size += trace.size - before
+        (added.own if is_new else added.duplicates).append(span)
 
     def _close(self, leaving: Iterable[tuple[OpenTrace, CloseReason]], now: float) -> list[ClosedTrace[RawSpan]]:
         """Close open traces, or units, each before the next one is asked for."""
@@ -397,6 +389,7 @@ class TraceAssembler:
         return ClosedTrace(trace_id, spans, reason, complete, revision, trace.size, logs, trace.last, unit)
 
     def _take_out(self, trace: OpenTrace) -> None:
+        trace.due = ENDED
         del self._open[trace.key]
         if self._units is not None:
             self._units.forget(trace.key[:_TRACE_ID], trace)

@@ -44,6 +44,8 @@ class ClosedTraces:
         self._limit = _REMEMBERED_PER_OPEN_TRACE * limits.max_traces
         # Trace id, or key of a unit -> when it was closed.
         self._closed_at: dict[bytes, float] = {}
+        self.keys = self._closed_at.keys()
+        """All that are remembered, as they are now; asked for every trace that is opened."""
         # Trace id -> id of a span, or of a parent that a unit waited for -> key of the unit; and the way back.
         self._units: dict[bytes, dict[bytes, bytes]] = {}
         self._spans_of: dict[bytes, tuple[bytes, list[bytes]]] = {}
@@ -51,9 +53,6 @@ class ClosedTraces:
 
     def __len__(self) -> int:
         return len(self._closed_at)
-
-    def __contains__(self, key: bytes) -> bool:
-        return key in self._closed_at
 
     def remember(self, keys: Iterable[bytes], now: float) -> None:
         """Note that traces, or units, are closed; those that nobody asked for the longest may have to go."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.model.log_records import RawLog
 
-__all__ = ["ClosingRules", "Deadlines", "OpenTrace", "count_repeat", "has_gaps", "twin_key"]
+__all__ = ["ENDED", "ClosingRules", "Deadlines", "OpenTrace", "count_repeat", "has_gaps", "twin_key"]
 
 _id_of: Final = operator.itemgetter(RawSpan._fields.index("span_id"))
 _parent_of: Final = operator.itemgetter(RawSpan._fields.index("parent_id"))
@@ -27,6 +27,9 @@ _LOCAL_ROOT_QUIET: Final = CloseReason.LOCAL_ROOT_QUIET
 _IDLE: Final = CloseReason.IDLE
 _MAX_AGE: Final = CloseReason.MAX_AGE
 _NEVER: Final = math.inf
+_OF_ROOTS: Final = {None}
+ENDED: Final = -math.inf
+"""When a closed trace is to be looked at: no timer is set for it any more."""
 
 
 class OpenTrace:
@@ -44,7 +47,7 @@ class OpenTrace:
         local_roots: Spans with a remote parent; with `Trigger.LOCAL_ROOT` the one that the unit begins with. None as
             long as there were none.
         size: Bytes of memory that all of it is worth.
-        due: When it is to be looked at.
+        due: When it is to be looked at, or `ENDED`.
         missing: Of a unit without a local root: the parent that it waits for.
     """
 
@@ -62,6 +65,19 @@ class OpenTrace:
         self.size = 0
         self.due = _NEVER
         self.missing: bytes | None = None
+
+    def add_own(self, span: RawSpan, limits: AssemblyLimits) -> bool:
+        """Keep one of our own spans, within the limits, unless it is here already; return whether it was not."""
+        if self.own is None:
+            self.own = {}
+        known = self.own.get(span.span_id)
+        if known is not None:
+            count_repeat(known, span)
+            return False
+        if len(self.own) < limits.max_spans_per_trace and self.size + span.size < limits.max_bytes_per_trace:
+            self.own[span.span_id] = span
+            self.size += span.size
+        return True
 
     def add_log(self, record: RawLog, limits: AssemblyLimits, now: float) -> Fate:
         """Keep a log record about one of the spans, within its limits."""
@@ -173,7 +189,7 @@ class ClosingRules:
         if root_at is not None:
             quiet, cap = trace.last + limits.root_grace, root_at + limits.root_cap
             reason = _LOCAL_ROOT_QUIET if self.by_unit and trace.local_roots else _ROOT_QUIET
-            if cap < quiet:
+            if cap < quiet:  # noqa: PLR1730 - every trace asks, twice
                 quiet = cap
         elif trace.local_roots and trace.has_local_root():
             quiet, reason = trace.last + limits.local_root_grace, _LOCAL_ROOT_QUIET
@@ -283,12 +299,15 @@ def has_gaps(spans: Collection[RawSpan], known: Iterable[bytes], *, local: bool)
         local: Whether one service's part is all that is wanted: a local root then stands for the root, and its remote
             parent is not missed.
     """
-    parents = {span.parent_id for span in spans}
+    parent_of = list(map(_parent_of, spans))
+    parents = set(parent_of)
+    if parents == _OF_ROOTS:
+        return False
     missing = parents.difference(known)
     missing.discard(None)
     if not missing:
         # A span that is its own parent hangs in the air like one whose parent never came.
-        return None not in parents or any(map(operator.eq, map(_parent_of, spans), map(_id_of, spans)))
+        return None not in parents or any(map(operator.eq, parent_of, map(_id_of, spans)))
     if not local:
         return True
     strangers = [span for span in spans if span.parent_id in missing]
