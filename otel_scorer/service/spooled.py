@@ -57,6 +57,7 @@ def open_spooling(
         synchronous=settings.synchronous,
         closed_limit=10 * limits.max_traces,
     )
+    spool.adopt(_policy(config))
     entrances = {signal: _Entrance(forwarder, lane, guard) for signal, lane in LANES.items()}
     places: dict[str, Place] = {lane.value: _LanePlace(forwarder, lane) for lane in Lane}
     places |= {NATIVE + name: _ScorePlace(delivery) for name, delivery in natives.items()}
@@ -74,6 +75,12 @@ def open_spooling(
         released=Lane.SPANS.value if forwarder.destinations(Lane.SPANS) > 1 else None,
     )
     return spooling, metrics
+
+
+def _policy(config: Config) -> str:
+    """Return on what it depends which spans of a request are held, and which are sent at once."""
+    is_by_unit = config.assembly.limits.trigger is Trigger.LOCAL_ROOT
+    return f"{config.forwarding} by unit" if is_by_unit else str(config.forwarding)
 
 
 def _metrics(

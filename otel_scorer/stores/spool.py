@@ -33,9 +33,9 @@ from otel_scorer.stores.spool_rows import (
     checksum,
     cut_closed,
     cut_ids,
-    cut_keys,
     delete,
     insert,
+    read_marks,
 )
 from otel_scorer.telemetry import Measured, count, record
 
@@ -137,6 +137,31 @@ class Spool:
             Measured("spool.outgoing", figures.outgoing),
         ]
 
+    def adopt(self, policy: str) -> None:
+        """
+        Forget what was noted of requests while they were handled otherwise: it does not say what that leaves to do.
+
+        They are forwarded, and decided about, as if they had just come.
+
+        Args:
+            policy: Says how they are handled from now on.
+
+        Raises:
+            StoreError: It cannot be written.
+        """
+        [(before,)] = self._query("SELECT max(policy) FROM progress")
+        if before == policy:
+            return
+
+        def write(connection: sqlite3.Connection) -> Figures:
+            if before is not None:
+                connection.execute("DELETE FROM marks")
+                connection.execute("DELETE FROM taken WHERE what = 'request'")
+            connection.execute("UPDATE progress SET policy = ?", (policy,))
+            return Figures()
+
+        self._commit(Work(write, is_urgent=True))
+
     def add(self, signal: Signal, data: bytes) -> int:
         """
         Write a request down and return its id, once it is committed.
@@ -213,9 +238,7 @@ class Spool:
                 damaged.append(number)
                 continue
             marks = [keys for (keys,) in self._query("SELECT keys FROM marks WHERE request = ?", (number,))]
-            decided = frozenset(key for keys in marks if keys is not None for key in cut_keys(keys))
-            taken = self._taken("request", number)
-            found.append(SpooledRequest(number, signal, data, None in marks, decided, taken))
+            found.append(SpooledRequest(number, signal, data, *read_marks(marks), self._taken("request", number)))
         if damaged:
             self._discard(Changes(finished=damaged), "request", len(damaged))
             return found or self.requests(signal, damaged[-1], limit)

@@ -52,7 +52,8 @@ _FIRST: Final = (
     ) STRICT""",
     "CREATE INDEX requests_by_signal ON requests (signal)",
     # What of a request is done before all of it is: `keys` are trace ids (or trace ids and span ids) that are decided,
-    # one after the other; NULL says that all that was to be forwarded at once has been.
+    # one after the other; NULL says that all that was to be forwarded at once has been. The first byte is the length of
+    # each key; 0: those are of spans that have been forwarded because they were late.
     """CREATE TABLE marks (
         id INTEGER PRIMARY KEY,
         request INTEGER NOT NULL,
@@ -103,8 +104,12 @@ _THIRD: Final = (
     # any more, so all of them leave again.
     "ALTER TABLE partly_decided ADD COLUMN spans BLOB",
 )
+_FOURTH: Final = (
+    # How requests were handled when it was opened last: what is noted of them holds only for that.
+    "ALTER TABLE progress ADD COLUMN policy TEXT",
+)
 # What leads from each version of the schema to the next; only ever appended to.
-_MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD)
+_MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH)
 SCHEMA_VERSION: Final = len(_MIGRATIONS)
 LOG: Final = ".log"
 """What is appended to the name of a damaged file for the log beside it."""

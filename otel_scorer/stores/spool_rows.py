@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Iterator, Sequence
 
-    from otel_scorer.model.wire import Signal
+    from otel_scorer.model.wire import RawSpan, Signal
 
 __all__ = [
     "ROW",
@@ -26,15 +26,19 @@ __all__ = [
     "checksum",
     "cut_closed",
     "cut_ids",
-    "cut_keys",
     "delete",
     "insert",
+    "read_marks",
+    "span_key",
 ]
 
 ROW: Final = 64
 """Bytes that a row costs beside its data."""
 _LENGTH: Final = 4
 _SPAN_ID: Final = 8
+# A mark begins with how long each of its keys is; with this, if they are those of spans that were forwarded apart.
+_APART: Final = 0
+_SPAN_KEY: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class SpooledRequest:
         data: As it came.
         is_forwarded: Whether all that was to be forwarded at once has been.
         decided: Keys of what is decided in it; see `Changes.decided`.
+        apart: Keys of those of its spans that are forwarded already because they were late, or our own; see `span_key`.
         taken: Destinations that have taken all that was to be forwarded at once, if others have not.
     """
 
@@ -74,6 +79,7 @@ class SpooledRequest:
     data: bytes
     is_forwarded: bool = False
     decided: frozenset[bytes] = frozenset()
+    apart: frozenset[bytes] = frozenset()
     taken: frozenset[str] = frozenset()
 
 
@@ -137,6 +143,7 @@ class Changes:
         finished: Ids of requests that nobody needs any more.
         forwarded: Ids of requests of which all that was to be forwarded at once has been.
         decided: By id of a request: the keys, all of one length, of what is decided in it.
+        apart: By id of a request: `SpooledRequest.apart`.
         closed: For each decided trace what `Spool.closed` is to return.
         partly: Traces that are decided in part.
         done: Of these, those that are decided now.
@@ -148,6 +155,7 @@ class Changes:
     finished: list[int] = field(default_factory=list[int])
     forwarded: list[int] = field(default_factory=list[int])
     decided: dict[int, list[bytes]] = field(default_factory=dict[int, list[bytes]])
+    apart: dict[int, list[bytes]] = field(default_factory=dict[int, list[bytes]])
     closed: list[bytes] = field(default_factory=list[bytes])
     partly: dict[bytes, PartlyDecided] = field(default_factory=dict[bytes, PartlyDecided])
     done: list[bytes] = field(default_factory=list[bytes])
@@ -155,9 +163,15 @@ class Changes:
 
     def __bool__(self) -> bool:
         return any((
-            self.outgoing, self.sent, self.finished, self.forwarded, self.decided, self.closed, self.partly, self.done,
-            self.taken,
+            self.outgoing, self.sent, self.finished, self.forwarded, self.decided, self.apart, self.closed, self.partly,
+            self.done, self.taken,
         ))  # fmt: skip
+
+    def put_off(self, later: Changes) -> None:
+        """Have what is noted of requests, which could not be written, written with other changes."""
+        later.finished[:0], later.forwarded[:0], later.taken[:0] = self.finished, self.forwarded, self.taken
+        for number, keys in self.apart.items():
+            later.apart.setdefault(number, []).extend(keys)
 
 
 def insert(connection: sqlite3.Connection, changes: Changes, outgoing: Sequence[Outgoing]) -> None:
@@ -175,6 +189,9 @@ def insert(connection: sqlite3.Connection, changes: Changes, outgoing: Sequence[
         (number, bytes((len(keys[0]),)) + b"".join(keys))
         for number, keys in changes.decided.items()
         if number not in gone
+    ]
+    marks += [
+        (number, bytes((_APART,)) + b"".join(keys)) for number, keys in changes.apart.items() if number not in gone
     ]
     connection.executemany("INSERT INTO marks (request, keys) VALUES (?, ?)", marks)
     if changes.closed:
@@ -208,11 +225,21 @@ def delete(connection: sqlite3.Connection, table: Literal["requests", "outgoing"
     return Freed(rows, size)
 
 
-def cut_keys(keys: bytes) -> Iterator[bytes]:
-    """Yield the keys of a mark; the first byte says how long each is."""
-    size = keys[0]
-    for at in range(1, len(keys), size):
-        yield keys[at : at + size]
+def read_marks(marks: Sequence[bytes | None]) -> tuple[bool, frozenset[bytes], frozenset[bytes]]:
+    """Return what the marks of a request say: `is_forwarded`, `decided` and `apart` of a `SpooledRequest`."""
+    decided: set[bytes] = set()
+    apart: set[bytes] = set()
+    for keys in marks:
+        if keys is not None:
+            size = keys[0] or _SPAN_KEY
+            found = decided if keys[0] != _APART else apart
+            found.update(keys[at : at + size] for at in range(1, len(keys), size))
+    return None in marks, frozenset(decided), frozenset(apart)
+
+
+def span_key(span: RawSpan) -> bytes:
+    """Return what a span is known by in `Changes.apart`; another one of its trace may have the same id, and key."""
+    return span.trace_id + span.span_id
 
 
 def cut_ids(data: bytes | None) -> Iterator[bytes]:

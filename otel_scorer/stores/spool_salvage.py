@@ -142,6 +142,7 @@ def _copy(damaged: sqlite3.Connection, connection: sqlite3.Connection) -> tuple[
         ),
         ("SELECT trace, spans FROM partly_decided", "UPDATE partly_decided SET spans = ?2 WHERE trace = ?1"),
         ("SELECT * FROM taken", "INSERT OR IGNORE INTO taken VALUES (?, ?, ?)"),
+        ("SELECT policy FROM progress", "UPDATE progress SET policy = ?"),
     ):
         with suppress(sqlite3.DatabaseError):
             for row in damaged.execute(statement):

@@ -148,9 +148,11 @@ class Engine:
         Raises:
             InvalidRequestError: Nothing in it is usable; nothing was admitted.
         """
-        outlet = self._spooled.outlet(spooled, self._on_spans)
         if not self._assembles:
-            return self._pass_on(data, outlet)
+            # Roots may have been held until now: then not all of a request was sent that seems to be.
+            for_late = self._holding.root
+            return self._pass_on(data, self._spooled.outlet(spooled, self._on_spans, for_late=for_late))
+        outlet = self._spooled.outlet(spooled, self._on_spans)
         request = read_traces(data)
         spans = request.spans
         with self._lock:
@@ -159,16 +161,13 @@ class Engine:
             if self._triage is not None:
                 self._spooled.arrange(self._triage, added, self._assembler, spooled)
         count("receiver.spans_accepted", len(spans))
-        skipped = {id(span) for span in added.duplicates}
-        if self._holding.trace:
-            self._forward([*added.late, *added.own], outlet=outlet)
-        elif self._holding.root:
-            own = {id(span) for span in added.own}
-            leaving = [span for span in spans if id(span) in own or not self._holding.is_main(span)]
-            # Late may also be a main span that came before and was held until its unit turned out to be closed.
-            leaving += [span for span in added.late if self._holding.is_main(span)]
-            self._forward((span for span in leaving if id(span) not in skipped), outlet=outlet)
-        elif skipped:
+        if self._holding.trace or self._holding.root:
+            spans, late = self._holding.leaving(spans, added)
+            self._forward(spans, outlet=outlet)
+            late = self._spooled.unsent(late, spooled)
+            self._forward(late, outlet=self._spooled.outlet(spooled, self._on_spans, for_late=True))
+        elif added.duplicates:
+            skipped = {id(span) for span in added.duplicates}
             self._forward((span for span in spans if id(span) not in skipped), outlet=outlet)
         elif request.rejected:
             self._forward(spans, outlet=outlet)

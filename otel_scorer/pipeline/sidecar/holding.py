@@ -10,6 +10,8 @@ from otel_scorer.pipeline.assembly.closing import Trigger
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.assembly.closing import Added, ClosedTrace
     from otel_scorer.pipeline.workers.jobs import Waiting
@@ -64,6 +66,21 @@ class Holding:
     def is_main(self, span: RawSpan) -> bool:
         """Tell whether a span stands for what is scored, so that `hold_root` holds it."""
         return span.parent_id is None or (self._local_roots and span.is_local_root)
+
+    def leaving(self, spans: Sequence[RawSpan], added: Added) -> tuple[list[RawSpan], list[RawSpan]]:
+        """
+        Return which spans of a request are not held; asked only where something is.
+
+        Returns:
+            Those that are never held, and those that are not because of when they came.
+        """
+        if self.trace:
+            return [], [*added.late, *added.own]
+        own = {id(span) for span in added.own}
+        skipped = {id(span) for span in added.duplicates}
+        never = [span for span in spans if (id(span) in own or not self.is_main(span)) and id(span) not in skipped]
+        # Late may also be a main span that came before and was held until its unit turned out to be closed.
+        return never, [span for span in added.late if self.is_main(span)]
 
     def begin(self, waiting: Waiting, now: float) -> None:
         """Note that a trace waits, if it holds spans."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from otel_scorer.model.splicing import join_spans
 from otel_scorer.pipeline.sidecar.releasing import in_requests
 from otel_scorer.pipeline.spool.tracking import undecided
+from otel_scorer.stores.spool_rows import span_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -44,9 +45,17 @@ class SpooledTraces:
         """Have what is put in a block written down together, before any of it is sent."""
         return nullcontext() if self._spooling is None else self._spooling.batch()
 
-    def outlet(self, spooled: SpooledRequest | None, otherwise: Outlet) -> Outlet:
-        """Return what forwards parts of a request at once."""
-        return otherwise if spooled is None or self._spooling is None else self._spooling.outlet(spooled)
+    def outlet(self, spooled: SpooledRequest | None, otherwise: Outlet, *, for_late: bool = False) -> Outlet:
+        """Return what forwards parts of a request at once; see `Spooling.outlet`."""
+        if spooled is None or self._spooling is None:
+            return otherwise
+        return self._spooling.outlet(spooled, for_late=for_late)
+
+    def unsent(self, spans: list[RawSpan], spooled: SpooledRequest | None) -> list[RawSpan]:
+        """Return those of late spans that an earlier process has not sent."""
+        if spooled is None or not spooled.apart:
+            return spans
+        return [span for span in spans if span_key(span) not in spooled.apart]
 
     def add(
         self, assembler: TraceAssembler, spooled: SpooledRequest | None, spans: Sequence[RawSpan], now: float

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import logging
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from otel_scorer.errors import InvalidRequestError, OverloadedError
+from otel_scorer.errors import InvalidRequestError, OverloadedError, SpoolFullError, StoreError
 from otel_scorer.model.wire import Signal, check_request, read_traces
 from otel_scorer.transport.exchange import PartialSuccess
 
@@ -12,9 +13,15 @@ if TYPE_CHECKING:
     import threading
     from collections.abc import Callable
 
+    from otel_scorer.stores.spool import Spool
     from otel_scorer.stores.spool_rows import SpooledRequest
+    from otel_scorer.transport.log_limit import LogLimit
 
-__all__ = ["Backlog", "BacklogState", "check_waiting", "nobody", "take_up"]
+__all__ = ["Backlog", "BacklogState", "add_request", "check_waiting", "nobody", "take_up"]
+
+logger = logging.getLogger(__name__)
+
+_RETRY_AFTER: Final = 1.0  # seconds
 
 
 class BacklogState(NamedTuple):
@@ -82,6 +89,24 @@ def take_up(backlog: Backlog, lock: threading.Lock, take: Callable[[int], tuple[
     with lock:
         backlog.advance(state, up_to, is_empty=is_empty)
         return bool(backlog) and up_to >= state.next
+
+
+def add_request(spool: Spool, signal: Signal, data: bytes, log_limit: LogLimit) -> int:
+    """
+    Write a request down and return its id.
+
+    Raises:
+        OverloadedError: There is no room for it now, or it cannot be written.
+        RequestTooLargeError: There never is.
+    """
+    try:
+        return spool.add(signal, data)
+    except SpoolFullError as error:
+        raise OverloadedError(str(error), retry_after=_RETRY_AFTER) from error
+    except StoreError as error:
+        if log_limit.allows("request"):
+            logger.warning("%s", error)
+        raise OverloadedError("Cannot write to the spool", retry_after=_RETRY_AFTER) from error
 
 
 def check_waiting(signal: Signal, data: bytes) -> PartialSuccess | None:

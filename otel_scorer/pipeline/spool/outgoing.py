@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -51,9 +52,10 @@ class SpooledOutgoing:
     Args:
         spool: Where it is written down.
         places: By kind: where it goes.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, spool: Spool, places: Mapping[str, Place]) -> None:
+    def __init__(self, spool: Spool, places: Mapping[str, Place], clock: Callable[[], float] = time.monotonic) -> None:
         self._spool = spool
         self._places = places
         self._lock = threading.Lock()  # guards everything below
@@ -64,7 +66,7 @@ class SpooledOutgoing:
         # Ids of what was offered and is not deleted yet; and those of them that are done.
         self._offered: set[int] = set()
         self._sent: list[int] = []
-        self.partly_taken = PartlyTaken("outgoing")
+        self.partly_taken = PartlyTaken("outgoing", clock)
 
     @property
     def waiting(self) -> int:

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.errors import OverloadedError, RequestError, SpoolFullError, StoreError
+from otel_scorer.errors import RequestError, StoreError
 from otel_scorer.model.wire import Signal
-from otel_scorer.pipeline.spool.backlog import Backlog, check_waiting, nobody, take_up
-from otel_scorer.pipeline.spool.batch import Batch, Decided
+from otel_scorer.pipeline.spool.backlog import Backlog, add_request, check_waiting, nobody, take_up
+from otel_scorer.pipeline.spool.batch import Batch, Decided, commit_patiently
 from otel_scorer.pipeline.spool.outgoing import CHUNK, Place, SpooledOutgoing
 from otel_scorer.pipeline.spool.progress import Progress
 from otel_scorer.pipeline.spool.taking import RequestsTaken
@@ -43,9 +44,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds between two looks at what is to be deleted or taken up.
 _TICK: Final = 0.05
-# Seconds between two tries to write what cannot be written.
-_PAUSE: Final = 0.5
-_RETRY_AFTER: Final = 1.0
 
 
 class Spooling:
@@ -59,6 +57,7 @@ class Spooling:
         by_unit: Whether units of traces are assembled.
         released: Of which kind traces are written down to be sent about which there is nothing to decide. None: they
             are sent as they were written down when they came.
+        clock: Monotonic seconds.
 
     Attributes:
         progress: Which traces are decided in part.
@@ -72,6 +71,7 @@ class Spooling:
         *,
         by_unit: bool,
         released: str | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spool = spool
         self._entrances = entrances
@@ -79,13 +79,13 @@ class Spooling:
         self._released_kind = released
         self._lock = threading.Lock()  # guards everything down to the batch
         self._tracker = RequestTracker(Changes(), by_unit=by_unit)
-        self._taken = RequestsTaken(self._tracker, self._lock)
+        self._taken = RequestsTaken(self._tracker, self._lock, clock)
         # Traces that were sent without a verdict, and not deleted yet.
         self._released: list[Decided] = []
         self.progress = Progress(spool.partly_decided())
         last_request, _ = spool.last_ids
         self._requests = {signal: Backlog(last_request) for signal in entrances}
-        self._outgoing = SpooledOutgoing(spool, places)
+        self._outgoing = SpooledOutgoing(spool, places, clock)
         # Guards the batch, and keeps the order: engine lock and `_lock` may be taken while it is held.
         self._batching = threading.RLock()
         self._batch: Batch | None = None
@@ -123,6 +123,23 @@ class Spooling:
         self._spool.close()
         return left
 
+    def turn(self) -> bool:
+        """
+        Delete what is done and take up what waits, once; the thread calls it.
+
+        Returns:
+            Whether more may wait.
+        """
+        self._forget_released()
+        self._flush()
+        taken = [
+            take_up(backlog, self._lock, partial(self._next_requests, signal))
+            for signal, backlog in self._requests.items()
+        ]
+        taken.append(self._outgoing.take_up(self._stopping.is_set))
+        self._spool.tend()
+        return any(taken)
+
     def gauges(self) -> list[Measured]:
         """Return how much there is."""
         with self._lock:
@@ -145,14 +162,7 @@ class Spooling:
             RequestError: It is not usable, or there is no room for it; then nothing is left of it.
         """
         has_room = self._entrances[signal].has_room(len(data))
-        try:
-            number = self._spool.add(signal, data)
-        except SpoolFullError as error:
-            raise OverloadedError(str(error), retry_after=_RETRY_AFTER) from error
-        except StoreError as error:
-            if self._log_limit.allows("request"):
-                logger.warning("%s", error)
-            raise OverloadedError("Cannot write to the spool", retry_after=_RETRY_AFTER) from error
+        number = add_request(self._spool, signal, data, self._log_limit)
         request = SpooledRequest(number, signal, data)
         with self._lock:
             is_next = has_room and not self._requests[signal]
@@ -171,14 +181,21 @@ class Spooling:
             self._requests[signal].add(number)
         return answer
 
-    def outlet(self, request: SpooledRequest) -> Outlet:
-        """Return what forwards parts of a request at once."""
+    def outlet(self, request: SpooledRequest, *, for_late: bool = False) -> Outlet:
+        """
+        Return what forwards parts of a request at once.
+
+        With `for_late` a part depends on what came before the request. So it may be another one than an earlier process
+        has forwarded, and is not left out.
+        """
 
         def forward(data: bytes, items: int, since: Sequence[float]) -> None:
-            if items and not request.is_forwarded:
+            if items and (for_late or not request.is_forwarded):
                 with self._lock:
                     self._tracker.forward(request.id)
                 done, parts = partial(self._forwarded, request.id), self._taken.parts_of(request)
+                if for_late:
+                    parts = parts._replace(without=frozenset())
                 self._entrances[request.signal].offer(data, items, since, done, parts)
 
         return forward
@@ -191,7 +208,7 @@ class Spooling:
         with self._lock:
             if self._by_unit and added.late:
                 self._tracker.give_up(request.id, added.late)
-            self._tracker.buffer(request.id, waiting, (*added.late, *added.own))
+            self._tracker.buffer(request.id, waiting, (*added.late, *added.own), request.apart)
 
     def held(self, request: SpooledRequest, spans: Iterable[RawSpan]) -> None:
         """Note that spans of a request, late ones or our own, wait with a trace that is not decided."""
@@ -316,19 +333,10 @@ class Spooling:
             self._tracker.finish(pinned, changes)
         if not changes:
             return
-        while True:
-            # What is done makes room, on a disk that is full.
-            self._flush()
-            try:
-                outgoing = self._spool.commit(changes)
-                break
-            except StoreError as error:
-                if self._log_limit.allows("verdicts"):
-                    logger.warning("Verdicts wait to be written down: %s", error)
-            if self._draining.is_set():
-                logger.error("Verdicts cannot be written down: their traces are scored again after the next start")
-                return
-            self._draining.wait(_PAUSE)
+        # What is done makes room, on a disk that is full.
+        outgoing = commit_patiently(self._spool, changes, self._flush, self._draining, self._log_limit)
+        if outgoing is None:
+            return
         with self._lock:
             self._tracker.forget(changes.finished)
             self._tracker.unpin(pinned)
@@ -349,9 +357,7 @@ class Spooling:
             logger.debug("%s", error)
             self._outgoing.keep(changes.sent)
             with self._lock:
-                later = self._tracker.changes
-                later.finished[:0], later.forwarded[:0] = changes.finished, changes.forwarded
-                later.taken[:0] = changes.taken
+                changes.put_off(self._tracker.changes)
             return
         self._outgoing.forget(changes.sent)
         with self._lock:
@@ -359,14 +365,8 @@ class Spooling:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            is_busy = False
             try:
-                self._forget_released()
-                self._flush()
-                for signal, backlog in self._requests.items():
-                    is_busy |= take_up(backlog, self._lock, partial(self._next_requests, signal))
-                is_busy |= self._outgoing.take_up(self._stopping.is_set)
-                self._spool.tend()
+                is_busy = self.turn()
             except Exception:
                 logger.exception("Cannot take up what is in the spool")
                 is_busy = False

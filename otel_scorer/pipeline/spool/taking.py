@@ -87,10 +87,13 @@ class RequestsTaken(PartlyTaken):
     Args:
         tracker: Knows how many.
         lock: Guards the tracker.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, tracker: RequestTracker, lock: threading.Lock) -> None:
-        super().__init__("request")
+    def __init__(
+        self, tracker: RequestTracker, lock: threading.Lock, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__("request", clock)
         self._tracker = tracker
         self._tracking = lock
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from otel_scorer.stores.spool_rows import span_key
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from otel_scorer.model.log_records import RawLog
     from otel_scorer.model.wire import RawSpan
@@ -28,7 +30,7 @@ Waiting: TypeAlias = list[tuple[bytes, list[int]]]
 class _Request:
     """Counts what a request waits for; `pins` are for whoever is not done looking at it."""
 
-    __slots__ = ("apart", "forwards", "is_gone", "is_marked", "offers", "parts", "pins", "taken", "with_it")
+    __slots__ = ("apart", "forwards", "is_gone", "is_marked", "late", "offers", "parts", "pins", "taken", "with_it")
 
     def __init__(self) -> None:
         self.parts = 0
@@ -42,8 +44,10 @@ class _Request:
         self.is_gone = False
         # Keys of spans that are forwarded at once: with others under such a key it cannot be noted what is decided.
         self.apart: frozenset[bytes] = frozenset()
-        # Requests with spans that are forwarded with this one.
-        self.with_it: list[int] = []
+        # Of those of them that do not wait with their trace: what each is known by once it is forwarded.
+        self.late: frozenset[bytes] = frozenset()
+        # Requests with spans that are forwarded with this one, and what those are known by.
+        self.with_it: list[tuple[int, bytes]] = []
 
 
 class RequestTracker:
@@ -101,10 +105,27 @@ class RequestTracker:
         for number in numbers:
             self._requests.pop(number, None)
 
-    def buffer(self, number: int, spans: Iterable[RawSpan], apart: Iterable[RawSpan] = ()) -> None:
-        """Note that spans of a request wait for a decision, while those `apart` are forwarded at once."""
+    def buffer(
+        self,
+        number: int,
+        spans: Collection[RawSpan],
+        apart: Collection[RawSpan] = (),
+        forwarded: frozenset[bytes] = frozenset(),
+    ) -> None:
+        """
+        Note that spans of a request wait for a decision, while others are forwarded at once.
+
+        Args:
+            number: The request.
+            spans: Those that wait.
+            apart: The others.
+            forwarded: Keys of those that were before; see `SpooledRequest.apart`.
+        """
         request = self._requests[number]
-        request.apart = frozenset(map(self.key, apart))
+        if apart:
+            request.apart = frozenset(map(self.key, apart))
+            # One that waits may share the key: then nothing can be said.
+            request.late = frozenset(map(span_key, apart)).difference(map(span_key, spans), forwarded)
         for key in {self.key(span) for span in spans}:
             self._buffered.setdefault(key, []).append(number)
             request.parts += 1
@@ -113,11 +134,16 @@ class RequestTracker:
 
     def attach(self, number: int, spans: Iterable[RawSpan]) -> None:
         """Note that late spans, or our own, wait with their trace, which is open, or closed and undecided."""
-        for key in {self.key(span) for span in spans}:
+        request = self._requests[number]
+        by_key: dict[bytes, list[bytes]] = {}
+        for span in spans:
+            by_key.setdefault(self.key(span), []).append(span_key(span))
+        for key, found in by_key.items():
             waiting = self._buffered.get(key) or self._undecided.get(key)
             if waiting is not None:
                 waiting.append(number)
-                self._requests[number].parts += 1
+                request.parts += 1
+                request.late = request.late.difference(found)
 
     def buffer_early(self, number: int, records: Iterable[RawLog], until: float) -> None:
         """Note that log records wait with their trace, or so long for it."""
@@ -139,8 +165,9 @@ class RequestTracker:
 
     def give_up(self, number: int, spans: Iterable[RawSpan]) -> None:
         """Note that spans which waited are forwarded with another request now, without a decision."""
+        with_it = self._requests[number].with_it
         for span in spans:
-            self._requests[number].with_it += self._buffered.pop(self.key(span), _NOTHING)
+            with_it += [(other, span_key(span)) for other in self._buffered.pop(self.key(span), _NOTHING)]
 
     def forward(self, number: int) -> None:
         """Note that a part of a request is being forwarded."""
@@ -229,14 +256,19 @@ class RequestTracker:
             return
         if not request.forwards and request.with_it:
             with_it, request.with_it = request.with_it, []
-            for other in with_it:
+            for other, key in with_it:
                 self._part_done(other)
+                if other in self._requests and not self._requests[other].is_gone:
+                    self.changes.apart.setdefault(other, []).append(key)
         if not request.parts and not request.forwards:
             request.is_gone = True
             self.changes.finished.append(number)
         elif not request.forwards and not request.is_marked:
             request.is_marked = True
             self.changes.forwarded.append(number)
+            if request.late:
+                self.changes.apart.setdefault(number, []).extend(request.late)
+                request.late = frozenset()
 
 
 def undecided(request: SpooledRequest, spans: Sequence[RawSpan]) -> Sequence[RawSpan]:
