@@ -126,6 +126,9 @@ COUNTERS: Final[dict[str, Counter]] = {
     "keeping.spans_dropped": Counter(
         "{span}", "Spans that went nowhere, as their trace was not to be kept", ("reason",)
     ),
+    "keeping.spans_taken_back": Counter(
+        "{span}", "Of these, spans that were sent after all: their trace was kept when it was scored again"
+    ),
     "spool.refused": Counter(
         "{request}", "Requests refused because they could not be written to the spool", ("reason",)
     ),
@@ -193,7 +196,9 @@ HISTOGRAMS: Final[dict[str, Histogram]] = {
     "spool.commit_duration": Histogram("s", "Time from asking for something to be written to the spool until it was"),
     "scoring.duration": Histogram("s", "Time that a call of a scorer took", ("scorer", "outcome")),
     "scoring.delay": Histogram(
-        "s", "From the arrival of the last span of a trace until a backend took verdicts about it", ("destination",)
+        "s",
+        "From the arrival of the last span of a trace until a backend took the first verdicts about it on spans",
+        ("destination",),
     ),
 }
 

@@ -20,7 +20,7 @@ from otel_scorer.model.feedback import Feedback
 from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, CloseReason, Trigger
 from otel_scorer.pipeline.sidecar.engine import Engine, EngineOptions, Forwarding
 from otel_scorer.pipeline.verdicts.emission import Emission, Emit
-from otel_scorer.pipeline.workers.jobs import Job, ScorerProfile
+from otel_scorer.pipeline.workers.jobs import Job, Result, ScorerProfile
 from otel_scorer.testing import CollectingSink, FakeBackend, ManualClock, make_request, make_span
 
 CHECK = ScorerProfile("check", "1", 1.0)
@@ -929,6 +929,42 @@ def test_verdicts_leave_with_the_time_at_which_their_trace_ended(kind: Emit) -> 
 
     held = [ended] if kind is Emit.EVENTS else []
     assert sent == [("spans", held)] + ([] if kind is Emit.EVENTS else [("scores", [ended])])
+
+
+@pytest.mark.parametrize("forwarding", list(Forwarding))
+@pytest.mark.parametrize("emit", [{Emit.EVALUATION_SPAN}, {Emit.EVENTS}, {Emit.EVENTS, Emit.EVALUATION_SPAN}])
+def test_a_trace_hands_on_its_end_once_however_many_requests_its_verdicts_take(
+    forwarding: Forwarding, emit: set[Emit]
+) -> None:
+    ends: list[float] = []
+    clock = ManualClock()
+    engine = Engine(
+        EngineOptions(forwarding=forwarding, hold_deadline=3.0, emission=Emission(frozenset(emit))),
+        [CHECK, ScorerProfile("quick", "1"), ScorerProfile("slow", "1")],
+        on_spans=lambda _data, _items, since: ends.extend(since),
+        on_scores=lambda _data, _items, since: ends.extend(since),
+        clock=clock,
+    )
+    backend = FakeBackend(engine.deliver)
+    engine.start(backend)
+    for trace in (1, 2):
+        engine.ingest(make_request(make_span("root", trace=trace)))
+    ended = clock()
+    clock.advance(2.1)
+    jobs = backend.wait_for_jobs(2)
+    for job in jobs:
+        trace = job.trace.trace_id[-1]
+        # The first says nothing about this trace; what the slow one says comes after the deadline.
+        engine.deliver([Result(job.id, (a_decision(trace=trace, outcome=Outcome.NOT_APPLICABLE),), done=False)])
+        engine.deliver([Result(job.id, (a_decision(True, trace=trace, scorer="quick"),), done=False)])
+    clock.advance(3.1)
+    engine.tick()
+    for job in jobs:
+        verdict = a_decision(True, trace=job.trace.trace_id[-1], scorer="slow")
+        engine.deliver([Result(job.id, (verdict,), done=True)])
+    engine.drain(20)
+
+    assert ends == [ended, ended]
 
 
 def test_what_is_open_and_what_is_being_scored_can_be_read() -> None:

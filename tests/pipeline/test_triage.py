@@ -369,8 +369,24 @@ def test_a_trace_that_was_not_kept_has_another_chance_when_it_is_scored_again() 
 
     assert run.names == ["root", "tool", "late", "late"]
     assert run.outcomes() == {"not_kept": 1, "kept": 1}
+    assert run.counted("keeping.spans_dropped{reason=not_kept}") == 3
+    assert run.counted("keeping.spans_taken_back") == 3
     [score] = run.sink.scores
     assert {pair.key: plain(pair.value) for pair in score.attributes}["otel_scorer.revision"] == 2
+
+
+def test_spans_of_a_trace_that_is_not_kept_however_often_it_is_scored_count_once() -> None:
+    run = Running("any_failed", late_spans=LatePolicy.RESCORE)
+    run.backend.decide(run.close(*agent()), GOOD)
+    for revision in (2, 3):
+        again = run.close(late(span=10 * revision))
+        # This one comes while it is being scored again.
+        run.ingest(late(span=10 * revision + 1))
+        run.backend.decide(again, a_decision(True, passed=(True,), revision=revision))
+
+    assert run.names == []
+    assert run.counted("keeping.spans_dropped{reason=not_kept}") == len(agent()) + 4
+    assert run.counted("keeping.spans_taken_back") == 0
 
 
 def test_a_trace_that_was_kept_stays_kept_when_it_is_scored_again() -> None:
@@ -498,7 +514,7 @@ def test_of_a_trace_that_an_earlier_process_has_sent_in_part_the_rest_is_sent_in
     waiting = Waiting(trace, spans[left:], ScorerSet([CHECK]))
 
     triage.begin([trace])
-    triage.settle(waiting, is_decided=True)
+    triage.settle(waiting, waiting.held, is_decided=True)
 
     # What the scorers said that the earlier process asked is not known here: one of them may have found it bad.
     assert waiting.fate is not None

@@ -23,7 +23,7 @@ from otel_scorer.pipeline.keeping.rules import Kept
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
     from otel_scorer.model.reader import Reader
     from otel_scorer.model.wire import RawSpan
@@ -157,11 +157,11 @@ class Triage:
             logger.exception("Cannot tell what is in a trace, so it is kept")
             return None
 
-    def settle(self, waiting: Waiting, *, is_decided: bool) -> Sequence[RawSpan]:
-        """Decide about a trace that held its spans until now, and return those that have come since it was closed."""
+    def settle(self, waiting: Waiting, held: list[RawSpan], *, is_decided: bool) -> list[RawSpan]:
+        """Decide about a trace that held its spans until now; return them with those that have come since it closed."""
         trace = waiting.trace
         if not self._is_undecided(trace):
-            return ()
+            return held
         _, latecomers = self._undecided.pop(trace.trace_id)
         # Of a trace that an earlier process has sent in part not all decisions are here.
         is_whole = len(self._left_of(trace, trace.spans)) == len(trace.spans)
@@ -178,12 +178,19 @@ class Triage:
         is_kept = judgement.outcome is not Kept.NOT_KEPT
         fate = Fate(is_kept, 1 / judgement.share if is_kept else 0.0, self._keep.count_attribute)
         waiting.fate = fate
+        before = self._fates.get(trace.trace_id)
+        # What is scored again was counted when it was not kept the first time, and its late spans when they came.
+        known = 0 if before is None or before.is_kept else len(held)
+        if is_kept:
+            count("keeping.spans_taken_back", known)
+        else:
+            count("keeping.spans_dropped", len(held) - known + len(latecomers), reason="not_kept")
         self._fates[trace.trace_id] = fate
         self._fates.move_to_end(trace.trace_id)
         if len(self._fates) > _REMEMBERED_PER_OPEN_TRACE * self._limits.max_traces:
             self._fates.popitem(last=False)
         count("keeping.traces", outcome=judgement.outcome.value)
-        return latecomers
+        return [*held, *latecomers]
 
     def _is_undecided(self, trace: ClosedTrace[RawSpan]) -> bool:
         return trace.trace_id in self._undecided and self._undecided[trace.trace_id][0] is trace

@@ -193,7 +193,7 @@ class Engine:
     def deliver(self, results: Iterable[Result]) -> None:
         """Take decisions from the scoring backend."""
         ready: list[tuple[Waiting, list[RawSpan]]] = []
-        unheld: list[tuple[Waiting, tuple[Decision, ...]]] = []
+        unheld: list[tuple[Waiting, tuple[Decision, ...], bool]] = []
         done: list[Waiting] = []
         with self._lock:
             for result in results:
@@ -203,7 +203,7 @@ class Engine:
                 if waiting.held:
                     waiting.decisions += result.decisions
                 else:
-                    unheld.append((waiting, result.decisions))
+                    unheld.append((waiting, result.decisions, waiting.begins_with(result.decisions)))
                 if self._on_scored is not None:
                     waiting.all += result.decisions
                 if result.done:
@@ -216,13 +216,13 @@ class Engine:
                         ready.append((waiting, self._settled(waiting, waiting.held, is_decided=True)))
             self._delivering += 1
         try:
-            count_decisions(decision for _, decisions in unheld for decision in decisions)
+            count_decisions(decision for _, decisions, _ in unheld for decision in decisions)
             with self._spooled.safely():
-                for waiting, decisions in unheld:
-                    self._emitter.emit(waiting.trace, decisions, waiting.fate)
+                for waiting, decisions, is_timed in unheld:
+                    self._emitter.emit(waiting.trace, decisions, waiting.fate, is_timed=is_timed)
                 self._release(ready, reason="decided")
                 self._emitter.flush()
-                self._spooled.decide_partly(unheld)
+                self._spooled.decide_partly((waiting, decisions) for waiting, decisions, _ in unheld)
                 self._spooled.decide(waiting.trace for waiting in done)
             if self._on_scored is not None:
                 for waiting in done:
@@ -346,10 +346,11 @@ class Engine:
             trace, decisions, fate = waiting.trace, waiting.decisions, waiting.fate
             if fate is not None and not fate.is_kept:
                 self._emitter.emit(trace, decisions, fate)
-                count("keeping.spans_dropped", len(held), reason="not_kept")
                 continue
-            since = trace.last if on_spans and any(each.feedbacks for each in decisions) else None
-            sent.append((self._emitter.enrich(trace, held, decisions, fate), trace.size, since))
+            with self._lock:
+                is_timed = waiting.begins_with(decisions)
+            since = trace.last if on_spans and is_timed else None
+            sent.append((self._emitter.enrich(trace, held, decisions, fate, is_timed=is_timed), trace.size, since))
         self._forward_traces(sent)
 
     def _spans_of(self, trace: ClosedTrace[RawSpan]) -> list[RawSpan]:
@@ -364,11 +365,10 @@ class Engine:
 
     def _settled(self, waiting: Waiting, held: list[RawSpan], *, is_decided: bool) -> list[RawSpan]:
         """Return the spans that share the fate of a trace, which is decided by now."""
-        return held if self._triage is None else [*held, *self._triage.settle(waiting, is_decided=is_decided)]
+        return held if self._triage is None else self._triage.settle(waiting, held, is_decided=is_decided)
 
     def _forward(self, spans: Iterable[RawSpan], since: Sequence[float] = (), *, outlet: Outlet | None = None) -> None:
-        batch = list(spans)
-        if batch:
+        if batch := list(spans):
             (outlet or self._on_spans)(join_spans(batch), len(batch), since)
 
     def _forward_traces(self, traces: Iterable[tuple[list[RawSpan], int, float | None]]) -> None:

@@ -92,16 +92,24 @@ class Emitter:
         """Whether verdicts ride on spans that were held for them."""
         return bool(self._emission.emit & ON_SPAN)
 
-    def emit(self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], fate: Fate | None = None) -> None:
+    def emit(
+        self,
+        trace: ClosedTrace[RawSpan],
+        decisions: Iterable[Decision],
+        fate: Fate | None = None,
+        *,
+        is_timed: bool = True,
+    ) -> None:
         """
         Write the verdicts of decisions on a trace of which every span has left, or never will.
 
-        About a trace that is not kept nothing is written where it would be looked for.
+        About a trace that is not kept nothing is written where it would be looked for. With `is_timed` the end of the
+        trace is handed on with them.
         """
         is_kept = fate is None or fate.is_kept
         found = self._by_target(trace, decisions, is_kept=is_kept)
         if self._adds_spans and is_kept:
-            self._add_spans(trace, found, fate)
+            self._add_spans(trace, found, fate, is_timed=is_timed)
         elif self._adds_spans:
             count("encoder.verdicts_dropped", sum(len(verdicts) for _, verdicts in found), reason="not_kept")
 
@@ -111,18 +119,21 @@ class Emitter:
         held: Sequence[RawSpan],
         decisions: Sequence[Decision],
         fate: Fate | None = None,
+        *,
+        is_timed: bool = True,
     ) -> list[RawSpan]:
         """
         Return the held spans with the verdicts on those of them that are targets; write the others as spans.
 
-        Where not all traces are kept, each span says for how many it stands.
+        Where not all traces are kept, each span says for how many it stands. With `is_timed` the end of the trace is
+        handed on with the spans that are written, unless the caller does so with the held ones as verdicts are on them.
         """
         found = self._by_target(trace, decisions)
         spans = list(held)
         if self.writes_on_spans:
             found = self._write_on(trace, found, spans)
         if self._adds_spans:
-            self._add_spans(trace, found, fate)
+            self._add_spans(trace, found, fate, is_timed=is_timed and not self.writes_on_spans)
         return spans if fate is None else [span._replace(data=fate.mark(span.data)) for span in spans]
 
     def flush(self) -> None:
@@ -175,6 +186,8 @@ class Emitter:
         trace: ClosedTrace[RawSpan],
         given: Sequence[tuple[RawSpan, Sequence[Verdict]]],
         fate: Fate | None,
+        *,
+        is_timed: bool,
     ) -> None:
         """Put verdicts about spans of one trace with what is sent next."""
         if not given:
@@ -193,7 +206,8 @@ class Emitter:
         with self._lock:
             for scope, encoded in found:
                 self._pending.setdefault(scope, []).extend(encoded)
-            self._since.append(trace.last)
+            if is_timed:
+                self._since.append(trace.last)
 
     def _write_on(
         self, trace: ClosedTrace[RawSpan], found: Iterable[tuple[RawSpan, list[Verdict]]], spans: list[RawSpan]

@@ -107,7 +107,15 @@ class Waiting:
     fate: Fate | None = None
     all: list[Decision] = field(default_factory=list[Decision])
     is_done: bool = False
+    _has_verdicts: bool = False
     _held_ids: frozenset[bytes] | None = None
+
+    def begins_with(self, decisions: Iterable[Decision]) -> bool:
+        """Tell whether these bring the first verdicts about it that leave: how late they are is measured once."""
+        if self._has_verdicts or not any(each.feedbacks for each in decisions):
+            return False
+        self._has_verdicts = True
+        return True
 
     def holds(self, span: RawSpan) -> bool:
         """Tell whether a copy of a span is held, one of the same id and kind; asked only where spans come late."""
