@@ -33,7 +33,6 @@ _OFFERS: Final[dict[str, Offer]] = {name: name for name in OFFERED}
 
 Arguments: TypeAlias = tuple[list[Any], dict[str, Any]]
 
-# Views, which nobody can change: they need not be copied.
 _VIEWS: Final[frozenset[Offer]] = frozenset({"trace", "span"})
 _WRAP_KEYS: Final[dict[Offer, str]] = {"inputs": "input", "outputs": "output", "expectations": "expectation"}
 
@@ -159,7 +158,13 @@ class Signature:
         named: dict[str, Any] = {}
         for parameter in self.parameters:
             offer = parameter.offer
-            value = parameter.default if offer is None else _fitted(parameter, offer, look_up(offer))
+            if offer is None:
+                value = parameter.default
+            else:
+                value = look_up(offer)
+                # Nobody can change a view, so it need not be copied.
+                if value is MISSING or parameter.shape is not Shape.AS_IS or offer not in _VIEWS:
+                    value = _fitted(parameter, offer, value)
             if parameter.positional:
                 positional.append(value)
             else:
@@ -177,7 +182,7 @@ def _fitted(parameter: Parameter, offer: Offer, value: Any) -> Any:
     if value is MISSING:
         return _instead(parameter)
     if parameter.shape is Shape.AS_IS or (value is None and parameter.optional):
-        return value if offer in _VIEWS else copied(value)
+        return copied(value)
     if parameter.shape is Shape.TEXT:
         return text_of(value, offer)
     if parameter.shape is Shape.MLFLOW:

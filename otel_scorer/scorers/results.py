@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, cast
+from typing import Any, Final, TypeGuard, cast
 
 from otel_scorer.errors import ScorerError
 from otel_scorer.model.assessment import as_text
@@ -26,7 +26,7 @@ from otel_scorer.model.feedback import (
 )
 from otel_scorer.scorers.text import compact_json
 
-__all__ = ["InvalidResultError", "JudgedFeedback", "code_source", "error_feedback", "feedbacks_of"]
+__all__ = ["InvalidResultError", "JudgedFeedback", "code_source", "error_feedback", "feedbacks_of", "is_judged"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +51,11 @@ class JudgedFeedback(Feedback):
     """
 
     passed: bool | None = None
+
+
+def is_judged(feedback: Feedback) -> TypeGuard[JudgedFeedback]:
+    """Tell whether a feedback's scorer says itself whether it passes; of a plain one that is known at once."""
+    return type(feedback) is not Feedback and isinstance(feedback, JudgedFeedback)
 
 
 class InvalidResultError(ScorerError, TypeError):
@@ -114,16 +119,20 @@ def feedbacks_of(result: object, scorer_name: str) -> tuple[Feedback, ...]:
 
 def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
     """Return `feedback`, or a copy with what was missing or cannot be sent."""
-    name = _final_name(feedback, scorer_name)
+    name = feedback.name
+    if feedback.metadata or type(name) is not str or not name or name == DEFAULT_FEEDBACK_NAME:
+        name = _final_name(feedback, scorer_name)
+    value = feedback.value
     error: AssessmentError | None = feedback.error
-    try:
-        value = feedback.value if _is_plain(feedback.value) else _value(feedback.value)
-    except _NotFiniteError as problem:
-        value, error = None, error or _not_finite(problem)
-    except TypeError:
-        message = f"A Feedback cannot hold {_describe(feedback.value)}"
-        value, error = None, error or AssessmentError("INVALID_VALUE", message)
-    metadata = _metadata(feedback.metadata)
+    if not _is_plain(value):
+        try:
+            value = _value(value)
+        except _NotFiniteError as problem:
+            value, error = None, error or _not_finite(problem)
+        except TypeError:
+            message = f"A Feedback cannot hold {_describe(value)}"
+            value, error = None, error or AssessmentError("INVALID_VALUE", message)
+    metadata = _metadata(feedback.metadata) if feedback.metadata else None
     rationale = feedback.rationale
     if rationale is not None and type(rationale) is not str:
         rationale = as_text(rationale)
@@ -157,7 +166,7 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
         feedback.overrides,
         feedback.valid,
     )
-    if isinstance(made, JudgedFeedback) and isinstance(feedback, JudgedFeedback) and error is None:
+    if is_judged(made) and is_judged(feedback) and error is None:
         made.passed = feedback.passed
     return made
 

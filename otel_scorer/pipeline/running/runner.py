@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from otel_scorer.model.decision import Decision, Outcome
@@ -21,7 +22,7 @@ from otel_scorer.model.trace import MISSING
 from otel_scorer.scorers import base, foreign, results
 from otel_scorer.scorers.arguments import NotApplicableError
 from otel_scorer.scorers.evidence import Evidence
-from otel_scorer.scorers.passing import parse_condition, verdict
+from otel_scorer.scorers.passing import default_verdict, parse_condition, verdict
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -226,7 +227,7 @@ class Invocation:
         prepared = self.prepared
         positional, named = prepared.signature.fit(self.evidence.look_up)
         result = prepared.code(*positional, **named)
-        return base.run_to_end(result, prepared.name) if inspect.iscoroutine(result) else result
+        return base.run_to_end(result, prepared.name) if isinstance(result, CoroutineType) else result
 
     def _scored(self, result: object, started: float) -> Decision:
         seconds = time.perf_counter() - started
@@ -266,9 +267,9 @@ class Invocation:
 
 
 def _passes(feedback: Feedback, condition: Callable[[Any], bool] | Condition | None) -> bool | None:
-    if condition is None and isinstance(feedback, results.JudgedFeedback):
-        return feedback.passed
-    return verdict(feedback.value, condition)
+    if condition is not None:
+        return verdict(feedback.value, condition)
+    return feedback.passed if results.is_judged(feedback) else default_verdict(feedback.value)
 
 
 def _shown(what: str, detail: object) -> str:
