@@ -167,20 +167,19 @@ def test_killed_workers_cost_nothing(own_sink: Sink, start: Callable[..., Sideca
 
 def test_a_beat_is_never_read_half_written() -> None:
     """Half of one beat and half of the next would be a scorer that has run since the machine was started."""
-    with mmap.mmap(-1, HEARTBEAT_BYTES) as page:
-        heartbeat = Heartbeat(page)
-        heartbeat.end()
-        writer = os.fork()
-        if writer == 0:
-            for number in range(100_000):
-                heartbeat.begin(number, number % 3, number % 2, float(number))
-                heartbeat.end()
-            os._exit(0)
+    heartbeat = Heartbeat(mmap.mmap(-1, HEARTBEAT_BYTES))
+    heartbeat.end()
+    writer = os.fork()
+    if writer == 0:
+        for number in range(100_000):
+            heartbeat.begin(number, number % 3, number % 2, float(number))
+            heartbeat.end()
+        os._exit(0)
 
-        seen: list[Beat] = []
-        while os.waitpid(writer, os.WNOHANG) == (0, 0):
-            if (beat := heartbeat.read()) is not None:
-                seen.append(beat)
+    seen: list[Beat] = []
+    while os.waitpid(writer, os.WNOHANG) == (0, 0):
+        if (beat := heartbeat.read()) is not None:
+            seen.append(beat)
 
     assert seen
     assert all((beat.scorer, beat.target, beat.since) == (beat.job % 3, beat.job % 2, beat.job) for beat in seen)

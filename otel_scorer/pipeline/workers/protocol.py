@@ -42,8 +42,8 @@ __all__ = [
 ]
 
 _HEADER: Final = struct.Struct("<I")
-_SEQUENCE: Final = struct.Struct("<Q")
-_BEAT: Final = struct.Struct("<qqqd")
+_SEQUENCE: Final = struct.Struct("=q")
+_BEAT: Final = struct.Struct("=qqqd")
 _SLOT_BYTES: Final = 64
 HEARTBEAT_BYTES: Final = 4096
 _MICROSECONDS: Final = 1_000_000  # in a second
@@ -77,7 +77,7 @@ def pack_decision(decision: Decision) -> list[Any]:
     seconds, scorer = decision.seconds, decision.scorer
     return [
         decision.span_id,
-        decision.outcome.value,
+        decision.outcome._value_,
         decision.reason,
         None if seconds is None else int(seconds * _MICROSECONDS),
         decision.passed,
@@ -190,18 +190,28 @@ class Heartbeat:
 
     def __init__(self, page: mmap.mmap, slot: int = 0) -> None:
         self._page = page
-        self._sequence = slice(slot * _SLOT_BYTES, slot * _SLOT_BYTES + _SEQUENCE.size)
+        start = slot * _SLOT_BYTES
+        self._sequence = slice(start, start + _SEQUENCE.size)
         self._beat = slice(self._sequence.stop, self._sequence.stop + _BEAT.size)
+        # The same bytes to write to, number by number: that takes half as long as slices do.
+        self._numbers = memoryview(page)[start : self._beat.stop].cast("q")
+        self._since = memoryview(page)[self._beat.stop - 8 : self._beat.stop].cast("d")
         self._number = 0
         self._is_copy = False
 
     def begin(self, job: int, scorer: int, target: int, now: float) -> None:
         """Note that a scorer starts."""
-        self._write(_BEAT.pack(job, scorer, target, now))
+        if self._is_copy:
+            os._exit(0)
+        self._number = number = self._number + 2
+        page = self._numbers
+        page[0] = number - 1
+        page[1], page[2], page[3], self._since[0] = job, scorer, target, now
+        page[0] = number
 
     def end(self) -> None:
         """Note that no scorer runs."""
-        self._write(_NOBODY)
+        self.begin(-1, -1, -1, 0.0)
 
     def read(self) -> Beat | None:
         """Return what runs; None if nothing does, or if it changes just now."""
@@ -218,11 +228,3 @@ class Heartbeat:
         What a copy does is the scorer's business until the scorer returns in it; then there would be two workers.
         """
         self._is_copy = True
-
-    def _write(self, beat: bytes) -> None:
-        if self._is_copy:
-            os._exit(0)
-        self._number = number = self._number + 2
-        self._page[self._sequence] = _SEQUENCE.pack(number - 1)
-        self._page[self._beat] = beat
-        self._page[self._sequence] = _SEQUENCE.pack(number)

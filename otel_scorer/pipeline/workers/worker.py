@@ -134,6 +134,7 @@ class Worker:
         with self._lock:
             self._current = job_id, decided
         scorers: list[int] = job["scorers"]
+        faulty: Mapping[str, Mapping[str, Sequence[str]]] = job["faults"]
         for index in scorers:
             selection = self._selections[index]
             # Choosing reads spans and runs filters: that may hang as well. The first target's time begins with it.
@@ -144,7 +145,7 @@ class Worker:
             except Exception as error:  # noqa: BLE001 - a trace that cannot be read costs one decision
                 reason = f"{type(error).__name__}: {error}"
                 choices = [selection.decide(Outcome.UNPROCESSABLE, trace_id, revision, reason=reason)]
-            if faults := job["faults"].get(str(index)):
+            if faulty and (faults := faulty.get(str(index))):
                 choices = _without_faulty(choices, faults)
             if selection.prepared.is_async and self._loop is not None:
                 self._heartbeat.end()
