@@ -11,6 +11,7 @@ OtelScorerError
 ├── RequestError                what a receiver tells its client
 │   ├── InvalidRequestError     nothing in the request is usable        400 / INVALID_ARGUMENT
 │   ├── RequestTooLargeError    over the size limit                     413 / RESOURCE_EXHAUSTED
+│   │   └── TooManyPartsError   made of too many messages, likewise
 │   ├── UnsupportedSignalError  this signal is not taken here           404 / UNIMPLEMENTED
 │   └── OverloadedError         try again later                         503 / UNAVAILABLE with a retry hint
 └── TransportError              what a backend told our forwarder
@@ -39,6 +40,7 @@ __all__ = [
     "SpoolFullError",
     "StoreError",
     "TooLargeError",
+    "TooManyPartsError",
     "TraceMissingError",
     "TransportError",
     "UnsupportedSignalError",
@@ -83,6 +85,10 @@ class InvalidRequestError(RequestError):
 
 class RequestTooLargeError(RequestError):
     """The request is over the size limit, before or after decompression."""
+
+
+class TooManyPartsError(RequestTooLargeError):
+    """The request is made of so many messages that next to nothing can be in each of them."""
 
 
 class UnsupportedSignalError(RequestError):

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+from otel_scorer.model.wire import read_span
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,7 +62,7 @@ class Target:
     @classmethod
     def of(cls, span: RawSpan, lasts_ns: int = 0) -> Target:
         """Read what is needed from a received span."""
-        read = SpanMessage.FromString(span.data)
+        read = read_span(span.data)
         return cls(span.trace_id, span.span_id, read.end_time_unix_nano, read.flags & 0xFF, lasts_ns)
 
 
@@ -84,5 +84,5 @@ def target_of(spans: Sequence[RawSpan]) -> RawSpan | None:
 
 
 def _by_start(span: RawSpan) -> tuple[int, bytes, int]:
-    read = SpanMessage.FromString(span.data)
+    read = read_span(span.data)
     return (read.start_time_unix_nano, span.span_id, read.kind)

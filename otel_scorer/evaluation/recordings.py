@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.dialects import default_reader
+from otel_scorer.errors import RequestError
 from otel_scorer.model.decode import attach_logs, logs_from_raw, spans_from_raw
 from otel_scorer.model.log_records import join_logs, read_logs
 from otel_scorer.model.span_fields import parse_span
@@ -152,7 +153,10 @@ def read_recording(
     files = [OtlpFile(path) for path in paths]
     for position, file in enumerate(files):
         for signal, data in file.requests():
-            collector.add(signal, data)
+            try:
+                collector.add(signal, data)
+            except RequestError as error:
+                file.report(str(error))
             if on_progress is not None and file.size:
                 # Sizes of files that were not opened yet are not known: every file counts the same.
                 done = (position * file.size + file.position) / file.size

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from otel_scorer.model.json_scalars import UnusableError, WireType, as_list, payload, tag, varint
+from otel_scorer.model.json_scalars import UnusableError, WireType, as_list, joined, payload, tag, varint
 from otel_scorer.model.json_values import Tally, Write, any_value, key_values, scalar_writer
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class MessageTable:
                 tally.snake_case_keys += 1
             if item is not None:
                 parts.append(write(item, tally))
-        return b"".join(parts)
+        return joined(parts)
 
 
 @cache
@@ -104,7 +104,7 @@ def _packed_writer(field: FieldDescriptor) -> Write:
         parts = [encode(item, name) for item in as_list(value, name)]
         if wire_type is WireType.BYTES:
             return b"".join([head + varint(len(part)) + part for part in parts])
-        return head + varint(sum(map(len, parts))) + b"".join(parts) if parts else b""
+        return head + varint(sum(map(len, parts))) + joined(parts) if parts else b""
 
     return write
 
@@ -131,7 +131,7 @@ def _messages_writer(field: FieldDescriptor) -> Write:
             encoded = encode({} if item is None else item, tally)
             if encoded is not None:
                 parts += (head, varint(len(encoded)), encoded)
-        return b"".join(parts)
+        return joined(parts)
 
     return write
 

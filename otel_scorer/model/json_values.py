@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 
-from otel_scorer.model.json_scalars import LENGTHS, UnusableError, WireType, as_list, payload, tag, utf8, varint
+from otel_scorer.model.json_scalars import LENGTHS, UnusableError, WireType, as_list, joined, payload, tag, utf8, varint
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +90,7 @@ def key_values(tag: bytes, items: list[Json], tally: Tally, depth: int = 0) -> b
         else:
             encoded = _key_value(item, tally, depth)
             parts += (tag, varint(len(encoded)), encoded)
-    return b"".join(parts)
+    return joined(parts)
 
 
 def any_value(value: Json, tally: Tally, depth: int = 0) -> bytes:
@@ -171,7 +171,7 @@ def _array_value(value: Json, tally: Tally, depth: int) -> bytes:
         # A null element is kept as OTLP's null: leaving it out would move the others.
         encoded = b"" if item is None else any_value(item, tally, depth + _ARRAY_LEVELS)
         parts += (b"\x0a", varint(len(encoded)), encoded)
-    body = b"".join(parts)
+    body = joined(parts)
     return b"\x2a" + varint(len(body)) + body
 
 

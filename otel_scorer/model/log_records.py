@@ -17,7 +17,7 @@ from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model.facts import LogRecord
 from otel_scorer.model.otlp_attributes import Attributes, decode_value
 from otel_scorer.model.splicing import join_encoded
-from otel_scorer.model.wire import ScopeRef
+from otel_scorer.model.wire import ScopeRef, cut_request, read_record
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -78,18 +78,29 @@ def read_logs(data: bytes) -> list[RawLog]:
     if _TRACE_ID not in data or (_SPAN_ID not in data and _RESPONSE_ID.encode() not in data):
         return []
     try:
-        request = ExportLogsServiceRequest.FromString(data)
+        items = (item for _, scope_items in cut_request(data) for item in scope_items)
+        return list(filter(None, map(_read_log, items)))
     except DecodeError as error:
         raise InvalidRequestError(f"Not an OTLP logs request: {error}") from error
-    # Most records have their name in a field of its own, if any: then nobody needs to look through attributes.
-    in_attributes = _EVENT_NAME.encode() in data
-    return [
-        RawLog(record.SerializeToString(), record.trace_id, record.span_id)
-        for record in _records(request)
-        if len(record.trace_id) == _TRACE_ID_SIZE
-        and (len(record.span_id) == _SPAN_ID_SIZE or (not record.span_id and _response_id(record.attributes)))
-        and (record.event_name or (in_attributes and _event_name(record, Attributes.of(record.attributes))))
-    ]
+
+
+def _read_log(data: bytes) -> RawLog | None:
+    """Return a record if it is an event about a span; its attributes are looked at only where that may depend on it."""
+    if _TRACE_ID not in data:
+        return None
+    record = read_record(data)
+    if len(record.trace_id) != _TRACE_ID_SIZE or len(record.span_id) not in {0, _SPAN_ID_SIZE}:
+        return None
+    keys = [*([] if record.span_id else [_RESPONSE_ID]), *([] if record.event_name else [_EVENT_NAME])]
+    if not all(key.encode() in data for key in keys):
+        return None
+    if keys:
+        message = LogRecordMessage.FromString(data)
+        if not record.span_id and not _response_id(message.attributes):
+            return None
+        if not _event_name(message, Attributes.of(message.attributes)):
+            return None
+    return RawLog(data, record.trace_id, record.span_id)
 
 
 def join_logs(records: Iterable[RawLog]) -> bytes:

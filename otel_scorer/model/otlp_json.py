@@ -16,6 +16,7 @@ from otel_scorer.model.json_decode import message_table
 from otel_scorer.model.json_encode import to_json
 from otel_scorer.model.json_scalars import UnusableError
 from otel_scorer.model.json_values import Tally
+from otel_scorer.model.request_limits import check_objects
 from otel_scorer.model.wire import Signal
 from otel_scorer.telemetry import count
 
@@ -67,7 +68,9 @@ def decode_request(signal: Signal, body: bytes) -> JsonRequest:
 
     Raises:
         InvalidRequestError: It is not JSON in UTF-8, not an object, or has items but not one that is usable.
+        TooManyPartsError: It is made of more objects than anything can be in.
     """
+    check_objects(body)
     try:
         parsed = json.loads(body.decode("utf-8-sig"))
     except RecursionError as error:

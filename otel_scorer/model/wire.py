@@ -1,14 +1,15 @@
 """
 OTLP requests as bytes: slice spans out of a request, splice them into new ones, append to a span.
 
-With `encoding` the only module that knows the protobuf wire format. Nothing here walks bytes in Python: requests are
-validated by the protobuf runtime, and a second, smaller message type, which declares spans as plain bytes, makes the
-same runtime do the slicing (see `message_types`). So any field order, repeated fields and unknown fields come out
-exactly as they came in.
+With `encoding` and `request_limits` the only module that knows the protobuf wire format. Nothing here walks bytes in
+Python: requests are validated by the protobuf runtime, and a second, smaller message type, which declares spans as
+plain bytes, makes the same runtime do the slicing (see `message_types`). So any field order, repeated fields and
+unknown fields come out exactly as they came in.
 """
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
@@ -20,6 +21,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans as ScopeSpansMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 
@@ -27,6 +29,7 @@ from otel_scorer.errors import InvalidRequestError
 from otel_scorer.model.encoding import fixed32_field
 from otel_scorer.model.facts import OWN_SCOPE
 from otel_scorer.model.message_types import checking_type, slicing_type
+from otel_scorer.model.request_limits import check_size, parts_allowed, too_many_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +43,8 @@ __all__ = [
     "check_request",
     "count_items",
     "cut_request",
+    "read_record",
+    "read_span",
     "read_traces",
 ]
 
@@ -73,6 +78,11 @@ _CHECK: Final[dict[Signal, Callable[[bytes], Any]]] = {
     Signal.LOGS: checking_type(ExportLogsServiceRequest).FromString,
     Signal.METRICS: checking_type(ExportMetricsServiceRequest).FromString,
 }
+_CHECK_TRACES: Final[Callable[[bytes], Any]] = checking_type(ExportTraceServiceRequest).FromString
+read_record: Final[Callable[[bytes], Any]] = checking_type(LogRecord).FromString
+"""Parse a log record for its fields; of its attributes nothing is made."""
+read_span: Final[Callable[[bytes], Any]] = checking_type(SpanMessage).FromString
+"""Parse a span for its fields; nothing is made of what it has lists of, however long they are."""
 
 
 class ScopeRef:
@@ -129,7 +139,8 @@ class RawSpan(NamedTuple):
     @property
     def kind(self) -> int:
         """SpanKind number, part of a span's identity: a client and a server span may share an id. Read when asked."""
-        return SpanMessage.FromString(self.data).kind
+        kind: int = read_span(self.data).kind
+        return kind
 
     @property
     def is_own(self) -> bool:
@@ -164,9 +175,11 @@ def read_traces(data: bytes) -> TraceRequest:
 
     Raises:
         InvalidRequestError: It is no such request, or has spans but not one usable.
+        TooManyPartsError: It is made of more messages than anything can be in.
     """
+    check_size(data)
     checked = _check(Signal.TRACES, data)
-    scopes = list(cut_request(data))
+    scopes = list(cut_request(data, parts_allowed(len(data))))
     spans = None if checked is None else _read_usual(scopes, checked.resource_spans.scope_spans.spans)
     return _read_any(data, scopes) if spans is None else TraceRequest(spans)
 
@@ -191,9 +204,11 @@ def _read_usual(scopes: Sequence[tuple[ScopeRef, list[bytes]]], checked: Any) ->
     if not all(map(bytes.startswith, items, repeat(_SPAN_ID_NEXT), repeat(_SPAN_ID_AT))):
         return None
     has_parent = list(map(bytes.startswith, items, repeat(_PARENT_ID_NEXT), repeat(_PARENT_ID_AT)))
-    trace_ids, span_ids, parent_ids = list(checked.trace_id), list(checked.span_id), list(checked.parent_span_id)
-    if not len(trace_ids) == len(span_ids) == len(items) or len(parent_ids) != sum(has_parent):
+    if not len(checked.trace_id) == len(checked.span_id) == len(items):
         return None
+    if len(checked.parent_span_id) != sum(has_parent):
+        return None
+    trace_ids, span_ids, parent_ids = list(checked.trace_id), list(checked.span_id), list(checked.parent_span_id)
     if _NO_TRACE_ID in trace_ids or _NO_SPAN_ID in span_ids or _NO_SPAN_ID in parent_ids:
         return None
     parents = iter(parent_ids)
@@ -208,15 +223,16 @@ def _mark_local_roots(spans: Iterable[RawSpan], flags: Iterable[int]) -> list[Ra
     # No local root is without one of these, so few other spans are parsed.
     signs = [fixed32_field(16, each) for each in flags]
     return [
-        span._replace(is_local_root=_has_remote_parent(SpanMessage.FromString(span.data)))
+        span._replace(is_local_root=_has_remote_parent(read_span(span.data)))
         if any(sign in span.data for sign in signs)
         else span
         for span in spans
     ]
 
 
-def _has_remote_parent(span: SpanMessage) -> bool:
-    return span.flags & LOCAL_ROOT_FLAGS == LOCAL_ROOT_FLAGS
+def _has_remote_parent(span: Any) -> bool:
+    flags: int = span.flags
+    return flags & LOCAL_ROOT_FLAGS == LOCAL_ROOT_FLAGS
 
 
 def _read_any(data: bytes, scopes: Sequence[tuple[ScopeRef, list[bytes]]]) -> TraceRequest:
@@ -226,7 +242,7 @@ def _read_any(data: bytes, scopes: Sequence[tuple[ScopeRef, list[bytes]]]) -> Tr
     reason = ""
     for scope, items in scopes:
         for item in items:
-            span = SpanMessage.FromString(item)
+            span = read_span(item)
             why = _why_invalid(span.trace_id, span.span_id, span.parent_span_id)
             if why:
                 rejected += 1
@@ -237,16 +253,39 @@ def _read_any(data: bytes, scopes: Sequence[tuple[ScopeRef, list[bytes]]]) -> Tr
     return TraceRequest(usable, rejected, _rejection(data, rejected, reason, usable=bool(usable)))
 
 
-def cut_request(data: bytes) -> Iterator[tuple[ScopeRef, list[bytes]]]:
-    """Give the encoded items of each scope of a request, whatever the signal: all three have the same shape."""
-    for resource_slices in _Slices.FromString(data).resources:
-        scope_slices = list(resource_slices.scopes)
+def cut_request(data: bytes, most: int = sys.maxsize) -> Iterator[tuple[ScopeRef, list[bytes]]]:
+    """
+    Give the encoded items of each scope of a request, whatever the signal: all three have the same shape.
+
+    Raises:
+        TooManyPartsError: It has more than `most` resources and scopes, or items.
+    """
+    seen = 0
+    for resource_slices in _resources_of(data, most):
+        scopes: list[tuple[bytes, list[bytes]]] = []
+        # One after the other: what protobuf keeps of objects that are alive together takes longer the more there are.
+        for slices in resource_slices.scopes:
+            items = list(slices.items)
+            seen += len(items)
+            if seen > most:
+                raise too_many_parts(len(data))
+            slices.ClearField("items")
+            scopes.append((slices.SerializeToString(), items))
         resource_slices.ClearField("scopes")
         resource = resource_slices.SerializeToString()
-        for slices in scope_slices:
-            items = list(slices.items)
-            slices.ClearField("items")
-            yield ScopeRef.of(resource, slices.SerializeToString()), items
+        for scope, items in scopes:
+            yield ScopeRef.of(resource, scope), items
+
+
+def _resources_of(data: bytes, most: int) -> Iterator[Any]:
+    """Give the slices of each resource, unless there are more than `most` resources and scopes."""
+    resources = _Slices.FromString(data).resources
+    containers = len(resources)
+    for resource_slices in resources:
+        containers += len(resource_slices.scopes)
+        if containers > most:
+            raise too_many_parts(len(data))
+        yield resource_slices
 
 
 def check_request(signal: Signal, data: bytes) -> int:
@@ -258,18 +297,19 @@ def check_request(signal: Signal, data: bytes) -> int:
     Raises:
         InvalidRequestError: It is no request of this signal, or one of its spans has an invalid id: then `read_traces`
             tells the usable spans from the others.
+        TooManyPartsError: It is made of more messages than anything can be in.
     """
+    check_size(data)
     checked = _check(signal, data)
-    items = count_items(signal, data)
+    items = _count_items(data, parts_allowed(len(data)))
     if checked is None:
-        _check_ids(_parse_traces(data))
+        _check_ids(data)
     elif signal is Signal.TRACES:
         span = checked.resource_spans.scope_spans.spans
-        trace_ids, span_ids = list(span.trace_id), list(span.span_id)
-        each_has_both = len(trace_ids) == len(span_ids) == items
+        each_has_both = len(span.trace_id) == len(span.span_id) == items
         # An id may be there twice, the last one counts: that only the whole message tells.
-        if not each_has_both or not _are_usable(trace_ids, span_ids, list(span.parent_span_id)):
-            _check_ids(_parse_traces(data))
+        if not each_has_both or not _are_usable(list(span.trace_id), list(span.span_id), list(span.parent_span_id)):
+            _check_ids(data)
     return items
 
 
@@ -286,19 +326,18 @@ def _check(signal: Signal, data: bytes) -> Any:
         if signal is not Signal.TRACES:
             raise _not_a_request(signal, data, error) from error
     # What is collected may also come packed, and packed wrongly: to the real message that is an unknown field.
-    _parse_traces(data)
+    try:
+        _CHECK_TRACES(data)
+    except DecodeError as error:
+        raise _not_a_request(signal, data, error) from error
     return None
 
 
-def _check_ids(request: ExportTraceServiceRequest) -> None:
-    for resource_spans in request.resource_spans:
-        for scope_spans in resource_spans.scope_spans:
-            spans = list(scope_spans.spans)
-            trace_ids = [span.trace_id for span in spans]
-            span_ids = [span.span_id for span in spans]
-            parent_ids = [span.parent_span_id for span in spans]
-            if not _are_usable(trace_ids, span_ids, parent_ids):
-                raise InvalidRequestError(next(filter(None, map(_why_invalid, trace_ids, span_ids, parent_ids))))
+def _check_ids(data: bytes) -> None:
+    for _, items in cut_request(data):
+        for span in map(read_span, items):
+            if why := _why_invalid(span.trace_id, span.span_id, span.parent_span_id):
+                raise InvalidRequestError(why)
 
 
 def _are_usable(trace_ids: list[bytes], span_ids: list[bytes], parent_ids: list[bytes]) -> bool:
@@ -312,14 +351,14 @@ def _are_usable(trace_ids: list[bytes], span_ids: list[bytes], parent_ids: list[
 def count_items(signal: Signal, data: bytes) -> int:
     """Return the number of spans, log records or metrics in an encoded request."""
     del signal  # the three requests have the same shape
-    return sum(len(scope.items) for resource in _Slices.FromString(data).resources for scope in resource.scopes)
+    return _count_items(data)
 
 
-def _parse_traces(data: bytes) -> ExportTraceServiceRequest:
-    try:
-        return ExportTraceServiceRequest.FromString(data)
-    except DecodeError as error:
-        raise _not_a_request(Signal.TRACES, data, error) from error
+def _count_items(data: bytes, most: int = sys.maxsize) -> int:
+    items = sum(len(scope.items) for resource in _resources_of(data, most) for scope in resource.scopes)
+    if items > most:
+        raise too_many_parts(len(data))
+    return items
 
 
 def _not_a_request(signal: Signal, data: bytes, error: DecodeError) -> InvalidRequestError:
@@ -350,12 +389,8 @@ def _rejection(data: bytes, rejected: int, reason: str, *, usable: bool) -> str:
 def _is_logs(data: bytes) -> bool:
     """Tell OTLP logs that were sent to the traces endpoint: both requests have the same outer shape."""
     try:
-        request = ExportLogsServiceRequest.FromString(data)
+        _CHECK[Signal.LOGS](data)
     except DecodeError:
         return False
-    return any(
-        record.time_unix_nano or record.observed_time_unix_nano
-        for resource in request.resource_logs
-        for scope in resource.scope_logs
-        for record in scope.log_records
-    )
+    records = (read_record(item) for _, items in cut_request(data) for item in items)
+    return any(record.time_unix_nano or record.observed_time_unix_nano for record in records)

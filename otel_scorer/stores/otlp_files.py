@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
-from otel_scorer.errors import ConfigError, InvalidRequestError
+from otel_scorer.errors import ConfigError, InvalidRequestError, TooManyPartsError
 from otel_scorer.model.otlp_json import decode_object
 from otel_scorer.model.wire import Signal, check_request, count_items, read_traces
 from otel_scorer.stores.byte_streams import decompressed
@@ -170,7 +170,11 @@ class OtlpFile:
 
     def _from_protobuf(self, stream: io.BufferedReader) -> Iterator[tuple[Signal, bytes]]:
         data = stream.read()
-        messages = _messages(data)
+        try:
+            messages = _messages(data)
+        except TooManyPartsError as error:
+            self.report(str(error))
+            return
         if messages is None:
             self.report("neither OTLP/JSON nor OTLP protobuf, or cut off", offset=_first_bad(data))
             messages = _resources(data)

@@ -26,6 +26,7 @@ from otel_scorer.errors import (
     InvalidRequestError,
     OverloadedError,
     RequestTooLargeError,
+    TooManyPartsError,
     UnsupportedSignalError,
 )
 from otel_scorer.model.wire import Signal
@@ -156,7 +157,8 @@ def refusal(error: Exception) -> Refusal:
         violation = BadRequest.FieldViolation(description=message[:_MAX_MESSAGE])
         return Refusal(INVALID_ARGUMENT, 400, message, details=(BadRequest(field_violations=[violation]),))
     if isinstance(error, RequestTooLargeError):
-        return Refusal(RESOURCE_EXHAUSTED, 413, message, "too_large")
+        outcome = "too_many_parts" if isinstance(error, TooManyPartsError) else "too_large"
+        return Refusal(RESOURCE_EXHAUSTED, 413, message, outcome)
     if isinstance(error, UnsupportedSignalError):
         return Refusal(UNIMPLEMENTED, 404, message, "unsupported")
     if isinstance(error, OverloadedError):

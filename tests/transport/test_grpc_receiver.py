@@ -28,6 +28,7 @@ from otel_scorer.errors import (
     OverloadedError,
     RequestError,
     RequestTooLargeError,
+    TooManyPartsError,
     UnsupportedSignalError,
 )
 from otel_scorer.model.wire import Signal
@@ -148,6 +149,7 @@ def test_a_partial_success_that_says_nothing_is_left_out(client: Client, pipelin
     [
         (InvalidRequestError("why"), grpc.StatusCode.INVALID_ARGUMENT),
         (RequestTooLargeError("why"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (TooManyPartsError("why"), grpc.StatusCode.RESOURCE_EXHAUSTED),
         (UnsupportedSignalError("why"), grpc.StatusCode.UNIMPLEMENTED),
         (OverloadedError("why"), grpc.StatusCode.UNAVAILABLE),
     ],

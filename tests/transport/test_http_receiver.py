@@ -34,6 +34,7 @@ from otel_scorer.errors import (
     OverloadedError,
     RequestError,
     RequestTooLargeError,
+    TooManyPartsError,
     UnsupportedSignalError,
 )
 from otel_scorer.model.wire import Signal
@@ -189,6 +190,7 @@ def test_partial_success_is_told_in_protobuf_too(client: Client, pipeline: Any) 
     [
         (InvalidRequestError("why"), 400, 3),
         (RequestTooLargeError("why"), 413, 8),
+        (TooManyPartsError("why"), 413, 8),
         (UnsupportedSignalError("why"), 404, 12),
         (OverloadedError("why", retry_after=2.1), 503, 14),
     ],
