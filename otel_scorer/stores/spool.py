@@ -291,9 +291,18 @@ class Spool:
             StoreError: They cannot be read.
         """
         return {
-            trace: PartlyDecided(frozenset(cut_ids(spans)), frozenset(json.loads(scorers)))
-            for trace, spans, scorers in self._query("SELECT trace, spans, scorers FROM partly_decided")
+            trace: PartlyDecided(frozenset(cut_ids(spans)), frozenset(json.loads(scorers)), revision)
+            for trace, spans, scorers, revision in self._query(
+                "SELECT trace, spans, scorers, revision FROM partly_decided"
+            )
         }
+
+    def first_request(self) -> int:
+        """Return the id of the first request, or what the next one will have; 0 if nobody can tell."""
+        with suppress(StoreError):
+            [(first,)] = self._query("SELECT min(id) FROM requests")
+            return self._next_request if first is None else int(first)
+        return 0
 
     def tend(self) -> None:
         """Do what can wait: have the reserve back, forget old traces, give space back to the disk. Never raises."""

@@ -107,6 +107,8 @@ _THIRD: Final = (
 _FOURTH: Final = (
     # How requests were handled when it was opened last: what is noted of them holds only for that.
     "ALTER TABLE progress ADD COLUMN policy TEXT",
+    # The last revision of which a verdict is committed.
+    "ALTER TABLE partly_decided ADD COLUMN revision INTEGER NOT NULL DEFAULT 1",
 )
 # What leads from each version of the schema to the next; only ever appended to.
 _MIGRATIONS: Final = (_FIRST, _SECOND, _THIRD, _FOURTH)

@@ -111,10 +111,12 @@ class PartlyDecided:
     Attributes:
         released: Ids of its spans that have left before all was decided.
         scorers: Names of the scorers whose verdicts are committed.
+        revision: The last one of which a verdict is committed: spans that come late may have it scored again meanwhile.
     """
 
-    released: frozenset[bytes]
-    scorers: frozenset[str]
+    released: frozenset[bytes] = frozenset()
+    scorers: frozenset[str] = frozenset()
+    revision: int = 1
 
 
 class Freed(NamedTuple):
@@ -198,9 +200,9 @@ def insert(connection: sqlite3.Connection, changes: Changes, outgoing: Sequence[
         data = b"".join(len(each).to_bytes(_LENGTH, "big") + each for each in changes.closed)
         connection.execute("INSERT INTO closed (traces, data) VALUES (?, ?)", (len(changes.closed), data))
     connection.executemany(
-        "INSERT OR REPLACE INTO partly_decided VALUES (?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO partly_decided VALUES (?, ?, ?, ?, ?)",
         [
-            (trace, bool(each.released), json.dumps(sorted(each.scorers)), b"".join(each.released))
+            (trace, bool(each.released), json.dumps(sorted(each.scorers)), b"".join(each.released), each.revision)
             for trace, each in changes.partly.items()
         ],
     )

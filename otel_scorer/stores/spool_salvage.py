@@ -141,6 +141,7 @@ def _copy(damaged: sqlite3.Connection, connection: sqlite3.Connection) -> tuple[
             "INSERT OR IGNORE INTO partly_decided (trace, released, scorers) VALUES (?, ?, ?)",
         ),
         ("SELECT trace, spans FROM partly_decided", "UPDATE partly_decided SET spans = ?2 WHERE trace = ?1"),
+        ("SELECT trace, revision FROM partly_decided", "UPDATE partly_decided SET revision = ?2 WHERE trace = ?1"),
         ("SELECT * FROM taken", "INSERT OR IGNORE INTO taken VALUES (?, ?, ?)"),
         ("SELECT policy FROM progress", "UPDATE progress SET policy = ?"),
     ):

@@ -168,12 +168,20 @@ class Judges:
     def answer(self, number: int) -> Iterator[Result]:
         for _ in range(min(number, len(self._jobs))):
             at = self._rnd.randrange(len(self._jobs))
-            job, left = self._jobs[at]
-            judged = self._rnd.sample(sorted(left), self._rnd.randint(1, len(left)))
-            left.difference_update(judged)
-            if not left:
-                del self._jobs[at]
-            yield Result(job.id, tuple(self._decision(job, scorer) for scorer in judged), not left)
+            left = self._jobs[at][1]
+            yield self._judge(at, self._rnd.sample(sorted(left), self._rnd.randint(1, len(left))))
+
+    def answer_for(self, revision: int) -> Result:
+        """Decide all about a revision that waits."""
+        at, left = next((at, left) for at, (job, left) in enumerate(self._jobs) if job.trace.revision == revision)
+        return self._judge(at, sorted(left))
+
+    def _judge(self, at: int, judged: Sequence[int]) -> Result:
+        job, left = self._jobs[at]
+        left.difference_update(judged)
+        if not left:
+            del self._jobs[at]
+        return Result(job.id, tuple(self._decision(job, scorer) for scorer in judged), not left)
 
     def _decision(self, job: Job, scorer: int) -> Decision:
         name, trace = SCORERS[scorer].name, job.trace
@@ -251,6 +259,7 @@ class Sidecar:
                 each.value for each in self.engine.gauges() if each.name.endswith("open_traces")
             )
             if self.spool.left == (0, 0) and not is_open and not any(map(len, self.ways)) and not len(self.judges):
+                self.spooling.turn()
                 return True
         return False
 

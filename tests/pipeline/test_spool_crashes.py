@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import random
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
-from tests.pipeline.crashing import SCORERS, Backends, Choices, Sidecar
+from tests.pipeline.crashing import SCORERS, Backends, Choices, Sidecar, Story
 
 from otel_scorer.model.wire import Signal
 from otel_scorer.pipeline.assembly.closing import LatePolicy, Trigger
 from otel_scorer.pipeline.sidecar.engine import Forwarding
 from otel_scorer.pipeline.verdicts.emission import Emit
+from otel_scorer.stores.spool_rows import Changes, PartlyDecided
 from otel_scorer.testing import ManualClock, make_request, make_span, read_spans
 
 PASSING = Choices(
@@ -32,6 +36,13 @@ PASSING = Choices(
     max_spans=100,
     hold_deadline=60,
 )
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 1 << 48))
+def test_whenever_it_is_killed_everything_that_was_acknowledged_is_sent_and_verdicts_stay(seed: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        Story(seed, Path(folder)).tell()
 
 
 class Running:
@@ -134,3 +145,39 @@ def test_who_holds_other_spans_after_a_kill_than_before_sends_all_of_them(
     running.finished(replace(PASSING, forwarding=after))
 
     assert {"root", "child", "more", "other", "open"} == set(running.sent())
+
+
+def test_a_revision_that_was_sent_before_a_kill_is_not_given_another_content_after_it(running: Running) -> None:
+    """A slow scorer: spans came late, and were judged, before the first verdict was there."""
+    rescoring = replace(PASSING, late=LatePolicy.RESCORE)
+    with running.killed(rescoring) as sidecar:
+        take(sidecar, make_span("root"))
+        running.wait(sidecar, 2)
+        take(sidecar, make_span("late", span=2, parent=1))
+        running.wait(sidecar, 2)
+        sidecar.engine.deliver([sidecar.judges.answer_for(2)])
+
+    with running.killed(rescoring) as sidecar:
+        sidecar.spooling.turn()
+        running.wait(sidecar, 2)
+        take(sidecar, make_span("later", span=3, parent=1))
+        running.wait(sidecar, 2)
+        sidecar.engine.deliver([sidecar.judges.answer_for(3)])
+        sidecar.engine.deliver([sidecar.judges.answer_for(1)])
+    running.finished(rescoring)
+
+    scores = [span for data in running.scores.taken["p"] for span in read_spans(data)]
+    assert len({span.SerializeToString() for span in scores}) == len({span.span_id for span in scores}) == 6
+    revisions = [each.value.int_value for span in scores for each in span.attributes if "revision" in each.key]
+    assert sorted(revisions) == [1, 1, 2, 2, 3, 3]
+
+
+def test_nothing_stays_of_a_trace_that_was_decided_in_part_and_is_not_there_any_more(running: Running) -> None:
+    with running.killed(PASSING) as sidecar:
+        take(sidecar, make_span("root"))
+        sidecar.spool.commit(Changes(partly={bytes(16): PartlyDecided(scorers=frozenset({"a"}))}))
+    with running.killed(PASSING) as sidecar:
+        sidecar.spooling.turn()
+        assert sidecar.spool.partly_decided()
+        assert sidecar.finish()
+        assert not sidecar.spool.partly_decided()

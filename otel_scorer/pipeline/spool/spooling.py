@@ -82,8 +82,8 @@ class Spooling:
         self._taken = RequestsTaken(self._tracker, self._lock, clock)
         # Traces that were sent without a verdict, and not deleted yet.
         self._released: list[Decided] = []
-        self.progress = Progress(spool.partly_decided())
         last_request, _ = spool.last_ids
+        self.progress = Progress(spool.partly_decided(), last_request)
         self._requests = {signal: Backlog(last_request) for signal in entrances}
         self._outgoing = SpooledOutgoing(spool, places, clock)
         # Guards the batch, and keeps the order: engine lock and `_lock` may be taken while it is held.
@@ -132,13 +132,11 @@ class Spooling:
         """
         self._forget_released()
         self._flush()
-        taken = [
-            take_up(backlog, self._lock, partial(self._next_requests, signal))
-            for signal, backlog in self._requests.items()
-        ]
-        taken.append(self._outgoing.take_up(self._stopping.is_set))
+        is_busy = self._outgoing.take_up(self._stopping.is_set)
+        for signal, backlog in self._requests.items():
+            is_busy |= take_up(backlog, self._lock, partial(self._next_requests, signal))
         self._spool.tend()
-        return any(taken)
+        return is_busy
 
     def gauges(self) -> list[Measured]:
         """Return how much there is."""
@@ -229,6 +227,7 @@ class Spooling:
         """Note that traces are closed, before anything else can come for them."""
         with self._lock:
             for trace in traces:
+                self.progress.begin(trace)
                 self._tracker.close(trace)
 
     @contextmanager
@@ -255,10 +254,10 @@ class Spooling:
 
     def decided(self, trace: ClosedTrace[RawSpan]) -> None:
         """Note, in a batch, that everything about a trace is decided and put."""
-        batch = self._batch
-        if batch is None or trace.revision > 1:
-            return
-        batch.decide([self._take(trace)])
+        if self._batch is not None and trace.revision == 1:
+            self._batch.decide([self._take(trace)])
+        else:
+            self.partly_decided(trace, ())
 
     def release(self, requests: Sequence[tuple[bytes, int]], traces: Sequence[ClosedTrace[RawSpan]]) -> None:
         """
@@ -285,7 +284,7 @@ class Spooling:
         self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], released: Sequence[RawSpan] = ()
     ) -> None:
         """Note, in a batch, that these decisions about a trace are put, and these of its spans, but not all of them."""
-        if self._batch is not None and trace.revision == 1:
+        if self._batch is not None:
             self._batch.changes.partly |= self.progress.add(trace, decisions, released)
 
     def _handle(self, request: SpooledRequest) -> PartialSuccess | None:
@@ -349,6 +348,7 @@ class Spooling:
             changes, self._tracker.changes = self._tracker.changes, Changes()
         changes.sent = self._outgoing.sent()
         changes.taken += [*self._taken.due(), *self._outgoing.partly_taken.due()]
+        changes.done += self.progress.outdated(self._spool.first_request)
         if not changes:
             return
         try:
