@@ -279,12 +279,11 @@ def _render(report: Report, format_: str, *, is_terminal: bool) -> Iterable[str]
         return as_html.html_parts(report)
     if format_ == "jsonl":
         return as_json.jsonl_lines(report)
-    renderers = {
-        "json": as_json.as_json,
-        "junit": as_junit.as_junit,
-        "markdown": as_markdown.as_markdown,
-    }
-    return [renderers[format_](report)]
+    if format_ == "json":
+        return as_json.json_parts(report)
+    if format_ == "junit":
+        return as_junit.junit_parts(report)
+    return [as_markdown.as_markdown(report)]
 
 
 def _terminal_width() -> int:

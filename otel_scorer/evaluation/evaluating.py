@@ -7,14 +7,13 @@ import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
-from itertools import starmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from otel_scorer.dialects import default_reader, using
 from otel_scorer.errors import ConfigError
 from otel_scorer.evaluation.items import read_data
-from otel_scorer.evaluation.result import Bounds, EvaluationResult, RowResult
+from otel_scorer.evaluation.result import Bounds, EvaluationResult
 from otel_scorer.evaluation.scoring import Counting
 from otel_scorer.evaluation.tally import Tally
 from otel_scorer.model.decision import Decision, Outcome
@@ -25,21 +24,25 @@ from otel_scorer.pipeline.running.offline import OfflineScoring
 from otel_scorer.pipeline.running.runner import DEFAULT_TIMEOUT, Invocation
 from otel_scorer.pipeline.running.selection import Selection
 from otel_scorer.reporting.bounds import checked_bounds, checked_max_errors
+from otel_scorer.reporting.judgements import JudgementLog
 from otel_scorer.reporting.subject import Evidence, row_subject, trace_subject
 from otel_scorer.scorers.base import as_scorers
 from otel_scorer.scorers.evidence import Evidence as ScorerEvidence
 from otel_scorer.scorers.lifecycle import unscheduled
 from otel_scorer.scorers.loading import load_scorers
+from otel_scorer.stores.packing import Held
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from otel_scorer.evaluation.items import Item
-    from otel_scorer.evaluation.recordings import Progress
+    from otel_scorer.evaluation.items import Item, Source
+    from otel_scorer.evaluation.recordings import Progress, RecordedTrace
     from otel_scorer.evaluation.stored import StoreWriter
     from otel_scorer.model.trace import Trace
     from otel_scorer.pipeline.running.selection import Choice
+    from otel_scorer.reporting.report import Judged
     from otel_scorer.scorers.base import Scorer
+    from otel_scorer.stores.pages import PagedSequence
     from otel_scorer.stores.trace_store import TraceStore
 
 __all__ = ["evaluate"]
@@ -118,15 +121,12 @@ def evaluate(
     tally = Tally(made)
     counting = Counting(source, on_progress)
     scoring = OfflineScoring(partial(_choose, selections), on_decided=counting.one_more)
-    kept: list[tuple[Item, tuple[Decision, ...]]] = []
     with ExitStack() as stack:
         items: Iterable[Item] = source.items
-        run_id, writer = uuid.uuid4().hex, None
-        # A row of a result is several objects: made when somebody asks, not for every row of many.
-        load: Callable[[], Iterable[RowResult]] = partial(starmap, _row_result, kept)
+        run_id = uuid.uuid4().hex
+        keeper: _Kept | StoreWriter = _Kept(source)
         if store is not False:
-            run_id, writer = _start(stack, store, run_name)
-            load = writer.results
+            run_id, keeper = _start(stack, store, run_name)
         if predict_fn is not None:
             from otel_scorer.evaluation.prediction import predictions
 
@@ -134,15 +134,12 @@ def evaluate(
             items = stack.enter_context(closing(predictions(items, predict_fn, concurrency=concurrency)))
         for item, decisions in stack.enter_context(closing(scoring.run(items))):
             tally.add(decisions)
-            if writer is not None:
-                writer.add(item, decisions)
+            keeper.add(item, decisions)
             item.close()
-            if writer is None:
-                kept.append((item, decisions))
     return EvaluationResult(
         run_id,
         tally.metrics,
-        load,
+        keeper.judgements(),
         bounds=bounds,
         problems=source.problems,
     )
@@ -226,27 +223,51 @@ def _as_trace(item: Item) -> Trace:
 
 def _expectations(item: Item) -> Any:
     """Return what is expected of a row: what it says, and what is attached to its trace beside that."""
-    if item.expectations is MISSING or item.trace is None:
-        return item.expectations
-    attached = item.trace.search_assessments(type="expectation")
-    return {**{each.name: each.value for each in attached}, **item.expectations} if attached else item.expectations
+    return _expected(item.expectations, item.trace)
 
 
-def _row_result(item: Item, decisions: tuple[Decision, ...]) -> RowResult:
-    """Return what was said of a row that nobody stored."""
-    evidence, trace = partial(_evidence, item), item.open()
-    if trace is None:
-        subject = row_subject(item.position, evidence, problem=item.error)
-    else:
-        subject = trace_subject(trace, evidence, problem=item.error)
-    item.close()
-    return RowResult(item.position, subject, decisions, item.error)
+def _expected(given: Any, trace: Trace | None) -> Any:
+    if given is MISSING or trace is None:
+        return given
+    attached = trace.search_assessments(type="expectation")
+    return {**{each.name: each.value for each in attached}, **given} if attached else given
 
 
-def _evidence(item: Item) -> Evidence:
-    trace = item.trace if item.recorded is None else item.recorded.load()
-    expected = _expectations(item)
-    inputs, outputs = item.inputs, item.outputs
+class _Kept:
+    """
+    What was said of rows that nobody stores.
+
+    Args:
+        source: Where the rows come from.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._is_listed = source.is_listed
+        self._log = JudgementLog(partial(_evidence, source.recorded))
+
+    def add(self, item: Item, decisions: tuple[Decision, ...]) -> None:
+        """Take what was said of a row."""
+        trace = item.open()
+        if trace is None:
+            subject = row_subject(item.position, Evidence, problem=item.error)
+        else:
+            subject = trace_subject(trace, Evidence, problem=item.error)
+        if item.recorded is not None:
+            self._log.add(subject, decisions)
+            return
+        # Who gave a list of traces has them in memory.
+        kept = Held(trace) if item.is_given and self._is_listed else trace
+        self._log.add(subject, decisions, (item.inputs, item.outputs, item.expectations, kept))
+
+    def judgements(self) -> PagedSequence[Judged]:
+        """Return all of it."""
+        return self._log.finish()
+
+
+def _evidence(recorded: Sequence[RecordedTrace], position: int, noted: Any) -> Evidence:
+    """Return what verdicts were made from: a trace of a file, or what was noted of a row."""
+    inputs, outputs, given, trace = noted or (MISSING, MISSING, MISSING, recorded[position].load())
+    expected = _expected(given, trace)
     if trace is not None:
         inputs = trace.read("inputs") if inputs is MISSING else inputs
         outputs = trace.read("outputs") if outputs is MISSING else outputs

@@ -48,10 +48,12 @@ class Item:
         recorded: Where the trace can be had again.
         problem: Why nothing can be done with it.
         error: Why there are no outputs, where making them failed.
+        is_given: Whether the trace is an object of the caller's.
     """
 
     __slots__ = (
-        "error", "expectations", "inputs", "outputs", "position", "problem", "recorded", "tags", "trace", "view",
+        "error", "expectations", "inputs", "is_given", "outputs", "position", "problem", "recorded", "tags", "trace",
+        "view",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917 - the columns in their order; one is made for every row
@@ -72,6 +74,7 @@ class Item:
         self.trace: Trace | None = None
         self.view: Trace | None = None
         self.recorded: RecordedTrace | None = None
+        self.is_given = False
         self.error: str | None = None
         self.problem: str | None = None
         # Most rows have neither.
@@ -110,7 +113,7 @@ class Item:
     def _take(self, trace: object) -> None:
         try:
             if isinstance(trace, Trace):
-                self.trace = trace
+                self.trace, self.is_given = trace, True
             elif isinstance(trace, str):
                 self.trace = Trace.from_json(trace)
             elif isinstance(trace, Mapping):
@@ -134,6 +137,8 @@ class Source:
         sample: The first of them, or all, to be looked at before anything runs.
         is_all: Whether `sample` is all of them.
         problems: What could not be read of files.
+        recorded: The traces of files, by position.
+        is_listed: Whether somebody else has all rows in memory.
     """
 
     items: Iterable[Item]
@@ -141,6 +146,8 @@ class Source:
     sample: Callable[[], Iterable[Item]]
     is_all: bool
     problems: list[str] = field(default_factory=list[str])
+    recorded: Sequence[RecordedTrace] = ()
+    is_listed: bool = False
 
     def __len__(self) -> int:
         """How many there are, as far as that is known."""
@@ -213,7 +220,7 @@ def read_data(data: Any) -> Source:
     rows = cast("Sequence[Any]", data)
     if rows and all(isinstance(row, str | Path) for row in rows):
         return _files(rows)
-    return Source(_Items(rows), len(rows), lambda: _Items(rows), is_all=True)
+    return Source(_Items(rows), len(rows), lambda: _Items(rows), is_all=True, is_listed=True)
 
 
 class _Items(Iterable[Item], Sized):
@@ -251,6 +258,7 @@ def _files(paths: Sequence[str | Path]) -> Source:
         lambda: itertools.islice(items(), 1),
         is_all=True,
         problems=[str(problem) for problem in recording.problems],
+        recorded=recorded,
     )
 
 

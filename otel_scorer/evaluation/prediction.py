@@ -176,7 +176,7 @@ class _Recorded:
         self._span.end()
         with _lock:
             spans = _captured.pop(self._trace_id)
-        item.trace = _as_trace(spans)
+        item.trace, item.is_given = _as_trace(spans), False
         # A SystemExit of the function is its failure; Ctrl-C and cancelling are meant for us.
         return error is not None and not isinstance(error, KeyboardInterrupt | GeneratorExit | asyncio.CancelledError)
 

@@ -10,10 +10,11 @@ from otel_scorer.errors import OtelScorerError
 from otel_scorer.evaluation.frames import result_frame
 from otel_scorer.model.trace import MISSING
 from otel_scorer.reporting.plain_text import printable
-from otel_scorer.reporting.report import Report, Row, build_report
+from otel_scorer.reporting.report import Judged, Report, Row, build_report
+from otel_scorer.stores.pages import PagedSequence
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     from otel_scorer.model.decision import Decision
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
     from otel_scorer.model.trace import Trace
     from otel_scorer.reporting.subject import Evidence, Subject
 
-__all__ = ["Bounds", "EvaluationResult", "RowResult"]
+__all__ = ["Bounds", "EvaluationResult", "RowResult", "RowResults"]
 
 _REASONS_SHOWN: Final = 20
+_PAGE: Final = 64
 _HINT: Final = "assertions need a yes/no rating or a bool; `pass_if` of the scorer says what counts as passing"
 
 
@@ -94,6 +96,29 @@ class Bounds:
     max_errors: int = 0
 
 
+class RowResults(PagedSequence[RowResult]):
+    """
+    The rows of a result, read when they are asked for.
+
+    Args:
+        judged: What was judged, with what was said of it.
+    """
+
+    def __init__(self, judged: Sequence[Judged]) -> None:
+        super().__init__(_PAGE)
+        self._judged = judged
+
+    def __len__(self) -> int:
+        return len(self._judged)
+
+    def _read(self, page: int) -> list[RowResult]:
+        begin = page * _PAGE
+        return [
+            RowResult(begin + place, subject, tuple(decisions), subject.problem)
+            for place, (subject, decisions) in enumerate(self._judged[begin : begin + _PAGE])
+        ]
+
+
 class EvaluationResult:
     """
     What an evaluation found.
@@ -109,7 +134,7 @@ class EvaluationResult:
         self,
         run_id: str,
         metrics: Mapping[str, float],
-        load: Callable[[], Iterable[RowResult]],
+        judged: Sequence[Judged],
         *,
         bounds: Bounds,
         problems: Sequence[str] = (),
@@ -117,23 +142,24 @@ class EvaluationResult:
         self.run_id = run_id
         self.metrics = dict(metrics)
         self.problems = list(problems)
-        self._load = load
+        self._judged = judged
         self._bounds = bounds
 
     @cached_property
-    def results(self) -> list[RowResult]:
+    def results(self) -> Sequence[RowResult]:
         """
         What was said of each row, in their order.
 
-        Read from the store, if there is one, when it is first asked for: until then a result takes no memory.
+        Read when it is asked for, from the store or, without one, from where `evaluate` has put it: some megabytes stay
+        in memory, the rest is in a temporary file that goes with the result.
         """
-        return list(self._load())
+        return RowResults(self._judged)
 
     @cached_property
     def report(self) -> Report:
         """Everything in the form that all output formats are made from: rows, counts and pass rates, bounds."""
         return build_report(
-            ((each.subject, each.decisions) for each in self.results),
+            self._judged,
             fail_under=list(self._bounds.fail_under.items()),
             max_errors=self._bounds.max_errors,
             problems=self.problems,
@@ -152,18 +178,19 @@ class EvaluationResult:
 
         `not_applicable`, "no value" and rows where a scorer returned nothing say neither.
         """
-        return not self._failures
+        return not self._failures.count
 
     @property
     def reason(self) -> str:
         """Why it did not pass; empty if it did."""
-        failures = [printable(failure) for failure in self._failures]
-        if len(failures) <= 1:
+        count = self._failures.count
+        failures = [printable(failure) for failure in self._failures.first]
+        if count <= 1:
             return "".join(failures)
-        shown = [f"  - {failure}" for failure in failures[:_REASONS_SHOWN]]
-        if len(failures) > _REASONS_SHOWN:
-            shown.append(f"  - and {len(failures) - _REASONS_SHOWN} more")
-        return "\n".join([f"{len(failures)} assertions failed:", *shown])
+        shown = [f"  - {failure}" for failure in failures]
+        if count > len(shown):
+            shown.append(f"  - and {count - len(shown)} more")
+        return "\n".join([f"{count} assertions failed:", *shown])
 
     @property
     def result_df(self) -> Any:
@@ -210,19 +237,50 @@ class EvaluationResult:
         return f"EvaluationResult(\n  run_id: {self.run_id}\n  metrics:{metrics}\n)"
 
     @cached_property
-    def _failures(self) -> list[str]:
+    def _failures(self) -> _Complaints:
         report = self.report
-        failures = [
+        missed = (
             f"{bound.name}: {bound.text}" for bound in report.bounds if bound.is_missed and bound.name != "errors"
-        ]
-        errors = [f"predict_fn: row {each.position}: {each.error}" for each in self.results if each.error is not None]
-        errors += [f"{row.name}: {row.explanation}" for row in report.rows if row.is_error and not row.is_problem]
-        if len(errors) > self._bounds.max_errors:
-            failures += errors
-        for row in report.rows:
-            if row.feedback is not None and not row.is_error and row.name not in self._bounds.fail_under:
-                failures += _failure(row, row.feedback)
-        return failures
+        )
+        calls, errors, failed = _Complaints(), _Complaints(), _Complaints()
+        for position, (subject, rows) in enumerate(report.groups()):
+            if subject.problem is not None:
+                calls.add(f"predict_fn: row {position}: {subject.problem}")
+            errors.take(f"{row.name}: {row.explanation}" for row in rows if row.is_error and not row.is_problem)
+            for row in rows:
+                if row.feedback is not None and not row.is_error and row.name not in self._bounds.fail_under:
+                    failed.take(_failure(row, row.feedback))
+        found = _Complaints()
+        found.take(missed)
+        if calls.count + errors.count > self._bounds.max_errors:
+            found.join(calls)
+            found.join(errors)
+        found.join(failed)
+        return found
+
+
+class _Complaints:
+    """Why a result does not pass: as many reasons as are shown, and how many there are."""
+
+    def __init__(self) -> None:
+        self.first: list[str] = []
+        self.count = 0
+
+    def add(self, complaint: str) -> None:
+        """Take one."""
+        self.count += 1
+        if len(self.first) < _REASONS_SHOWN:
+            self.first.append(complaint)
+
+    def take(self, complaints: Iterable[str]) -> None:
+        """Take some."""
+        for complaint in complaints:
+            self.add(complaint)
+
+    def join(self, later: _Complaints) -> None:
+        """Take those of another, behind these."""
+        self.first = [*self.first, *later.first][:_REASONS_SHOWN]
+        self.count += later.count
 
 
 def _failure(row: Row, feedback: Feedback) -> list[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Self, cast
 
 from otel_scorer.dialects import default_reader, using
 from otel_scorer.errors import AssessmentValueError, ConfigError
 from otel_scorer.evaluation.frames import trace_frame
-from otel_scorer.evaluation.result import RowResult
 from otel_scorer.evaluation.row_traces import row_record
 from otel_scorer.model.assessment import as_text, json_value
 from otel_scorer.model.feedback import AssessmentSource, Expectation
@@ -19,6 +18,7 @@ from otel_scorer.model.trace import MISSING
 from otel_scorer.reporting.subject import Evidence, Subject
 from otel_scorer.stores.database import default_store_path, open_database
 from otel_scorer.stores.location import store_path
+from otel_scorer.stores.pages import PagedSequence
 from otel_scorer.stores.trace_entries import Entry, TraceRecord
 from otel_scorer.stores.trace_store import TraceStore
 
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from otel_scorer.evaluation.items import Item
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.trace import Trace
+    from otel_scorer.reporting.report import Judged
     from otel_scorer.stores.trace_entries import StoredEntry
 
-__all__ = ["StoreWriter", "log_expectation", "opened_store", "search_traces", "stored_results"]
+__all__ = ["StoreWriter", "StoredJudgements", "log_expectation", "opened_store", "search_traces"]
 
 _BATCH: Final = 256
 _GIVEN: Final[tuple[Literal["inputs", "outputs"], ...]] = ("inputs", "outputs")
@@ -116,9 +117,9 @@ class StoreWriter:
     ) -> None:
         self.flush()
 
-    def results(self) -> Iterator[RowResult]:
-        """Yield what was written, wherever the program has gone meanwhile."""
-        return stored_results(self._store.path, self._run_id)
+    def judgements(self) -> PagedSequence[Judged]:
+        """Return what was written, wherever the program has gone meanwhile."""
+        return StoredJudgements(self._store.path, self._run_id)
 
     def flush(self) -> None:
         """
@@ -157,17 +158,32 @@ def _is_same(value: Any, said: Any) -> bool:
         return False
 
 
-def stored_results(store: Path, run_id: str) -> Iterator[RowResult]:
+class StoredJudgements(PagedSequence["Judged"]):
     """
-    Yield what was said in a stored run.
+    What was said in a stored run, read when it is asked for.
 
-    Raises:
-        ConfigError: The store cannot be opened.
-        StoreError: It cannot be read.
+    Args:
+        store: The file.
+        run_id: The run.
     """
-    with opened_store(store, make=False) as opened:
-        for entry in opened.entries(run_id):
-            yield RowResult(entry.position, _subject(store, entry), entry.decisions, entry.error)
+
+    def __init__(self, store: Path, run_id: str) -> None:
+        super().__init__(_BATCH)
+        self._store = store
+        self._run_id = run_id
+
+    @cached_property
+    def _size(self) -> int:
+        with opened_store(self._store, make=False) as opened:
+            return opened.entry_count(self._run_id)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _read(self, page: int) -> list[Judged]:
+        with opened_store(self._store, make=False) as opened:
+            entries = opened.entries(self._run_id, first=page * _BATCH, most=_BATCH)
+            return [(_subject(self._store, entry), entry.decisions) for entry in entries]
 
 
 def _subject(store: Path, entry: StoredEntry) -> Subject:

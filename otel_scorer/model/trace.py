@@ -96,6 +96,11 @@ class Trace(Immutable):
             (self.own_spans if span.scope.name == OWN_SCOPE else self._unordered).append(span)
 
     @property
+    def given_tags(self) -> Mapping[str, str]:
+        """What it is tagged with beside what its spans say."""
+        return self._tags
+
+    @property
     def arrived(self) -> list[Span]:
         """All spans in the order in which they came, evaluation spans of otel_scorer last."""
         return [*self._unordered, *self.own_spans]

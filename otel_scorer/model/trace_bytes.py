@@ -17,7 +17,7 @@ from otel_scorer.model.decode import attach_logs, encode_attributes, logs_from_r
 from otel_scorer.model.facts import SpanKind, SpanStatusCode
 from otel_scorer.model.otlp_attributes import utf8_text
 from otel_scorer.model.otlp_span import OtlpSpan
-from otel_scorer.model.splicing import join_spans
+from otel_scorer.model.splicing import join_in_order, join_spans
 from otel_scorer.model.trace import Trace
 from otel_scorer.model.wire import LOCAL_ROOT_FLAGS, RawSpan, read_traces
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.reader import Reader
     from otel_scorer.model.trace import Span
 
-__all__ = ["logs_as_bytes", "spans_as_bytes", "trace_from_bytes"]
+__all__ = ["logs_as_bytes", "spans_as_bytes", "spans_as_they_came", "trace_from_bytes"]
 
 _KINDS: Final = {kind: SpanMessage.SpanKind.Value(f"SPAN_KIND_{kind}") for kind in SpanKind}
 _STATUS_CODES: Final = {code: StatusMessage.StatusCode.Value(f"STATUS_CODE_{code}") for code in SpanStatusCode}
@@ -43,9 +43,19 @@ def spans_as_bytes(trace: Trace) -> bytes:
     return join_spans(each for span in spans for each in _raw(span))
 
 
+def spans_as_they_came(trace: Trace) -> tuple[bytes, bytes]:
+    """Return the spans of a trace, in the order in which they came, and the log records, each as an encoded request."""
+    spans = trace.arrived
+    return join_in_order(each for span in spans for each in _raw(span)), _logs_as_bytes(spans)
+
+
 def logs_as_bytes(trace: Trace) -> bytes:
     """Return the log records about a trace's spans as one encoded ExportLogsServiceRequest; empty if there are none."""
-    spans = [span for span in trace.spans if span.logs]
+    return _logs_as_bytes(trace.spans)
+
+
+def _logs_as_bytes(all_spans: Iterable[Span]) -> bytes:
+    spans = [span for span in all_spans if span.logs]
     if not spans:
         return b""
     request = ExportLogsServiceRequest()

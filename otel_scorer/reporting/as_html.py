@@ -10,14 +10,14 @@ from __future__ import annotations
 from base64 import b64encode
 from hashlib import sha256
 from importlib.resources import files
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.errors import ConfigError
 from otel_scorer.reporting.evidence_view import cut, details_json, page_json, preview_of
 from otel_scorer.reporting.plain_text import one_line
-from otel_scorer.reporting.report import number_of
+from otel_scorer.reporting.report import is_failure, number_of
 from otel_scorer.reporting.static_html import headline, shown_text, static_sections
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _NAME: Final = 200
 # Verdicts in one script element: parsed at once, so that the page has them when it opens.
 _CHUNK: Final = 1000
 
-_Group: TypeAlias = "tuple[Subject, list[tuple[int, Row]]]"
+_Group: TypeAlias = "tuple[Subject, list[Row]]"
 
 
 def as_html(report: Report) -> str:
@@ -76,10 +76,9 @@ def html_parts(report: Report) -> Iterator[str]:
     yield f"<title>{title}: {report.subject_count}</title>\n<style>{style}</style>\n</head>\n<body>\n"
     yield f"<header><h1>{title}</h1>\n<p>{headline(report)}</p></header>\n<main>\n"
     yield from static_sections(report)
-    shown = _shown_rows(report)
-    yield from _verdicts(report, shown)
+    yield from _verdicts(report)
     yield "</main>\n"
-    yield from _data(report, shown)
+    yield from _data(report)
     yield f"<script>{script}</script>\n</body>\n</html>\n"
 
 
@@ -91,65 +90,69 @@ def _policy(style: str, script: str) -> str:
     )
 
 
-def _verdicts(report: Report, shown: Sequence[tuple[int, Row]]) -> Iterator[str]:
+def _verdicts(report: Report) -> Iterator[str]:
     yield '<section aria-labelledby="verdicts">\n<h2 id="verdicts">Verdicts</h2>\n'
-    left = len(report.rows) - len(shown)
-    if left:
+    left = report.totals.rows - ROWS_LIMIT
+    if left > 0:
         yield f"<p>{left:,} more verdicts are not on this page; score --format jsonl has them all.</p>\n"
     yield "<noscript><p>Without JavaScript there is only the summary.</p></noscript>\n"
     yield '<div id="app"></div>\n</section>\n'
 
 
-def _shown_rows(report: Report) -> list[tuple[int, Row]]:
-    """Return the verdicts that the page has, with their positions in the report."""
-    numbered = list(enumerate(report.rows))
-    if len(numbered) <= ROWS_LIMIT:
-        return numbered
-    ranked = sorted(numbered, key=lambda each: not _is_failure(each[1]))
-    return sorted(ranked[:ROWS_LIMIT], key=lambda each: each[0])
+def _shown(report: Report) -> Iterator[_Group]:
+    """Yield each subject that the page has, with its verdicts there: failures and errors before others."""
+    failures = min(report.totals.failures, ROWS_LIMIT)
+    others = min(report.totals.rows, ROWS_LIMIT) - failures
+    for subject, rows in report.groups():
+        shown: list[Row] = []
+        for row in rows:
+            if is_failure(row):
+                fits, failures = failures > 0, failures - 1
+            else:
+                fits, others = others > 0, others - 1
+            if fits:
+                shown.append(row)
+        if shown:
+            yield subject, shown
+        if failures <= 0 and others <= 0:
+            return
 
 
-def _is_failure(row: Row) -> bool:
-    return row.passed is False or row.is_error
-
-
-def _data(report: Report, shown: Sequence[tuple[int, Row]]) -> Iterator[str]:
+def _data(report: Report) -> Iterator[str]:
     """Yield what the script reads: the details of each subject, then subjects and verdicts."""
-    groups = [(rows[0][1].subject, rows) for rows in _by_subject(shown)]
     names = [(summary.name, summary.scorer) for summary in report.summaries]
     index = {name: position for position, name in enumerate(names)}
     yield _script("names", page_json([[cut(part, _NAME) for part in name] for name in names]))
     previews: dict[int, str] = {}
-    yield from _all_details(groups, previews)
-    for begin in range(0, len(groups), _CHUNK):
-        subjects = [
-            _subject(subject, previews.get(begin + number, ""))
-            for number, (subject, _) in enumerate(groups[begin : begin + _CHUNK])
-        ]
+    yield from _all_details(report, previews)
+    for chunk in _chunks(enumerate(_shown(report))):
+        subjects = [_subject(subject, previews.get(number, "")) for number, (subject, _) in chunk]
         yield _script("subjects", page_json(subjects))
         lines = [
-            _row(row, begin + number, index[row.name, row.scorer], position)
-            for number, (_, rows) in enumerate(groups[begin : begin + _CHUNK])
-            for position, (_, row) in enumerate(rows)
+            _row(row, number, index[row.name, row.scorer], position)
+            for number, (_, rows) in chunk
+            for position, row in enumerate(rows)
         ]
         yield _script("rows", page_json(lines))
 
 
-def _all_details(groups: Sequence[_Group], previews: dict[int, str]) -> Iterator[str]:
+def _chunks(groups: Iterator[tuple[int, _Group]]) -> Iterator[list[tuple[int, _Group]]]:
+    while chunk := list(islice(groups, _CHUNK)):
+        yield chunk
+
+
+def _all_details(report: Report, previews: dict[int, str]) -> Iterator[str]:
     """Yield the details of as many subjects as fit, failures first, and note what each was asked."""
-    ranked = sorted(range(len(groups)), key=lambda number: not any(_is_failure(row) for _, row in groups[number][1]))
     left = DETAILS_LIMIT
-    for number in ranked:
-        subject, rows = groups[number]
-        text, previews[number] = _details(subject, [row for _, row in rows])
-        left -= len(text)
-        if left < 0:
-            break
-        yield f'<script type="application/json" id="s{number}">{text}</script>\n'
-
-
-def _by_subject(shown: Sequence[tuple[int, Row]]) -> Iterator[list[tuple[int, Row]]]:
-    return (list(rows) for _, rows in groupby(shown, key=lambda each: id(each[1].subject)))
+    for wanted in (True, False):
+        for number, (subject, rows) in enumerate(_shown(report)):
+            if any(map(is_failure, rows)) is not wanted:
+                continue
+            text, previews[number] = _details(subject, rows)
+            left -= len(text)
+            if left < 0:
+                return
+            yield f'<script type="application/json" id="s{number}">{text}</script>\n'
 
 
 def _script(kind: str, text: str) -> str:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.feedback import Feedback
     from otel_scorer.reporting.report import Report, Row, Summary
 
-__all__ = ["as_json", "as_jsonl", "jsonl_lines", "row_to_dict"]
+__all__ = ["as_json", "as_jsonl", "json_parts", "jsonl_lines", "row_to_dict"]
 
 _FEEDBACK_KEYS = ("name", "value", "rationale", "source", "metadata", "error")
 
@@ -30,15 +30,26 @@ def jsonl_lines(report: Report) -> Iterator[str]:
 
 def as_json(report: Report) -> str:
     """Return everything as one object; `results` holds what `as_jsonl` writes line by line."""
-    document = {
-        "traces": len(report.subjects),
+    return "".join(json_parts(report))
+
+
+def json_parts(report: Report) -> Iterator[str]:
+    """Yield what `as_json` returns, result by result."""
+    document: dict[str, Any] = {
+        "traces": len(report.judged),
         "errors": report.error_count,
         "summary": [_summary(summary) for summary in report.summaries],
         "bounds": [{"name": bound.name, "found": bound.text, "missed": bound.is_missed} for bound in report.bounds],
         "problems": report.problems,
-        "results": [row_to_dict(row) for row in report.rows],
+        "results": [],
     }
-    return _dump(document, indent=2) + "\n"
+    yield _dump(document, indent=2).removesuffix("]\n}")
+    separator = "\n    "
+    for row in report.rows:
+        # A line ends only between values: in texts it is escaped.
+        yield separator + _dump(row_to_dict(row), indent=2).replace("\n", "\n    ")
+        separator = ",\n    "
+    yield "\n  ]\n}\n" if report.totals.rows else "]\n}\n"
 
 
 def row_to_dict(row: Row) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from otel_scorer.reporting.summary_cells import HEADINGS, cells
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from otel_scorer.reporting.report import Report, Row
+    from otel_scorer.reporting.report import Report
 
 __all__ = ["LIMIT", "MARKER", "as_markdown"]
 
@@ -49,7 +49,7 @@ def as_markdown(report: Report) -> str:
         ["### Not read", "", *_cut(problems, len(problems), "problems", _PROBLEMS)] if problems else [],
     ]
     before = _joined(parts)
-    return _joined([*parts, _failures(report.failures, LIMIT - len(before) - 1)])
+    return _joined([*parts, _failures(report, LIMIT - len(before) - 1)])
 
 
 def _joined(parts: Iterable[Sequence[str]]) -> str:
@@ -62,19 +62,20 @@ def _mark(report: Report) -> str:
     return "❌ " if report.is_missed else "✅ "
 
 
-def _failures(failures: Sequence[Row], size: int) -> list[str]:
+def _failures(report: Report, size: int) -> list[str]:
+    failures = report.totals.failures
     if not failures:
         return []
-    title = f"Failures and errors ({len(failures)})"
-    is_folded = len(failures) > _MAX_SHOWN
+    title = f"Failures and errors ({failures})"
+    is_folded = failures > _MAX_SHOWN
     head = ["<details>", f"<summary>{title}</summary>", ""] if is_folded else [f"### {title}", ""]
     foot = ["", "</details>"] if is_folded else []
     rows = (
         [f"{row.subject.name} {row.where[:8]}".rstrip(), row.name, row.verdict, row.explanation]
-        for row in failures[:_MAX_FAILURES]
+        for row in report.first_failures(_MAX_FAILURES)
     )
     room = size - sum(len(line) + 1 for line in [*head, *foot])
-    return [*head, *_fitting(("trace", "feedback", "verdict", "why"), rows, len(failures), "failures", room), *foot]
+    return [*head, *_fitting(("trace", "feedback", "verdict", "why"), rows, failures, "failures", room), *foot]
 
 
 def _fitting(headings: Sequence[str], rows: Iterable[Sequence[str]], total: int, what: str, size: int) -> list[str]:

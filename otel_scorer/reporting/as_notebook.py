@@ -30,7 +30,7 @@ def as_notebook(report: Report) -> str:
     parts = [f'<div class="otel-scorer">\n<style>{_STYLE}</style>\n']
     parts.append(f"<p><strong>{shown_text(report.title)}</strong>: {headline(report)}</p>\n")
     parts += static_sections(report)
-    failures = report.failures
+    failures = report.totals.failures
     if failures:
         rows = [
             [
@@ -39,10 +39,10 @@ def as_notebook(report: Report) -> str:
                 f'<td class="{"error" if row.is_error else "fail"}">{shown_text(one_line(row.verdict, 60))}</td>',
                 cell(one_line(row.explanation, _MAX_TEXT)),
             ]
-            for row in failures[:_MAX_FAILURES]
+            for row in report.first_failures(_MAX_FAILURES)
         ]
         parts.append("<h2>Failures and errors</h2>\n")
         parts += table(("trace", "feedback", "verdict", "why"), rows)
-    if len(failures) > _MAX_FAILURES:
-        parts.append(f"<p>... and {len(failures) - _MAX_FAILURES:,} more: <code>to_html(path)</code> has them.</p>\n")
+    if failures > _MAX_FAILURES:
+        parts.append(f"<p>... and {failures - _MAX_FAILURES:,} more: <code>to_html(path)</code> has them.</p>\n")
     return "".join([*parts, "</div>\n"])

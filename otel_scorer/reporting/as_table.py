@@ -55,14 +55,14 @@ def _print(console: Console, report: Report) -> None:
         for summary in report.summaries:
             table.add_row(*(Text(printable(cell)) for cell in cells(summary)))
         console.print(Padding(table, (1, 0, 0, 0)))
-    failures = report.failures
+    failures = report.totals.failures
     if failures:
         console.print()
-        console.print(Text(f"Failures and errors ({len(failures)})", style="bold"))
-    for row in failures[:_MAX_FAILURES]:
+        console.print(Text(f"Failures and errors ({failures})", style="bold"))
+    for row in report.first_failures(_MAX_FAILURES):
         _print_failure(console, row)
-    if len(failures) > _MAX_FAILURES:
-        console.print(Text(f"... and {len(failures) - _MAX_FAILURES} more; --format jsonl has them all", style="dim"))
+    if failures > _MAX_FAILURES:
+        console.print(Text(f"... and {failures - _MAX_FAILURES} more; --format jsonl has them all", style="dim"))
     if report.bounds:
         console.print()
     for bound in report.bounds:

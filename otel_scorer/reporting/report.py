@@ -2,104 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import math
+from array import array
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, Final
 
-from otel_scorer.model.decision import Outcome
+from otel_scorer.reporting.rows import Judged, Row, Rows, Totals, is_failure, mean_of, number_of, rows_of, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, MutableSequence
 
-    from otel_scorer.model.decision import Decision
-    from otel_scorer.model.feedback import Feedback
     from otel_scorer.reporting.subject import Subject
 
-__all__ = ["Bound", "Report", "Row", "Summary", "build_report", "mean_of", "number_of", "shown"]
+__all__ = [
+    "Bound", "Judged", "Report", "Row", "Rows", "Summary", "Totals", "build_report", "is_failure", "mean_of",
+    "number_of", "shown",
+]  # fmt: skip
 
-_WORDS: Final = {"yes": 1.0, "no": 0.0}
-# Between these, six digits are not enough for the digits before the point.
-_LARGE, _HUGE = 1e6, 1e15
 # Characters of a text that are kept to count it.
 _KEPT: Final = 100
-# A scorer that did not get to a verdict although it should have.
-_BROKEN: Final = frozenset({
-    Outcome.FAILED,
-    Outcome.TIMED_OUT,
-    Outcome.FILTER_ERROR,
-    Outcome.UNPROCESSABLE,
-    Outcome.SHED,
-})  # fmt: skip
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """
-    One feedback, or one decision that has none.
-
-    Attributes:
-        subject: What was judged.
-        span_id: The span that it is about: the target, else the root; None for a decision without a target.
-        scorer: Name of the scorer.
-        outcome: What became of the scorer.
-        reason: Why, where the outcome alone does not say.
-        revision: 1, or higher when late spans led to scoring again.
-        feedback: What the scorer said.
-        passed: Whether it passed; None: does not say.
-    """
-
-    subject: Subject
-    span_id: str | None
-    scorer: str
-    outcome: Outcome
-    reason: str | None
-    revision: int
-    feedback: Feedback | None
-    passed: bool | None
-
-    @property
-    def name(self) -> str:
-        """Name of the feedback, else of the scorer."""
-        return self.scorer if self.feedback is None else self.feedback.name
-
-    @property
-    def is_problem(self) -> bool:
-        """Whether it is no scorer's: there was nothing to judge, since making it failed."""
-        problem = self.subject.problem
-        return problem is not None and self.feedback is None and self.reason is problem
-
-    @property
-    def is_error(self) -> bool:
-        """Whether there is no verdict because something went wrong."""
-        return self.outcome in _BROKEN or (self.feedback is not None and self.feedback.error is not None)
-
-    @property
-    def verdict(self) -> str:
-        """The value as people read it, `Error`, `no value`, `no feedback`, or what became of the scorer."""
-        if self.feedback is None:
-            return "no feedback" if self.outcome is Outcome.SCORED else str(self.outcome)
-        if self.feedback.error is not None:
-            return "Error"
-        return shown(self.feedback.value)
-
-    @property
-    def where(self) -> str:
-        """What it is about, in ids: the trace's, with the span's behind a slash; empty for a row without a trace."""
-        ids = self.subject.trace_id or ""
-        return ids if self.span_id is None else f"{ids}/{self.span_id}"
-
-    @property
-    def explanation(self) -> str:
-        """Why: the rationale, the error, or the reason of the decision."""
-        feedback = self.feedback
-        if feedback is None:
-            return self.reason or ""
-        if feedback.error is not None:
-            message = feedback.error.error_message
-            return f"{feedback.error.error_code}: {message}" if message else str(feedback.error.error_code)
-        return feedback.rationale or ""
 
 
 @dataclass(slots=True)
@@ -116,7 +39,7 @@ class Summary:
 
     scorer: str
     name: str
-    numbers: list[float] = field(default_factory=list[float])
+    numbers: MutableSequence[float] = field(default_factory=lambda: array("d"))
     is_verdict: bool = True
     passed: int = 0
     failed: int = 0
@@ -182,20 +105,22 @@ class Bound:
 @dataclass(frozen=True, slots=True)
 class Report:
     """
-    What was found.
+    What was found. What is many is not held here: it is read from where it is each time that it is gone through.
 
     Attributes:
+        judged: What was judged, in order, with the decisions about it; some may have none.
         rows: By subject, scorer, target, feedback.
         summaries: One per scorer and feedback name, in the order of the scorers.
-        subjects: What was judged, in order; some may have no row.
+        totals: How many there are.
         bounds: What `--fail-under` and `--max-errors` asked for.
         problems: Parts of the input that could not be read.
         title: What the report is about.
     """
 
-    rows: list[Row]
+    judged: Sequence[Judged]
+    rows: Sequence[Row]
     summaries: list[Summary]
-    subjects: list[Subject]
+    totals: Totals
     bounds: list[Bound] = field(default_factory=list[Bound])
     problems: list[str] = field(default_factory=list[str])
     title: str = "otel-scorer"
@@ -203,18 +128,31 @@ class Report:
     @property
     def subject_count(self) -> str:
         """How many traces or rows were judged, in words."""
-        noun = "trace" if all(subject.trace_id is not None for subject in self.subjects) else "row"
-        return f"{len(self.subjects)} {noun}" + ("" if len(self.subjects) == 1 else "s")
+        noun = "row" if self.totals.has_rows else "trace"
+        return f"{len(self.judged)} {noun}" + ("" if len(self.judged) == 1 else "s")
 
     @property
     def error_count(self) -> int:
         """Rows without a verdict because something went wrong."""
-        return sum(row.is_error for row in self.rows)
+        return self.totals.errors
+
+    def groups(self) -> Iterator[tuple[Subject, list[Row]]]:
+        """Yield each subject with its rows."""
+        return ((subject, rows_of(subject, decisions)) for subject, decisions in self.judged)
+
+    @property
+    def subjects(self) -> Iterator[Subject]:
+        """What was judged, in order; some may have no row."""
+        return (subject for subject, _ in self.judged)
 
     @property
     def failures(self) -> list[Row]:
         """Rows that a reader should look at: failed verdicts and errors."""
-        return [row for row in self.rows if row.passed is False or row.is_error]
+        return self.first_failures(self.totals.failures)
+
+    def first_failures(self, most: int) -> list[Row]:
+        """Return the first of `failures`."""
+        return list(islice(filter(is_failure, self.rows), min(most, self.totals.failures)))
 
     @property
     def is_missed(self) -> bool:
@@ -222,46 +160,8 @@ class Report:
         return any(bound.is_missed for bound in self.bounds)
 
 
-def number_of(value: object) -> float | None:
-    """Return a value as it enters a mean: bool and yes/no as 1 and 0, numbers as they are, None for anything else."""
-    if isinstance(value, str):
-        return _WORDS.get(value.strip().lower())
-    try:
-        return float(value) if isinstance(value, int | float) else None
-    except OverflowError:  # an int with hundreds of digits
-        return None
-
-
-def mean_of(numbers: Sequence[float]) -> float | None:
-    """Return the mean; None of nothing."""
-    if not numbers:
-        return None
-    try:
-        return math.fsum(numbers) / len(numbers)
-    except OverflowError:  # only their sum is too large
-        return math.fsum(number / len(numbers) for number in numbers)
-
-
-def shown(value: object) -> str:
-    """
-    Return a value as people read it.
-
-    The rules are MLflow's: yes and no read Pass and Fail, True and False as they are, and so do numbers (a float with
-    more than six digits is rounded), None is no value. Whether a verdict passed is another question: `Row.passed`.
-    """
-    if value is None:
-        return "no value"
-    if isinstance(value, str):
-        return {1.0: "Pass", 0.0: "Fail"}.get(_WORDS.get(value.strip().lower(), math.nan), value)
-    if isinstance(value, float):
-        return f"{value:.0f}" if _LARGE <= abs(value) < _HUGE else f"{value:.6g}"
-    if isinstance(value, list | dict):
-        return json.dumps(value, ensure_ascii=False, default=str)
-    return str(value)
-
-
 def build_report(
-    scored: Iterable[tuple[Subject, Sequence[Decision]]],
+    scored: Iterable[Judged],
     *,
     fail_under: Sequence[tuple[str, float]] = (),
     max_errors: int | None = None,
@@ -272,67 +172,44 @@ def build_report(
     Sum up what was decided.
 
     Args:
-        scored: What was judged, in order, with the decisions about it; read once.
+        scored: What was judged, in order, with the decisions about it; a sequence is gone through as often as rows
+            are looked at, anything else once, and then kept in memory.
         fail_under: Smallest means that are fine, by feedback name; no scored value at all counts as missed.
         max_errors: Errors that are fine; None: no limit.
         problems: Parts of the input that could not be read.
         title: What the report is about.
     """
-    rows: list[Row] = []
-    subjects: list[Subject] = []
-    for subject, decisions in scored:
-        subjects.append(subject)
-        if subject.problem is not None:
-            rows.append(Row(subject, None, "predict_fn", Outcome.FAILED, subject.problem, 1, None, None))
-        rows += [row for decision in decisions for row in _rows(subject, decision)]
-    report = Report(rows, _summaries(rows), subjects, problems=list(problems), title=title)
-    report.bounds.extend(_mean_bound(name, least, rows) for name, least in fail_under)
+    judged = scored if isinstance(scored, Sequence) else list(scored)
+    ends, totals, summaries = array("Q"), Totals(), dict[tuple[str, str], Summary]()
+    for subject, decisions in judged:
+        totals.has_rows |= subject.trace_id is None
+        for row in rows_of(subject, decisions):
+            totals.add(row)
+            key = (row.scorer, row.name)
+            summary = summaries.get(key)
+            if summary is None:
+                summary = summaries[key] = Summary(*key)
+            summary.add(row)
+        ends.append(totals.rows)
+    report = Report(
+        judged, Rows(judged, ends), _in_order(summaries.values()), totals, problems=list(problems), title=title
+    )
+    report.bounds.extend(_mean_bound(name, least, report.summaries) for name, least in fail_under)
     if max_errors is not None:
         found = report.error_count
         report.bounds.append(Bound("errors", f"{found} (at most {max_errors})", found > max_errors))
     return report
 
 
-def _rows(subject: Subject, decision: Decision) -> list[Row]:
-    def row(span_id: str | None, feedback: Feedback | None, *, passed: bool | None) -> Row:
-        return Row(
-            subject=subject,
-            span_id=span_id,
-            scorer=decision.scorer,
-            outcome=decision.outcome,
-            reason=decision.reason,
-            revision=decision.revision,
-            feedback=feedback,
-            passed=passed,
-        )
-
-    if not decision.feedbacks:
-        return [row(decision.span_id, None, passed=None)]
-    return [
-        row(feedback.span_id or decision.span_id or subject.root_id, feedback, passed=passed)
-        for feedback, passed in zip(decision.feedbacks, decision.passed, strict=True)
-    ]
+def _in_order(summaries: Iterable[Summary]) -> list[Summary]:
+    """Return summaries by scorer, in the order in which the scorers were found."""
+    found = list(summaries)
+    order = {scorer: position for position, scorer in enumerate(dict.fromkeys(each.scorer for each in found))}
+    return sorted(found, key=lambda summary: order[summary.scorer])
 
 
-def _summaries(rows: Iterable[Row]) -> list[Summary]:
-    summaries: dict[tuple[str, str], Summary] = {}
-    for row in rows:
-        key = (row.scorer, row.name)
-        summary = summaries.get(key)
-        if summary is None:
-            summary = summaries[key] = Summary(*key)
-        summary.add(row)
-    order = {scorer: position for position, scorer in enumerate(dict.fromkeys(scorer for scorer, _ in summaries))}
-    return sorted(summaries.values(), key=lambda summary: order[summary.scorer])
-
-
-def _mean_bound(name: str, least: float, rows: Sequence[Row]) -> Bound:
-    numbers = [
-        number
-        for row in rows
-        if row.feedback is not None and row.name == name and not row.is_error
-        if (number := number_of(row.feedback.value)) is not None
-    ]
+def _mean_bound(name: str, least: float, summaries: Iterable[Summary]) -> Bound:
+    numbers = array("d", chain.from_iterable(each.numbers for each in summaries if each.name == name))
     asked = f"at least {least:g}"
     mean = mean_of(numbers)
     if mean is None:

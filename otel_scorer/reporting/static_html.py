@@ -24,12 +24,11 @@ def shown_text(text: str) -> str:
 
 def headline(report: Report) -> str:
     """Return what there is, in counts."""
-    failed = sum(row.passed is False for row in report.rows)
     missed = sum(bound.is_missed for bound in report.bounds)
     counts = [
         report.subject_count,
-        _count(len(report.rows), "verdict"),
-        f"{failed:,} failed",
+        _count(report.totals.rows, "verdict"),
+        f"{report.totals.failed:,} failed",
         _count(report.error_count, "error"),
         *([f"{_count(missed, 'bound')} missed"] if missed else []),
     ]

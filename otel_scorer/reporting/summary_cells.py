@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from otel_scorer.reporting.report import Summary
 
 __all__ = ["HEADINGS", "cells", "percent"]
@@ -38,7 +40,7 @@ def percent(share: float) -> str:
     return "<1%" if rounded == "0%" and share > 0 else rounded
 
 
-def _range(numbers: list[float]) -> str:
+def _range(numbers: Sequence[float]) -> str:
     low, high = min(numbers), max(numbers)
     return f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}"
 

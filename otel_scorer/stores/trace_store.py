@@ -225,21 +225,32 @@ class TraceStore:
         )
         return unpacked(*rows[0]) if rows else None
 
-    def entries(self, run_id: str) -> Iterator[StoredEntry]:
+    def entry_count(self, run_id: str) -> int:
+        """Return of how many rows something was said in a run."""
+        [(number,)] = self._database.query("SELECT count(*) FROM entries WHERE run_id = ?", (run_id,))
+        return int(number)
+
+    def entries(self, run_id: str, *, first: int = 0, most: int = sys.maxsize) -> Iterator[StoredEntry]:
         """
         Yield what was said in a run, in its order.
+
+        Args:
+            run_id: The run.
+            first: Position of the first row.
+            most: At most so many.
 
         Raises:
             StoreError: The store cannot be read.
         """
-        after = (-1, -1)
-        while True:
+        after = (first, -1)
+        while most > 0:
+            page = min(_PAGE, most)
             rows = self._database.query(
                 "SELECT e.position, e.id, e.given, e.error, e.decisions, "
                 "t.trace_id, t.name, t.root_id, t.close_reason, t.complete "
                 "FROM entries e JOIN traces t ON (t.trace_id, t.unit) = (e.trace_id, e.unit) "
                 "WHERE e.run_id = ? AND (e.position, e.id) > (?, ?) ORDER BY e.position, e.id LIMIT ?",
-                (run_id, *after, _PAGE),
+                (run_id, *after, page),
             )
             for position, _, given, error, decisions, trace_id, name, root_id, close_reason, complete in rows:
                 yield StoredEntry(
@@ -253,9 +264,9 @@ class TraceStore:
                     error,
                     decisions_of(decisions),
                 )
-            if len(rows) < _PAGE:
+            if len(rows) < page:
                 return
-            after = rows[-1][:2]
+            after, most = rows[-1][:2], most - page
 
     def _pages(self, run_id: str | None, sql: str, parameters: Sequence[object]) -> Iterator[Row]:
         """Yield rows with a key of two numbers in front, page by page: nobody has to wait for a slow reader."""
