@@ -147,7 +147,7 @@ COUNTERS: Final[dict[str, Counter]] = {
         "{item}", "Items that a backend refused in a partial success", ("lane", "destination")
     ),
     "forwarder.without_verdicts": Counter(
-        "{span}", "Spans that a backend refused with verdicts on them and took without", ("destination",)
+        "{span}", "Spans that a backend refused with verdicts on them and that were sent without", ("destination",)
     ),
     "telemetry.pushes": Counter("{request}", "Times that these metrics were to be sent as OTLP", ("outcome",)),
     "native.sent": Counter("{score}", "Scores that a backend took over its own API", ("destination",)),

@@ -20,6 +20,8 @@ from otel_scorer.model.facts import OWN_SCOPE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
+
 __all__ = ["EVENT_NAME", "encode_attributes", "encode_event", "event_attributes", "span_attributes", "without_verdicts"]
 
 logger = logging.getLogger(__name__)
@@ -128,18 +130,21 @@ def encode_event(verdict: Verdict, time_ns: int) -> bytes:
     return fixed64_field(1, time_ns) + field(2, EVENT_NAME.encode()) + b"".join(attributes)
 
 
-def without_verdicts(data: bytes) -> bytes | None:
+def without_verdicts(data: bytes) -> tuple[bytes, int] | None:
     """
-    Return an encoded request of one span without the attributes and events that verdicts have added to it.
+    Return an encoded request without what verdicts have added to its spans, and on how many there was something.
 
-    None if there is nothing to take off: no such attribute or event, more spans than one, or an evaluation span.
+    None if there is nothing to take off; evaluation spans are left as they are.
     """
     request = ExportTraceServiceRequest.FromString(data)
     scopes = [scope for resource in request.resource_spans for scope in resource.scope_spans]
-    spans = [(scope.scope.name, span) for scope in scopes for span in scope.spans]
-    if len(spans) != 1 or spans[0][0] == OWN_SCOPE:
-        return None
-    [(_, span)] = spans
+    spans = [span for scope in scopes if scope.scope.name != OWN_SCOPE for span in scope.spans]
+    lightened = sum([_lighten(span) for span in spans])
+    return (request.SerializeToString(), lightened) if lightened else None
+
+
+def _lighten(span: SpanMessage) -> bool:
+    """Take off a span what verdicts have added to it, and tell whether there was anything."""
     attributes = [pair for pair in span.attributes if not pair.key.startswith(_PREFIX)]
     events = [
         event
@@ -147,9 +152,9 @@ def without_verdicts(data: bytes) -> bytes | None:
         if event.name != EVENT_NAME or not any(pair.key.startswith(_PREFIX) for pair in event.attributes)
     ]
     if len(attributes) == len(span.attributes) and len(events) == len(span.events):
-        return None
+        return False
     del span.attributes[:]
     del span.events[:]
     span.attributes.extend(attributes)
     span.events.extend(events)
-    return request.SerializeToString()
+    return True

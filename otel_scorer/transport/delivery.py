@@ -10,7 +10,7 @@ from otel_scorer.errors import PermanentError, RetryableError, TooLargeError
 from otel_scorer.model.splicing import split_request
 from otel_scorer.model.wire import count_items
 from otel_scorer.telemetry import count
-from otel_scorer.transport.fallback_sender import BAD_REQUEST
+from otel_scorer.transport.fallback_sender import BAD_REQUEST, FallbackSender
 from otel_scorer.transport.log_limit import LogLimit
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Delivery:
         try:
             partial = self._retrying(self._attempt, data)
         except PermanentError as error:
-            if not (self._is_worth_cutting(error) and self._cut(data)):
+            if not (self._is_worth_cutting(error) and self._cut(data)) and not self._lighten(data, items, error):
                 self._give_up("too_large" if isinstance(error, TooLargeError) else error.code, error)
         except RetryableError as error:
             expired = self._stopping.expired.is_set()
@@ -211,6 +211,19 @@ class Delivery:
         with self._lock:
             if not self._abandoned:
                 self._pending += parts
+                self._part = None
+        return True
+
+    def _lighten(self, data: bytes, items: int, error: PermanentError) -> bool:
+        """Put a request without verdicts in the place of one that was refused: no span may be lost for what we add."""
+        if not isinstance(self._sender, FallbackSender):
+            return False
+        lighter = self._sender.lightened(data, error)
+        if lighter is None:
+            return False
+        with self._lock:
+            if not self._abandoned:
+                self._pending.append((lighter, items))
                 self._part = None
         return True
 

@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import PermanentError, TooLargeError
+from otel_scorer.model.wire import count_items
 from otel_scorer.telemetry import count
 from otel_scorer.transport.log_limit import LogLimit
 
@@ -25,15 +26,15 @@ BAD_REQUEST: Final = frozenset({"HTTP 400", "HTTP 422", "INVALID_ARGUMENT"})
 
 class FallbackSender:
     """
-    Sends through another sender, a second time where that helps.
+    Sends through another sender, a request of one span a second time where that helps.
 
     Args:
         sender: Talks to the backend.
         destination: Its name.
-        lighten: Returns a request of one span without its verdicts; None for any other request.
+        lighten: Returns a request without verdicts, and from how many spans some were taken off; None if from none.
     """
 
-    def __init__(self, sender: Sender, destination: str, lighten: Callable[[bytes], bytes | None]) -> None:
+    def __init__(self, sender: Sender, destination: str, lighten: Callable[[bytes], tuple[bytes, int] | None]) -> None:
         self._sender = sender
         self._destination = destination
         self._lighten = lighten
@@ -44,16 +45,22 @@ class FallbackSender:
         try:
             return self._sender.send(signal, data, timeout)
         except PermanentError as error:
-            lighter = None
-            if isinstance(error, TooLargeError) or error.code in BAD_REQUEST:
-                lighter = self._lighten(data)
+            lighter = self.lightened(data, error) if count_items(signal, data) == 1 else None
             if lighter is None:
                 raise
-            partial = self._sender.send(signal, lighter, timeout)
-            count("forwarder.without_verdicts", destination=self._destination)
-            if self._log_limit.allows(error.code):
-                _logger.warning("%s took a span only without its verdicts: %s", self._destination, error)
-            return partial
+            return self._sender.send(signal, lighter, timeout)
+
+    def lightened(self, data: bytes, error: PermanentError) -> bytes | None:
+        """Return a request that was refused as it may be sent instead; None if that would not help."""
+        may_help = isinstance(error, TooLargeError) or error.code in BAD_REQUEST
+        found = self._lighten(data) if may_help else None
+        if found is None:
+            return None
+        lighter, spans = found
+        count("forwarder.without_verdicts", spans, destination=self._destination)
+        if self._log_limit.allows(error.code):
+            _logger.warning("%s gets spans without their verdicts, as it refused: %s", self._destination, error)
+        return lighter
 
     def close(self) -> None:
         """Close the other sender."""

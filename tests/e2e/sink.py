@@ -51,7 +51,7 @@ class Sink:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def tell(self, mode: Literal["take", "refuse", "hold", "plain"]) -> None:
+    def tell(self, mode: Literal["take", "refuse", "hold", "plain", "limits"]) -> None:
         self._input.write(f"{mode}\n".encode())
         self._input.flush()
 

@@ -3,7 +3,7 @@ A backend in a process of its own: plain servers that keep what they get and und
 
 Standard output: a line with the addresses, then every request that was taken as a frame (signal, size, bytes).
 Standard input: `refuse` (answer UNAVAILABLE/503 from now on), `hold` (do not answer at all), `plain` (refuse spans that
-carry verdicts as bad), `take` (the default).
+carry verdicts as bad), `limits` (refuse spans with more than 128 attributes or events as bad), `take` (the default).
 """
 
 from __future__ import annotations
@@ -17,11 +17,22 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 SIGNALS = ("traces", "logs", "metrics")
+LIMIT = 128  # attributes or events of a span, which is the usual one
 FRAME = struct.Struct("<BI")
 CODES = {200: grpc.StatusCode.OK, 400: grpc.StatusCode.INVALID_ARGUMENT, 503: grpc.StatusCode.UNAVAILABLE}
 SERVICES = ("trace.v1.Trace", "logs.v1.Logs", "metrics.v1.Metrics")
+
+
+def is_over_limits(data: bytes) -> bool:
+    return any(
+        max(len(span.attributes), len(span.events)) > LIMIT
+        for resource in ExportTraceServiceRequest.FromString(data).resource_spans
+        for scope in resource.scope_spans
+        for span in scope.spans
+    )
 
 
 class Answers:
@@ -45,6 +56,8 @@ class Answers:
             if self._mode == "refuse":
                 return 503
             if self._mode == "plain" and b"otel_scorer." in data:
+                return 400
+            if self._mode == "limits" and signal == 0 and is_over_limits(data):
                 return 400
             sys.stdout.buffer.write(FRAME.pack(signal, len(data)) + data)
             sys.stdout.buffer.flush()

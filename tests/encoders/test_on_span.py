@@ -190,20 +190,30 @@ def test_verdicts_can_be_taken_off_again(span: SpanMessage, has_attributes: bool
     events = [encode_event(verdict, EPOCH_NS) for verdict in verdicts] if has_events else []
     marked = SpanMessage.FromString(enrich_span(span.SerializeToString(), encode_attributes(flat), events))
 
-    plain = without_verdicts(make_request(marked))
+    found = without_verdicts(make_request(marked))
 
     if not has_attributes and not has_events:
-        assert plain is None
+        assert found is None
     else:
-        assert plain is not None
-        assert read_spans(plain) == [span]
+        assert found is not None
+        plain, spans = found
+        assert (read_spans(plain), spans) == ([span], 1)
 
 
-def test_nothing_is_taken_off_evaluation_spans_and_requests_of_several_spans() -> None:
+def test_verdicts_are_taken_off_all_spans_of_a_request_but_evaluation_spans() -> None:
     flat = encode_attributes(attributes(Feedback("q", 1)))
     marked = SpanMessage.FromString(enrich_span(make_span("a").SerializeToString(), flat))
 
     assert without_verdicts(make_request(marked)) is not None
     assert without_verdicts(make_request(marked, scope="otel_scorer")) is None
-    assert without_verdicts(make_request(marked, make_span("b", span=2))) is None
+    assert without_verdicts(make_request(make_span("a"), make_span("b", span=2))) is None
+    several = without_verdicts(make_request(marked, make_span("b", span=2), marked))
+    assert several is not None
+    assert read_spans(several[0]) == [make_span("a"), make_span("b", span=2), make_span("a")]
+    assert several[1] == 2
+    own = make_request(marked, scope="otel_scorer")
+    beside = without_verdicts(own + make_request(marked))
+    assert beside is not None
+    assert read_spans(beside[0]) == [marked, make_span("a")]
+    assert beside[1] == 1
     assert without_verdicts(b"") is None
