@@ -183,20 +183,12 @@ def _choose(selections: Sequence[Selection], item: Item) -> Sequence[Choice]:
     trace_id = "" if trace is None else trace.trace_id
     if item.problem is not None:
         return [one.decide(Outcome.UNPROCESSABLE, trace_id, 1, reason=item.problem) for one in selections]
+    evidence = ScorerEvidence(trace, None, item.inputs, item.outputs, _expectations(item))
+    revision = 1 if trace is None else trace.revision
     choices: list[Choice] = []
     for selection in selections:
         if selection.is_plain:
-            choices.append(
-                Invocation(
-                    selection.prepared,
-                    trace,
-                    inputs=item.inputs,
-                    outputs=item.outputs,
-                    expectations=_expectations(item),
-                    revision=1 if trace is None else trace.revision,
-                    trace_id=trace_id,
-                )
-            )
+            choices.append(Invocation(selection.prepared, evidence, revision, trace_id))
         else:
             choices += _chosen(selection, item)
     return choices
@@ -209,9 +201,7 @@ def _chosen(selection: Selection, item: Item) -> Iterable[Choice]:
         if not isinstance(choice, Decision):
             span = choice.evidence.span
             given = (item.inputs, item.outputs) if span is None else (MISSING, MISSING)
-            choice.evidence = ScorerEvidence(
-                item.view, span, inputs=given[0], outputs=given[1], expectations=_expectations(item)
-            )
+            choice.evidence = ScorerEvidence(item.view, span, given[0], given[1], _expectations(item))
         yield choice
 
 

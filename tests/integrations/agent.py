@@ -13,6 +13,7 @@ from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.trace import MISSING, Trace
 from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
 from otel_scorer.scorers.base import as_scorer
+from otel_scorer.scorers.evidence import Evidence
 from otel_scorer.testing import make_span, make_trace
 
 QUESTION = "What is the weather in Paris?"
@@ -98,7 +99,7 @@ def agent_trace(trace: int = 1, answer: str = ANSWER) -> Trace:
 def judge(scorer: object, trace: Trace | None = None, expectations: Any = MISSING, **given: Any) -> Decision:
     """Return what becomes of a scorer on a trace, as everywhere else."""
     prepared = PreparedScorer(as_scorer(scorer))
-    return Invocation(prepared, trace, expectations=expectations, **given).run()
+    return Invocation(prepared, Evidence(trace, expectations=expectations, **given)).run()
 
 
 def only(decision: Decision) -> Feedback:

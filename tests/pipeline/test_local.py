@@ -21,6 +21,7 @@ from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
 from otel_scorer.pipeline.running.selection import Choice, Selector
 from otel_scorer.pipeline.running.suppression import is_suppressed, suppressed
 from otel_scorer.scorers.base import as_scorers, scorer
+from otel_scorer.scorers.evidence import Evidence
 from otel_scorer.testing import make_span, make_trace
 
 WAIT = 20.0
@@ -207,7 +208,7 @@ def test_coroutines_of_one_concurrent_scorer_run_at_the_same_time(scoring: Local
         return True
 
     prepared = PreparedScorer(scorer(meets, concurrent=True), default_timeout=WAIT)
-    calls = [Invocation(prepared, make_trace(make_span())) for _ in range(3)]
+    calls = [Invocation(prepared, Evidence(make_trace(make_span()))) for _ in range(3)]
 
     decisions = scoring.run(calls)
 

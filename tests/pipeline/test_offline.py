@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 from otel_scorer.model.decision import Decision, Outcome
-from otel_scorer.model.trace import MISSING
 from otel_scorer.pipeline.running.offline import OfflineScoring
 from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
 from otel_scorer.pipeline.running.selection import Choice
 from otel_scorer.pipeline.running.threads import HUNG, THREADS, ThreadLane
 from otel_scorer.scorers.base import as_scorer
+from otel_scorer.scorers.evidence import Evidence
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def stream(*functions: Any, timeout: float = 30, **options: Any) -> OfflineScori
     prepared = [PreparedScorer(as_scorer(function), default_timeout=timeout) for function in functions]
 
     def choose(item: int) -> Sequence[Choice]:
-        return [Invocation(each, None, inputs=item, outputs=MISSING, trace_id=str(item)) for each in prepared]
+        return [Invocation(each, Evidence(None, inputs=item), trace_id=str(item)) for each in prepared]
 
     return OfflineScoring(choose, **options)
 
@@ -225,11 +225,11 @@ def test_a_concurrent_scorer_is_left_alone_until_all_calls_that_hang_are_back(re
     lane = ThreadLane(lambda: now)
 
     def judged(item: int) -> Decision:
-        lane.submit(Invocation(prepared, None, inputs=item, trace_id=str(item)), decided.put)
+        lane.submit(Invocation(prepared, Evidence(None, inputs=item), trace_id=str(item)), decided.put)
         return decided.get(timeout=20)
 
     for item in range(2):
-        lane.submit(Invocation(prepared, None, inputs=item, trace_id=str(item)), decided.put)
+        lane.submit(Invocation(prepared, Evidence(None, inputs=item), trace_id=str(item)), decided.put)
         started.get(timeout=20)
     assert lane.leave_late(5.0, 0.05) == set()
     assert lane.leave_late(5.1, 0.05) == {prepared}

@@ -15,13 +15,14 @@ from otel_scorer.model.feedback import AssessmentSource, Expectation, Feedback
 from otel_scorer.model.trace import Trace
 from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
 from otel_scorer.scorers import Scorer, as_scorer, scorer
+from otel_scorer.scorers.evidence import Evidence
 from otel_scorer.testing import make_span, make_trace
 
 SOON = 20.0
 
 
-def invocation(function: Any, trace: Trace | None = None, **given: Any) -> Invocation:
-    return Invocation(PreparedScorer(as_scorer(function)), trace, **given)
+def invocation(function: Any, trace: Trace | None = None, revision: int = 1, **given: Any) -> Invocation:
+    return Invocation(PreparedScorer(as_scorer(function)), Evidence(trace, **given), revision)
 
 
 def run(function: Any, trace: Trace | None = None, **given: Any) -> Decision:
@@ -171,7 +172,8 @@ def test_a_span_target_is_what_inputs_outputs_and_span_are_about() -> None:
     [tool] = trace.search_spans(name="tool")
 
     decision = Invocation(
-        PreparedScorer(scorer(lambda span, outputs, trace: f"{span.name} {outputs} {len(trace.spans)}")), trace, tool
+        PreparedScorer(scorer(lambda span, outputs, trace: f"{span.name} {outputs} {len(trace.spans)}")),
+        Evidence(trace, tool),
     ).run()
 
     assert decision.span_id == f"{2:016x}"
@@ -265,7 +267,7 @@ def test_calls_on_one_instance_overlap_only_if_it_says_so(concurrent: bool, most
     made = Overlapping(concurrent=concurrent)
 
     with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(Invocation(PreparedScorer(made), None).run) for _ in range(20)]
+        jobs = [pool.submit(Invocation(PreparedScorer(made), Evidence(None)).run) for _ in range(20)]
         outcomes = {job.result(SOON).outcome for job in jobs}
 
     assert outcomes == {Outcome.SCORED}
@@ -285,7 +287,7 @@ def test_coroutine_calls_on_one_instance_overlap_only_if_it_says_so() -> None:
     async def scenario(made: Scorer) -> int:
         most.clear()
         prepared = PreparedScorer(made)
-        await asyncio.gather(*(Invocation(prepared, None).run_async() for _ in range(8)))
+        await asyncio.gather(*(Invocation(prepared, Evidence(None)).run_async() for _ in range(8)))
         return max(most)
 
     assert asyncio.run(scenario(scorer(check))) == 1
@@ -302,10 +304,10 @@ def test_who_waits_too_long_for_a_hanging_call_is_timed_out() -> None:
 
     prepared = PreparedScorer(scorer(check, timeout=0.05))
     with ThreadPoolExecutor(1) as pool:
-        hanging = pool.submit(Invocation(prepared, None).run)
+        hanging = pool.submit(Invocation(prepared, Evidence(None)).run)
         started.wait(SOON)
 
-        decision = Invocation(prepared, None).run()
+        decision = Invocation(prepared, Evidence(None)).run()
 
         release.set()
         hanging.result(SOON)
@@ -327,7 +329,7 @@ def test_a32_instrumentation_is_suppressed_while_a_scorer_runs(runs: Any) -> Non
     def check() -> None:
         log.append("scorer")
 
-    call = Invocation(PreparedScorer(scorer(check), suppress=suppress), None)
+    call = Invocation(PreparedScorer(scorer(check), suppress=suppress), Evidence(None))
     decision = call.run() if runs is run else asyncio.run(call.run_async())
 
     assert log == ["on", "scorer", "off"]

@@ -16,13 +16,14 @@ from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedba
 from otel_scorer.model.trace import MISSING, Trace
 from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
 from otel_scorer.scorers import Scorer, ScorerDefinitionError, as_scorers, scorer
+from otel_scorer.scorers.evidence import Evidence
 from otel_scorer.testing import make_span, make_trace
 
 GENAI_TOOL = {"gen_ai.operation.name": "execute_tool"}
 
 
 def judge(made: Scorer, trace: Trace | None = None, **given: Any) -> Decision:
-    return Invocation(PreparedScorer(made), trace, **given).run()
+    return Invocation(PreparedScorer(made), Evidence(trace, **given)).run()
 
 
 def only(decision: Decision) -> Feedback:

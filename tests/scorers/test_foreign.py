@@ -14,6 +14,7 @@ from otel_scorer.model.trace import MISSING
 from otel_scorer.pipeline.running.runner import Invocation, PreparedScorer
 from otel_scorer.scorers import as_scorer, scorer
 from otel_scorer.scorers.arguments import NotApplicableError, Shape, Signature
+from otel_scorer.scorers.evidence import Evidence
 from otel_scorer.scorers.foreign import ADAPTERS, adapter_of
 from otel_scorer.scorers.foreign.adapted import state_of
 from otel_scorer.scorers.foreign.case import ABSENT, Case
@@ -28,7 +29,7 @@ def case(inputs: Any = ABSENT, outputs: Any = ABSENT, expectations: Any = ABSENT
 
 
 def decided(result: object, **options: Any) -> Decision:
-    return Invocation(PreparedScorer(scorer(lambda: result, name="judge", **options)), None).run()
+    return Invocation(PreparedScorer(scorer(lambda: result, name="judge", **options)), Evidence(None)).run()
 
 
 def a_class_of(module: str, name: str) -> type:

@@ -18,17 +18,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import AssessmentError, Feedback
-from otel_scorer.model.trace import MISSING
 from otel_scorer.scorers import base, foreign, results
 from otel_scorer.scorers.arguments import NotApplicableError
-from otel_scorer.scorers.evidence import Evidence
 from otel_scorer.scorers.passing import default_verdict, parse_condition, verdict
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from otel_scorer.model.trace import Span, Trace
     from otel_scorer.scorers.base import Scorer
+    from otel_scorer.scorers.evidence import Evidence
     from otel_scorer.scorers.passing import Condition
 
 __all__ = ["DEFAULT_TIMEOUT", "Invocation", "PreparedScorer", "Suppression"]
@@ -119,12 +117,8 @@ class Invocation:
 
     Args:
         prepared: The scorer.
-        trace: The trace; None where there is only a row of values.
-        span: The target span of a scorer with `span_types`.
+        evidence: What it can see; the same for all scorers that judge the same.
         revision: 1, or higher when late spans led to scoring again.
-        inputs: Inputs that were given and win over the trace's.
-        outputs: Outputs, likewise.
-        expectations: Expectations, likewise.
         trace_id: For the decision. Default: the trace's.
     """
 
@@ -133,20 +127,17 @@ class Invocation:
     def __init__(
         self,
         prepared: PreparedScorer,
-        trace: Trace | None,
-        span: Span | None = None,
-        *,
+        evidence: Evidence,
         revision: int = 1,
-        inputs: Any = MISSING,
-        outputs: Any = MISSING,
-        expectations: Any = MISSING,
         trace_id: str | None = None,
     ) -> None:
         self.prepared = prepared
-        self.evidence = Evidence(trace, span, inputs, outputs, expectations)
+        self.evidence = evidence
         self.revision = revision
-        self.span_id = None if span is None else span.span_id
-        self.trace_id = trace_id if trace_id is not None else "" if trace is None else trace.trace_id
+        self.span_id = None if evidence.span is None else evidence.span.span_id
+        if trace_id is None:
+            trace_id = "" if evidence.trace is None else evidence.trace.trace_id
+        self.trace_id = trace_id
 
     def run(self) -> Decision:
         """Call the scorer in this thread and return what became of it; a coroutine is run to its end."""

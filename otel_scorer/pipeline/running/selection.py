@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeAlias
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.pipeline.running.filters import Answer, compile_filter
 from otel_scorer.pipeline.running.runner import DEFAULT_TIMEOUT, Invocation, PreparedScorer
+from otel_scorer.scorers.evidence import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -78,7 +79,14 @@ class Selection:
             self._filter = compile_filter(scorer.filter, owner=scorer.name, has_span=bool(self._span_types))
         self.is_plain = self._filter is None and not self._span_types
 
-    def choose(self, trace: Trace, *, revision: int | None = None, trace_id: str | None = None) -> list[Choice]:
+    def choose(
+        self,
+        trace: Trace,
+        evidence: Evidence | None = None,
+        *,
+        revision: int | None = None,
+        trace_id: str | None = None,
+    ) -> list[Choice]:
         """
         Return the calls to make on a trace, and a decision for each that is not made. Sampling is not looked at.
 
@@ -87,6 +95,7 @@ class Selection:
 
         Args:
             trace: The trace.
+            evidence: What there is to judge of it as a whole, if somebody has that already.
             revision: For the decisions. Default: the trace's.
             trace_id: 32 hex digits, if already known.
         """
@@ -97,13 +106,13 @@ class Selection:
             reason = "no span of it that has ended has come"
             return [self.decide(Outcome.UNPROCESSABLE, trace_id, revision, reason=reason)]
         if self.is_plain:
-            return [Invocation(self.prepared, trace, revision=revision, trace_id=trace_id)]
+            return [Invocation(self.prepared, evidence or Evidence(trace), revision, trace_id)]
         if self._filter is not None and not self._filter.is_about_spans:
             refused = self._asked(trace, None, trace_id, revision)
             if refused is not None:
                 return [refused]
         if not self._span_types:
-            return [Invocation(self.prepared, trace, revision=revision, trace_id=trace_id)]
+            return [Invocation(self.prepared, evidence or Evidence(trace), revision, trace_id)]
         targets = [span for span in trace.spans if span.span_type in self._span_types]
         if not targets:
             reason = f"no {' or '.join(sorted(self._span_types))} span in the trace"
@@ -127,7 +136,7 @@ class Selection:
             refused = self._asked(trace, span, trace_id, revision)
             if refused is not None:
                 return refused
-        return Invocation(self.prepared, trace, span, revision=revision, trace_id=trace_id)
+        return Invocation(self.prepared, Evidence(trace, span), revision, trace_id)
 
     def _asked(self, trace: Trace, span: Span | None, trace_id: str, revision: int) -> Decision | None:
         """Ask the filter; return the decision that it leads to, if it does not let the target through."""
@@ -194,12 +203,13 @@ class Selector:
         trace_id = trace.trace_id
         revision = trace.revision if revision is None else revision
         number = self._number(bytes.fromhex(trace_id))
+        evidence = Evidence(trace)
         choices: list[Choice] = []
         for selection in self.selections:
             if number >= selection.threshold:
                 choices.append(selection.decide(Outcome.NOT_SAMPLED, trace_id, revision))
             else:
-                choices += selection.choose(trace, revision=revision, trace_id=trace_id)
+                choices += selection.choose(trace, evidence, revision=revision, trace_id=trace_id)
         return choices
 
     def refuse(

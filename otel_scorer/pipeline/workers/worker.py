@@ -39,6 +39,7 @@ from otel_scorer.pipeline.workers.protocol import (
 )
 from otel_scorer.pipeline.workers.worker_loop import HIGH_DESCRIPTOR, WorkerLoop
 from otel_scorer.scorers.base import as_scorers
+from otel_scorer.scorers.evidence import Evidence
 from otel_scorer.scorers.loading import ScorerSpec, load_scorers
 from otel_scorer.scorers.results import error_feedback
 
@@ -129,6 +130,7 @@ class Worker:
             is_complete=job["complete"],
             revision=revision,
         )
+        evidence = Evidence(trace)
         trace_id = trace.trace_id
         decided: list[tuple[int, list[list[Any]]]] = []
         with self._lock:
@@ -141,7 +143,7 @@ class Worker:
             self._heartbeat.begin(job_id, index, 0, time.monotonic())
             choices: Sequence[Choice]
             try:
-                choices = selection.choose(trace, revision=revision, trace_id=trace_id)
+                choices = selection.choose(trace, evidence, revision=revision, trace_id=trace_id)
             except Exception as error:  # noqa: BLE001 - a trace that cannot be read costs one decision
                 reason = f"{type(error).__name__}: {error}"
                 choices = [selection.decide(Outcome.UNPROCESSABLE, trace_id, revision, reason=reason)]
