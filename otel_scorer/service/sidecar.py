@@ -241,7 +241,7 @@ class Service:
         self._reloader.start(revision)
         self._guard.start()
         if spooling is not None:
-            engine.restore(spooling.remembered())
+            engine.restore(spooling.spool.closed())
             spooling.start(partial(take_spooled, engine, spooling))
         bound: dict[str, str] = {}
         for name, receiver in make_receivers(config, self._take).items():
@@ -308,6 +308,7 @@ class Service:
         opened = open_spooling(self._config, forwarder, natives, lambda: self._guard)
         if opened is not None:
             self._spooling, self._spooled_metrics = opened
+            self._status.spool = opened[0].spool
         return self._spooling
 
     def _put_scores(self, name: str, scores: Iterable[NativeScore]) -> None:

@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from otel_scorer.service.own_metrics import OwnMetrics
+    from otel_scorer.stores.spool import Spool
     from otel_scorer.transport.status_server import Question
 
 __all__ = ["Phase", "Status"]
 
 _UNAVAILABLE: Final = 503
+_NO_SPOOL: Final = "the spool cannot be used"
 _TEXT: Final = "text/plain; charset=utf-8"
 _FAR: Final = (
     b"The status page quotes traces and settings: it is for this machine only. Open it as http://localhost:PORT/ "
@@ -58,6 +60,7 @@ class Status:
         bound: What listens where; likewise.
         recent: The last traces; their owner tells it.
         settings: As above; whoever changes them says so.
+        spool: What requests are written down in, if they are; likewise.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Status:
         self.recent = RecentTraces(with_reasons=with_reasons)
         self._metrics = metrics
         self.settings = settings
+        self.spool: Spool | None = None
         self._clock = clock
         self._started = clock()
 
@@ -82,8 +86,9 @@ class Status:
             case "/healthz" | "/health":
                 return _json({"status": "ok", "phase": self.phase})
             case "/readyz":
-                is_ready = self.phase is Phase.READY
-                return _json({"status": self.phase}, 200 if is_ready else _UNAVAILABLE)
+                is_stuck = self.spool is not None and not self.spool.is_open
+                is_ready = self.phase is Phase.READY and not is_stuck
+                return _json({"status": _NO_SPOOL if is_stuck else self.phase}, 200 if is_ready else _UNAVAILABLE)
             case "/metrics":
                 return Answer(*prometheus_text(self._metrics, question.accept))
             case "/" if "text/html" not in question.accept:

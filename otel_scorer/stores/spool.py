@@ -107,7 +107,9 @@ class Spool:
         log_size = min(_LOG, max(_SMALLEST_LOG, min(max_size, free) // _SHARE))
         self._reserve = SpaceReserve(self._folder / "reserve", int(_LOGS_KEPT_FREE * log_size), clock)
         try:
-            self._file = SpoolConnection(self._folder, synchronous=synchronous, log_size=log_size)
+            self._file = SpoolConnection(
+                self._folder, self._held, synchronous=synchronous, log_size=log_size, clock=clock
+            )
         except BaseException:
             self._held.release()
             raise
@@ -122,6 +124,11 @@ class Spool:
         return self._next_request - 1, self._next_outgoing - 1
 
     @property
+    def is_open(self) -> bool:
+        """Whether it can be used: not while a damaged file cannot be replaced."""
+        return self._file.is_open
+
+    @property
     def left(self) -> tuple[int, int]:
         """How many requests there are, and how many things to be sent."""
         figures = self._file.figures
@@ -133,6 +140,7 @@ class Spool:
         return [
             Measured("spool.size", figures.size),
             Measured("spool.capacity", self._max_size),
+            Measured("spool.open", int(self.is_open)),
             Measured("spool.requests", figures.requests),
             Measured("spool.outgoing", figures.outgoing),
         ]
@@ -305,10 +313,11 @@ class Spool:
         return 0
 
     def tend(self) -> None:
-        """Do what can wait: have the reserve back, forget old traces, give space back to the disk. Never raises."""
-        self._reserve.have()
+        """Do what can wait: mend files, have the reserve back, forget old traces, give space back. Never raises."""
         try:
             with self._writing:
+                self._file.tend()
+                self._reserve.have()
                 if self._file.is_open:
                     self._prune()
         except (sqlite3.Error, StoreError) as error:

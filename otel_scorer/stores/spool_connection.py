@@ -26,19 +26,26 @@ from otel_scorer.stores.spool_file import (
 )
 from otel_scorer.stores.spool_mark import Mark, MarkFile
 from otel_scorer.stores.spool_rows import ROW, Figures
-from otel_scorer.stores.spool_salvage import move_back, take_over, was_interrupted
+from otel_scorer.stores.spool_salvage import copy_whole, move_back, take_over, was_interrupted
 from otel_scorer.telemetry import count
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from otel_scorer.stores.database import Row
     from otel_scorer.stores.group_commit import Work
+    from otel_scorer.stores.spool_lock import FolderLock
 
 __all__ = ["SpoolConnection"]
 
 logger = logging.getLogger(__name__)
+
+# Seconds between two looks at whether the files are there; and between two tries to have them again.
+_LOOK: Final = 1.0
+_FIRST_PAUSE: Final = 0.5
+_LONGEST_PAUSE: Final = 30.0
+_CLOSED: Final = "it is closed, or was damaged and could not be replaced"
 
 
 class SpoolConnection:
@@ -47,8 +54,10 @@ class SpoolConnection:
 
     Args:
         folder: Held by this process.
+        lock: Says so.
         synchronous: See `open_file`.
         log_size: Likewise.
+        clock: Monotonic seconds.
 
     Attributes:
         writing: The lock.
@@ -59,14 +68,26 @@ class SpoolConnection:
         ConfigError: The files cannot be used.
     """
 
-    def __init__(self, folder: Path, *, synchronous: str, log_size: int) -> None:
+    def __init__(
+        self, folder: Path, lock: FolderLock, *, synchronous: str, log_size: int, clock: Callable[[], float]
+    ) -> None:
         self._folder = folder
+        self._lock = lock
+        self._clock = clock
         self._path = folder / "spool.db"
         self._open_file = partial(open_file, self._path, synchronous=synchronous, log_size=log_size)
         self.writing = threading.RLock()
         self.figures = Figures()
         self.last_ids = (0, 0)
         self._connection: sqlite3.Connection | None = None
+        # What is to be done before it can be used again, if the disk did not let us; and when, after how long a pause.
+        self._repair: Callable[[], None] | None = None
+        self._pause = 0.0
+        self._due = clock()
+        self._is_told = False
+        # Where each file was found; and a connection to a file that was deleted, and is to be written anew.
+        self._seen: dict[Path, int] = {}
+        self._deleted: sqlite3.Connection | None = None
         try:
             self._mark = MarkFile(folder / "mark")
         except OSError as error:
@@ -81,6 +102,7 @@ class SpoolConnection:
         except BaseException:
             self.close()
             raise
+        self._is_told = False
 
     @property
     def is_open(self) -> bool:
@@ -90,7 +112,7 @@ class SpoolConnection:
     def transact(self, group: Sequence[Work]) -> sqlite3.Error | None:
         """Write works in one transaction and return why it failed, if it did. A file that is damaged is replaced."""
         if self._connection is None:
-            return sqlite3.ProgrammingError("the spool is closed")
+            return sqlite3.ProgrammingError(_CLOSED)
         try:
             self._run(self._connection, group)
         except sqlite3.Error as error:
@@ -154,12 +176,26 @@ class SpoolConnection:
         """
         self._opened().executescript(script)
 
+    def tend(self) -> None:
+        """Have files again that were damaged, and could not be replaced, or that somebody has deleted. Never raises."""
+        if self._clock() < self._due:
+            return
+        self._due = self._clock() + _LOOK
+        if self._repair is not None:
+            self._mend(self._repair)
+        elif self._connection is not None and self._is_deleted():
+            self._tell_damage("The spool %s was deleted while it is used: what is in it is written anew", self._path)
+            self._deleted = self._connection
+            self._mend(partial(self._write_anew, self._connection))
+
     def close(self) -> None:
         """Close the files. Safe to call twice."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(sqlite3.Error):
-                connection.close()
+        self._repair = None
+        for connection in (self._connection, self._deleted):
+            if connection is not None:
+                with suppress(sqlite3.Error):
+                    connection.close()
+        self._connection = self._deleted = None
         self._mark.close()
 
     def _go_on(self, error: sqlite3.Error) -> None:
@@ -171,7 +207,7 @@ class SpoolConnection:
 
     def _opened(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise StoreError("The spool is closed")
+            raise StoreError(f"The spool {self._folder} cannot be read: {_CLOSED}")
         return self._connection
 
     def _open(self) -> None:
@@ -196,6 +232,7 @@ class SpoolConnection:
         if self._mark.found is None and not self._mark.is_new:
             logger.warning("The file that says how much is in the spool %s is damaged", self._folder)
         self._measure(connection)
+        self._seen = {}
         if isinstance(opened, Damaged) or commits == self._said.commits:
             self._tell_lost()
         self._say(commits)
@@ -207,8 +244,7 @@ class SpoolConnection:
 
     def _recover(self, damaged: Damaged) -> sqlite3.Connection:
         """Return a new file with what can be read of a damaged one; that is back in its place if this is impossible."""
-        logger.error("The spool %s is damaged: %s", self._path, damaged.reason)
-        count("spool.damaged", what="file")
+        self._tell_damage("The spool %s is damaged: %s", self._path, damaged.reason)
         try:
             requests, outgoing = take_over(damaged.aside, self._path, self._said.commits + 1)
             connection = self._open_file()
@@ -262,17 +298,84 @@ class SpoolConnection:
 
     def _replace(self, error: sqlite3.Error, group: Sequence[Work]) -> sqlite3.Error | None:
         """Go on with a new file, and write what was to be written."""
-        damaged, self._connection = self._connection, None
+        self._tell_damage("The spool %s is damaged: %s", self._path, error)
+        if (failure := self._mend(partial(self._set_aside, self._opened(), str(error)))) is not None:
+            return sqlite3.OperationalError(str(failure))
         try:
-            aside = move_aside(self._path)
-            if damaged is not None:
-                with suppress(sqlite3.Error):
-                    damaged.close()
-            self._begin(Damaged(aside, str(error)))
             self._run(self._opened(), group)
-        except (OSError, sqlite3.Error) as failure:
-            return failure if isinstance(failure, sqlite3.Error) else sqlite3.OperationalError(str(failure))
+        except sqlite3.Error as failed:
+            return failed
         return None
+
+    def _mend(self, repair: Callable[[], None]) -> Exception | None:
+        """Do what makes the spool usable again; if that fails, it is done again after a while. Return why it failed."""
+        self._repair, self._connection = repair, None
+        try:
+            repair()
+        except (OSError, sqlite3.Error, ConfigError) as error:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+            self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+            self._due = self._clock() + self._pause
+            logger.error(  # noqa: TRY400 - the message says it all
+                "The spool %s cannot be used, and requests are refused until it can: %s. It is tried again in %g s",
+                self._folder,
+                error,
+                self._pause,
+            )
+            return error
+        if self._pause:
+            logger.warning("The spool %s is used again", self._folder)
+        self._repair, self._pause, self._is_told = None, 0.0, False
+        return None
+
+    def _tell_damage(self, message: str, *values: object) -> None:
+        """Count, and say, what is wrong with the file: once, however often it takes to mend it."""
+        if not self._is_told:
+            self._is_told = True
+            logger.error(message, *values)
+            count("spool.damaged", what="file")
+
+    def _set_aside(self, damaged: sqlite3.Connection, reason: str) -> None:
+        """Go on with a new file."""
+        if was_interrupted(self._path):
+            move_back(self._path)
+        aside = move_aside(self._path)
+        with suppress(sqlite3.Error):
+            damaged.close()
+        # Whatever fails from here on leaves it in its place again.
+        self._repair = self._open
+        self._begin(Damaged(aside, reason))
+
+    def _is_deleted(self) -> bool:
+        """Tell whether the file, or its log, is not where it was: what is written then goes nowhere."""
+        for path in (self._path, self._path.with_name(self._path.name + "-wal")):
+            try:
+                found = path.stat().st_ino
+            except (FileNotFoundError, NotADirectoryError):
+                found = 0
+            except OSError:
+                continue
+            if found != self._seen.get(path, found):
+                return True
+            if found:
+                self._seen[path] = found
+        return False
+
+    def _write_anew(self, deleted: sqlite3.Connection) -> None:
+        """Write a file that was deleted once more: it can be read as long as it is open."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock.renew()
+        with suppress(FileNotFoundError):
+            if self._path.stat().st_ino != self._seen.get(self._path):
+                raise ConfigError("another one is in its place")
+        copy_whole(deleted, self._path)
+        self._deleted = None
+        self._repair = self._open
+        self._mark.close()
+        self._mark = MarkFile(self._folder / "mark")
+        self._open()
 
 
 _FIGURES: Final = f"SELECT count(*), coalesce(sum(length(data) + {ROW}), 0), coalesce(max(id), 0) FROM {{}}"  # noqa: S608

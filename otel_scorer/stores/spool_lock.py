@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from otel_scorer.errors import ConfigError
@@ -28,6 +29,7 @@ class FolderLock:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         path = folder / _NAME
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -48,6 +50,20 @@ class FolderLock:
         except OSError as error:
             os.close(self._file)
             raise ConfigError(f"Cannot lock the spool {folder}: {error.strerror}") from error
+
+    def renew(self) -> None:
+        """
+        Hold the folder again should it have been deleted and made anew.
+
+        Raises:
+            ConfigError: As when it was held first.
+        """
+        with suppress(FileNotFoundError):
+            if os.path.samestat((self._folder / _NAME).stat(), os.fstat(self._file)):
+                return
+        other = FolderLock(self._folder)
+        self.release()
+        self._file = other._file
 
     def release(self) -> None:
         """Let others have it. Safe to call twice."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from otel_scorer.stores.database import Row
 
-__all__ = ["move_back", "take_over", "was_interrupted"]
+__all__ = ["copy_whole", "move_back", "take_over", "was_interrupted"]
 
 # What may be beside a file that was set aside, and is no part of it.
 _OTHERS: Final = ("-wal", "-shm", "-journal", ".shm", ".fresh")
@@ -61,6 +61,28 @@ def take_over(aside: Path, path: Path, commits: int) -> tuple[int, int]:
         connection.close()
     new.replace(path)
     return taken
+
+
+def copy_whole(deleted: sqlite3.Connection, path: Path) -> None:
+    """
+    Write a file anew that was deleted, or whose log was, while it was open; then it is closed.
+
+    Raises:
+        OSError, sqlite3.Error: The disk does not let us; it is still open then.
+    """
+    new = path.with_name(path.name + NEW)
+    new.unlink(missing_ok=True)
+    new.touch(mode=0o600)
+    copy = sqlite3.connect(new, isolation_level=None)
+    try:
+        deleted.backup(copy)
+    finally:
+        copy.close()
+    with suppress(sqlite3.Error):
+        deleted.close()
+    for name in ("-wal", "-shm"):
+        path.with_name(path.name + name).unlink(missing_ok=True)
+    new.replace(path)
 
 
 def was_interrupted(path: Path) -> bool:

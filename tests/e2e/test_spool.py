@@ -220,11 +220,13 @@ class Load:
 
 
 @pytest.mark.timeout(600 + 20 * KILLS)
-@pytest.mark.parametrize("forwarding", ["passthrough", "hold_trace"])
+@pytest.mark.parametrize("trigger", ["auto", "local_root"])
+@pytest.mark.parametrize("forwarding", ["passthrough", "hold_root", "hold_trace"])
 def test_nothing_acknowledged_is_lost_however_often_a_sidecar_is_killed_under_load(
-    forwarding: str, own_sink: Sink, start: Start, spool: Path, tmp_path: Path
+    forwarding: str, trigger: str, *, own_sink: Sink, start: Start, spool: Path, tmp_path: Path
 ) -> None:
-    hold = ("--forwarding", forwarding, "--root-grace", "0.3")
+    assembly = settings(spool, f"assembly: {{trigger: {trigger}, root_grace: 0.3s}}")
+    hold = ("--forwarding", forwarding, "-c", assembly)
     flags = ("--export", own_sink.grpc, "--scorers", UNCERTAIN, "--spool", str(spool), *hold)
     chance = random.Random()
     moment = threading.Event()
@@ -250,6 +252,35 @@ def test_nothing_acknowledged_is_lost_however_often_a_sidecar_is_killed_under_lo
     own_sink.wait_for(lambda: set(traces) <= {score.raw.trace_id for score in own_sink.scores_of(*traces)}, patience)
     assert last.stop() == 0
     assert_judged_once(own_sink, traces)
+    assert rows_in(spool) == 0
+
+
+def test_while_the_spool_cannot_be_used_it_is_not_ready_and_refuses_and_goes_on_when_it_can(
+    own_sink: Sink, start: Start, spool: Path
+) -> None:
+    own_sink.tell("refuse")
+    flags = ("-c", settings(spool, ""), "--export", own_sink.grpc, "--scorers", UNCERTAIN)
+    sidecar = start(*flags, "--spool", str(spool))
+    sidecar.send(small_trace(1))
+    # Somebody moves the folder, and something else is in its place.
+    spool.rename(spool.with_name("moved"))
+    spool.write_text("")
+
+    wait_until(lambda: sidecar.ask("/readyz").status == 503)
+
+    assert "the spool cannot be used" in sidecar.ask("/readyz").body.decode()
+    assert sidecar.ask("/healthz").status == 200
+    wait_for_metric(sidecar, "otel_scorer_spool_open", 0)
+    refused = sidecar.post(small_trace(2))
+    assert refused.status == 503
+    assert "retry-after" in refused.headers
+    spool.unlink()
+    spool.with_name("moved").rename(spool)
+    wait_until(lambda: sidecar.ask("/readyz").status == 200)
+    sidecar.send(small_trace(2))
+    own_sink.tell("take")
+    own_sink.wait_for_spans(SPANS + 1, id_of(1), id_of(2))
+    assert sidecar.stop() == 0
     assert rows_in(spool) == 0
 
 

@@ -228,7 +228,7 @@ class Sidecar:
             clock=clock,
         )
         self.engine.start(self.judges if choices.scorers else None)
-        self.engine.restore(self.spooling.remembered())
+        self.engine.restore(self.spool.closed())
         self.spooling.start(partial(take_spooled, self.engine, self.spooling))
 
     def judge(self, number: int) -> None:

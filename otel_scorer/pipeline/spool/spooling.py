@@ -28,7 +28,7 @@ from otel_scorer.transport.countdown import call_after
 from otel_scorer.transport.log_limit import LogLimit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.log_records import RawLog
@@ -60,6 +60,7 @@ class Spooling:
         clock: Monotonic seconds.
 
     Attributes:
+        spool: As above.
         progress: Which traces are decided in part.
     """
 
@@ -73,7 +74,7 @@ class Spooling:
         released: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._spool = spool
+        self.spool = spool
         self._entrances = entrances
         self._by_unit = by_unit
         self._released_kind = released
@@ -98,7 +99,7 @@ class Spooling:
     def start(self, ingest: Callable[[SpooledRequest], PartialSuccess | None]) -> None:
         """Begin to take up what an earlier process has left. `ingest` takes a request that is written down."""
         self._ingest = ingest
-        requests, outgoing = self._spool.left
+        requests, outgoing = self.spool.left
         if requests or outgoing:
             logger.info("The spool has %d requests and %d requests to be sent: they are taken up", requests, outgoing)
         self._thread.start()
@@ -109,7 +110,7 @@ class Spooling:
 
     def stop(self) -> None:
         """Take up nothing more from disk. Safe to call twice."""
-        self._draining.set()
+        self.drain()
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join()
@@ -119,8 +120,8 @@ class Spooling:
         self.stop()
         self._forget_released()
         self._flush()
-        left = self._spool.left
-        self._spool.close()
+        left = self.spool.left
+        self.spool.close()
         return left
 
     def turn(self) -> bool:
@@ -130,23 +131,19 @@ class Spooling:
         Returns:
             Whether more may wait.
         """
+        self.spool.tend()
         self._forget_released()
         self._flush()
         is_busy = self._outgoing.take_up(self._stopping.is_set)
         for signal, backlog in self._requests.items():
             is_busy |= take_up(backlog, self._lock, partial(self._next_requests, signal))
-        self._spool.tend()
         return is_busy
 
     def gauges(self) -> list[Measured]:
         """Return how much there is."""
         with self._lock:
             waiting = sum(map(len, self._requests.values()))
-        return [*self._spool.gauges(), Measured("spool.backlog", waiting + self._outgoing.waiting)]
-
-    def remembered(self) -> Iterator[bytes]:
-        """Return the traces that an earlier process has decided, as `TraceAssembler.restore` takes them."""
-        return self._spool.closed()
+        return [*self.spool.gauges(), Measured("spool.backlog", waiting + self._outgoing.waiting)]
 
     def take(self, signal: Signal, data: bytes) -> PartialSuccess | None:
         """
@@ -160,7 +157,7 @@ class Spooling:
             RequestError: It is not usable, or there is no room for it; then nothing is left of it.
         """
         has_room = self._entrances[signal].has_room(len(data))
-        number = add_request(self._spool, signal, data, self._log_limit)
+        number = add_request(self.spool, signal, data, self._log_limit)
         request = SpooledRequest(number, signal, data)
         with self._lock:
             is_next = has_room and not self._requests[signal]
@@ -333,7 +330,7 @@ class Spooling:
         if not changes:
             return
         # What is done makes room, on a disk that is full.
-        outgoing = commit_patiently(self._spool, changes, self._flush, self._draining, self._log_limit)
+        outgoing = commit_patiently(self.spool, changes, self._flush, self._draining, self._log_limit)
         if outgoing is None:
             return
         with self._lock:
@@ -348,11 +345,11 @@ class Spooling:
             changes, self._tracker.changes = self._tracker.changes, Changes()
         changes.sent = self._outgoing.sent()
         changes.taken += [*self._taken.due(), *self._outgoing.partly_taken.due()]
-        changes.done += self.progress.outdated(self._spool.first_request)
+        changes.done += self.progress.outdated(self.spool.first_request)
         if not changes:
             return
         try:
-            self._spool.commit(changes)
+            self.spool.commit(changes)
         except StoreError as error:
             logger.debug("%s", error)
             self._outgoing.keep(changes.sent)
@@ -367,9 +364,11 @@ class Spooling:
         while not self._stopping.is_set():
             try:
                 is_busy = self.turn()
-            except Exception:
-                logger.exception("Cannot take up what is in the spool")
+            except Exception as error:
                 is_busy = False
+                if self._log_limit.allows("turn"):
+                    is_known = isinstance(error, StoreError)
+                    logger.warning("Cannot take up what is in the spool: %s", error, exc_info=not is_known)
             if not is_busy:
                 self._stopping.wait(_TICK)
 
@@ -378,7 +377,7 @@ class Spooling:
         entrance = self._entrances[signal]
         if self._draining.is_set() or not entrance.has_room(1):
             return after, False
-        found = self._spool.requests(signal, after, CHUNK)
+        found = self.spool.requests(signal, after, CHUNK)
         for request in found:
             if self._draining.is_set() or not entrance.has_room(len(request.data)):
                 break
