@@ -463,35 +463,28 @@ def test_g7_a_damaged_spool_of_the_first_version_is_taken_over(is_known: bool, o
         assert verdicts_in(spool) == VERDICTS
 
 
-def test_something_to_be_sent_that_is_damaged_in_one_place_is_repaired(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("at", "size", "what"), [(1000, 60, "repaired"), (10, 2000, "outgoing")], ids=["in one place", "beyond repair"]
+)
+def test_something_to_be_sent_that_is_damaged_is_repaired_or_costs_only_itself(
+    at: int, size: int, what: str, folder: Path
+) -> None:
     with opened(folder):
         pass
     data = bytearray((folder / "spool.db").read_bytes())
-    at = data.index(VERDICTS[2]) + 1000
-    data[at : at + 60] = bytes(60)
+    at += data.index(VERDICTS[2])
+    data[at : at + size] = bytes(size)
     (folder / "spool.db").write_bytes(data)
     counted = Counted()
 
     with opened(folder) as spool:
-        assert verdicts_in(spool) == VERDICTS
+        found = verdicts_in(spool)
 
-    assert counted("spool.damaged{what=repaired}") == 1
-    assert counted("spool.damaged{what=outgoing}") == 0
-
-
-def test_something_to_be_sent_that_is_damaged_beyond_repair_costs_only_itself(folder: Path) -> None:
-    with opened(folder):
-        pass
-    data = bytearray((folder / "spool.db").read_bytes())
-    at = data.index(VERDICTS[2]) + 10
-    data[at : at + 2000] = bytes(2000)
-    (folder / "spool.db").write_bytes(data)
-    counted = Counted()
-
-    with opened(folder) as spool:
-        assert verdicts_in(spool) == {number: data for number, data in VERDICTS.items() if number != 2}
-
-    assert counted("spool.damaged{what=outgoing}") == 1
+    assert found == {number: data for number, data in VERDICTS.items() if what == "repaired" or number != 2}
+    assert {each: counted(f"spool.damaged{{what={each}}}") for each in ("repaired", "outgoing")} == {
+        "repaired": int(what == "repaired"),
+        "outgoing": int(what == "outgoing"),
+    }
 
 
 @settings(deadline=None)
