@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.dialects.values import arguments, is_dict, is_text, text_of
 from otel_scorer.model.trace import MISSING, SpanType, ToolCall
@@ -19,6 +19,11 @@ __all__ = ["explain_tool_call", "find_tool_calls"]
 
 # Between two spans of one call there may be a transport, but nobody who decides to call the tool once more.
 _DECIDERS: Final = frozenset({SpanType.AGENT, SpanType.WORKFLOW, SpanType.LLM, SpanType.CHAT_MODEL})
+
+_TOOL: Final = SpanType.TOOL
+
+_Members: TypeAlias = "tuple[str, list[Span]]"
+"""The name of a call and its TOOL spans, the outermost first."""
 
 _FIELDS: Final[Mapping[CallDetail, str]] = {
     "arguments": "tool_args",
@@ -44,96 +49,92 @@ class _Asked:
 
 @dataclass(slots=True, eq=False)
 class _Call:
-    """The TOOL spans of one call, the outermost first, and what they say together."""
+    """One call, for which an answer is looked for."""
 
     name: str
-    spans: list[Span]
+    spans: Sequence[Span]
 
     @property
     def args(self) -> object:
         """The arguments that the spans say, or MISSING."""
-        return self.said("tool_args")[0]
+        return _said(self.spans, "tool_args")[0]
 
     @property
     def call_id(self) -> str | None:
         """The model's id of the call, if the spans say it."""
-        call_id = self.said("tool_call_id")[0]
+        call_id = _said(self.spans, "tool_call_id")[0]
         return call_id if is_text(call_id) else None
 
-    def said(self, field: str) -> tuple[object, Span | None]:
-        """Return what the outermost span says that says anything, and that span."""
-        for span in self.spans:
-            value = span.read(field)
-            if value is not MISSING:
-                return value, span
-        return MISSING, None
 
-    def reason(self, span: Span | None) -> str:
-        """Say which span of the call it is."""
-        if span is self.spans[0]:
-            return "the TOOL span"
-        return "" if span is None else "a TOOL span of the same call, nested in it"
+class _Calls:
+    """
+    All calls of a trace: what their spans say, else the models' answers, joined when that is first asked for.
 
+    Implements `CallSource`. It knows no `ToolCall`: what points at each other is freed by nobody but the garbage
+    collector, and all spans with it.
 
-class _Answers:
-    """What the models' answers say about all calls of a trace, joined when a call first asks for it."""
+    Args:
+        members: Name and TOOL spans of each call, the outermost first.
+        find_models: Returns the trace's model spans; called once.
+    """
 
-    __slots__ = ("_calls", "_find_models", "_matches")
+    __slots__ = ("_find_models", "_matches", "_members")
 
-    def __init__(self, calls: Sequence[_Call], find_models: Callable[[], Sequence[Span]]) -> None:
-        self._calls = calls
+    def __init__(self, members: Sequence[_Members], find_models: Callable[[], Sequence[Span]]) -> None:
+        self._members = members
         self._find_models = find_models
-        self._matches: dict[_Call, _Asked] | None = None
+        self._matches: dict[Span, _Asked] | None = None
 
-    def about(self, call: _Call) -> _Asked | None:
-        """Return what a model said when it asked for the call, if that can be told."""
-        matches = self._matches
-        if matches is None:
-            matches = self._matches = _join(self._calls, self._find_models())
-        return matches.get(call)
-
-
-@dataclass(slots=True, eq=False)
-class _Source:
-    """
-    What the spans of a call say, else the models' answers. Implements `CallSource`.
-
-    Apart from the call: the answers know all calls, and what points at each other is freed by nobody but the garbage
-    collector, with the spans.
-    """
-
-    call: _Call
-    answers: _Answers
-
-    def find(self, detail: CallDetail) -> object:
-        call, field = self.call, _FIELDS[detail]
-        value = call.spans[0].read(field)
-        if value is MISSING and len(call.spans) > 1:
-            value = call.said(field)[0]
+    def find(self, spans: Sequence[Span], detail: CallDetail) -> object:
+        field = _FIELDS[detail]
+        value = spans[0].read(field)
+        if value is MISSING and len(spans) > 1:
+            value = _said(spans, field)[0]
         if detail == "result":
             return tool_result(value)
         if detail == "arguments":
-            return self.explain_arguments()[0] if value is MISSING else value
-        return value if is_text(value) else self.explain_call_id()[0]
+            return self.explain_arguments(spans)[0] if value is MISSING else value
+        return value if is_text(value) else self.explain_call_id(spans)[0]
 
-    def explain_arguments(self) -> tuple[object, Span | None, str, str]:
-        """Return the arguments, and the span and field that say them and why."""
-        call = self.call
-        args, span = call.said("tool_args")
+    def explain_arguments(self, spans: Sequence[Span]) -> tuple[object, Span | None, str, str]:
+        """Return the arguments of the call with these spans, and the span and field that say them and why."""
+        args, span = _said(spans, "tool_args")
         if span is not None:
-            return args, span, "tool_args", call.reason(span)
-        asked = self.answers.about(call)
+            return args, span, "tool_args", _reason(spans, span)
+        asked = self._about(spans)
         return (None, None, "", "") if asked is None else (asked.args, *_joined(asked))
 
-    def explain_call_id(self) -> tuple[str | None, Span | None, str, str]:
+    def explain_call_id(self, spans: Sequence[Span]) -> tuple[str | None, Span | None, str, str]:
         """Likewise the model's id of the call."""
-        call = self.call
-        call_id = call.call_id
-        if call_id is not None:
-            span = call.said("tool_call_id")[1]
-            return call_id, span, "tool_call_id", call.reason(span)
-        asked = self.answers.about(call)
+        call_id, span = _said(spans, "tool_call_id")
+        if is_text(call_id):
+            return call_id, span, "tool_call_id", _reason(spans, span)
+        asked = self._about(spans)
         return (None, None, "", "") if asked is None else (asked.call_id, *_joined(asked))
+
+    def _about(self, spans: Sequence[Span]) -> _Asked | None:
+        """Return what a model said when it asked for the call, if that can be told."""
+        matches = self._matches
+        if matches is None:
+            joined = _join([_Call(name, spans) for name, spans in self._members], self._find_models())
+            matches = self._matches = {call.spans[0]: asked for call, asked in joined.items()}
+        return matches.get(spans[0])
+
+
+def _said(spans: Sequence[Span], field: str) -> tuple[object, Span | None]:
+    """Return what the outermost span says that says anything, and that span."""
+    for span in spans:
+        value = span.read(field)
+        if value is not MISSING:
+            return value, span
+    return MISSING, None
+
+
+def _reason(spans: Sequence[Span], span: Span | None) -> str:
+    """Say which span of the call it is."""
+    if span is spans[0]:
+        return "the TOOL span"
+    return "" if span is None else "a TOOL span of the same call, nested in it"
 
 
 def _joined(asked: _Asked) -> tuple[Span, str, str]:
@@ -142,21 +143,20 @@ def _joined(asked: _Asked) -> tuple[Span, str, str]:
 
 def explain_tool_call(call: ToolCall) -> dict[str, tuple[object, Span | None, str, str]]:
     """Return, for each detail of a call, its value (MISSING: none), the span and the field that say it, and why."""
-    source = call.source
-    if not isinstance(source, _Source):
+    source, spans = call.source, call.spans
+    if not isinstance(source, _Calls):
         return {}
-    spans = source.call
-    name, named = spans.said("tool_name")
-    result, returned = spans.said("tool_result")
+    name, named = _said(spans, "tool_name")
+    result, returned = _said(spans, "tool_result")
     found: dict[str, tuple[object, Span | None, str, str]] = {
         "name": (
-            (name, named, "tool_name", spans.reason(named))
+            (name, named, "tool_name", _reason(spans, named))
             if is_text(name)
             else (call.name, call.span, "the span's name", "nothing else names the tool")
         ),
-        "arguments": source.explain_arguments(),
-        "result": (tool_result(result), returned, "tool_result", spans.reason(returned)),
-        "call_id": source.explain_call_id(),
+        "arguments": source.explain_arguments(spans),
+        "result": (tool_result(result), returned, "tool_result", _reason(spans, returned)),
+        "call_id": source.explain_call_id(spans),
     }
     return {
         detail: (MISSING if said[1] is None else said[0], said[1], said[2], said[3]) for detail, said in found.items()
@@ -171,9 +171,9 @@ def find_tool_calls(trace: Trace, find_models: Callable[[], Sequence[Span]]) -> 
         trace: The trace.
         find_models: Returns its model spans; called once, when a call is asked for what its own spans do not say.
     """
-    calls = _merge(trace)
-    answers = _Answers(calls, find_models)
-    return [ToolCall(call.name, call.spans, _Source(call, answers)) for call in calls]
+    members = _merge(trace)
+    source = _Calls(members, find_models)
+    return [ToolCall(name, spans, source) for name, spans in members]
 
 
 def tool_result(value: object) -> object:
@@ -191,27 +191,27 @@ def tool_result(value: object) -> object:
     return value["content"] if "tool_call_id" in value and "content" in value else value
 
 
-def _merge(trace: Trace) -> list[_Call]:
-    """Find the calls of tools: a TOOL span below one of the same tool belongs to its call."""
-    calls: list[_Call] = []
+def _merge(trace: Trace) -> list[_Members]:
+    """Find the calls of tools, by start: a TOOL span below one of the same tool belongs to its call."""
+    calls: list[_Members] = []
     # By depth, down to the span that was walked last: the call that what is below would belong to.
-    above: list[_Call | None] = []
+    above: list[_Members | None] = []
     for span, depth in trace.tree.walk():
         call = above[depth - 1] if depth else None
         kind = span.span_type
-        if kind == SpanType.TOOL:
+        if kind == _TOOL:
             name = _name(span)
             if name == _NO_CALL:
                 pass
-            elif call is not None and call.name == name:
-                call.spans.append(span)
+            elif call is not None and call[0] == name:
+                call[1].append(span)
             else:
-                call = _Call(name, [span])
+                call = name, [span]
                 calls.append(call)
         elif call is not None and kind in _DECIDERS:
             call = None
         above[depth:] = (call,)
-    calls.sort(key=lambda call: call.spans[0].start_time_ns)
+    calls.sort(key=lambda call: call[1][0].start_time_ns)
     return calls
 
 

@@ -18,10 +18,10 @@ CallDetail: TypeAlias = Literal["arguments", "result", "call_id"]
 
 
 class CallSource(Protocol):
-    """What knows the details of one call. Asked for nothing that nobody reads: the answer may be far away."""
+    """What knows the details of calls. Asked for nothing that nobody reads: the answer may be far away."""
 
-    def find(self, detail: CallDetail) -> Any:
-        """Return the decoded arguments or result, or the model's id of the call; None if nobody says."""
+    def find(self, spans: Sequence[Span], detail: CallDetail) -> Any:
+        """Return what is known of the call with these spans, decoded; None if nobody says."""
         ...
 
 
@@ -53,12 +53,12 @@ class ToolCall(Immutable):
     @property
     def arguments(self) -> Any:
         """Decoded arguments, from the model's output if the span has none; None if nobody recorded them."""
-        return copied(self._source.find("arguments"))
+        return copied(self._source.find(self._spans, "arguments"))
 
     @property
     def result(self) -> Any:
         """Decoded result; None if there is none."""
-        return copied(self._source.find("result"))
+        return copied(self._source.find(self._spans, "result"))
 
     @property
     def failed(self) -> bool:
@@ -73,7 +73,7 @@ class ToolCall(Immutable):
     @property
     def call_id(self) -> str | None:
         """The model's id of the call, from the model's output if the span has none; None if it is not known."""
-        call_id: str | None = self._source.find("call_id")
+        call_id: str | None = self._source.find(self._spans, "call_id")
         return call_id
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +23,8 @@ class Told:
     call_id: str | None = None
     asked: list[str] = field(default_factory=list)
 
-    def find(self, detail: CallDetail) -> Any:
+    def find(self, spans: Sequence[Span], detail: CallDetail) -> Any:
+        assert spans
         self.asked.append(detail)
         return getattr(self, detail)
 
