@@ -78,7 +78,7 @@ class Attribute:
 
     def read(self, span: Span) -> object:
         """Return the decoded attribute, or MISSING."""
-        value = span.attributes.get(self.key, MISSING)
+        value = span.get_attribute(self.key, MISSING)
         if value is MISSING or value in self.skip:
             return MISSING
         return self.decode(value)
@@ -93,8 +93,8 @@ class MimeAttribute:
 
     def read(self, span: Span) -> object:
         """Return the decoded attribute, or MISSING."""
-        value = span.attributes.get(self.key, MISSING)
-        return strict_json(value) if span.attributes.get(self.mime_key) == "application/json" else value
+        value = span.get_attribute(self.key, MISSING)
+        return strict_json(value) if span.get_attribute(self.mime_key) == "application/json" else value
 
 
 @dataclass(frozen=True, slots=True)

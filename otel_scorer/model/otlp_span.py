@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
-from weakref import WeakKeyDictionary
 
 from otel_scorer.model.facts import Scope, SpanEvent, SpanKind, SpanLink, SpanStatusCode
 from otel_scorer.model.otlp_attributes import Attributes, EncodedAttributes, decode_encoded
 from otel_scorer.model.span import Span
-from otel_scorer.model.span_fields import parse_request, parse_resource_spans, parse_scope_spans, parse_span
+from otel_scorer.model.span_fields import (
+    parse_request,
+    parse_resource,
+    parse_resource_spans,
+    parse_scope,
+    parse_scope_spans,
+    parse_span,
+)
 from otel_scorer.model.wire import LOCAL_ROOT_FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from otel_scorer.model.facts import AttributeValue
-    from otel_scorer.model.span_fields import OriginFields, SpanFields
+    from otel_scorer.model.span_fields import SpanFields
     from otel_scorer.model.wire import RawSpan, ScopeRef
 
 __all__ = ["Origin", "OtlpSpan", "spans_from_raw", "spans_from_request"]
-
-"""SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK | SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK of OTLP's trace.proto."""
 
 _KINDS: Final = tuple(SpanKind)
 _STATUS_CODES: Final = tuple(SpanStatusCode)
@@ -29,28 +34,38 @@ _ERROR: Final = _STATUS_CODES.index(SpanStatusCode.ERROR)
 
 
 class Origin:
-    """Resource and scope of the spans of one ScopeSpans, decoded once for all of them."""
+    """
+    Resource and scope of the spans of one ScopeSpans, decoded once for all of them.
+
+    Args:
+        resource: The encoded Resource.
+        scope: The encoded InstrumentationScope.
+    """
 
     __slots__ = ("attributes", "notes", "scope")
 
-    def __init__(self, resource: OriginFields, scope: OriginFields) -> None:
-        self.attributes = Attributes(resource.attributes)
-        self.scope = Scope(scope.name, scope.version, Attributes(scope.attributes))
+    def __init__(self, resource: bytes, scope: bytes) -> None:
+        fields = parse_scope(scope)
+        self.attributes = Attributes(parse_resource(resource).attributes)
+        self.scope = Scope(fields.name, fields.version, Attributes(fields.attributes))
         self.notes: dict[Any, Any] = {}
         """See `Span.shared`."""
 
     @classmethod
-    def of(cls, ref: ScopeRef) -> Origin:
-        """Return what a span slice refers to, decoded once for all traces that have spans of it."""
-        origin = _origins.get(ref)
-        if origin is None or len(origin.notes) > _READERS:
-            made = cls(parse_resource_spans(ref.resource).resource, parse_scope_spans(ref.scope).scope)
-            origin = _origins[ref] = made
+    def of(cls, resource: bytes, scope: bytes) -> Origin:
+        """Return what the two messages say; for the same bytes the same object, if it was asked for not long ago."""
+        if len(resource) + len(scope) > _LARGE:
+            return cls(resource, scope)
+        origin = _known_origin(resource, scope)
+        if len(origin.notes) > _READERS:
+            origin.notes.clear()
         return origin
 
 
-# They go with the last span that refers to them.
-_origins: Final[WeakKeyDictionary[ScopeRef, Origin]] = WeakKeyDictionary()
+# A program sends spans of a few dozen scopes, and traces of many: what they say need not be decoded for each trace.
+_known_origin: Final = lru_cache(maxsize=256)(Origin)
+# Bytes of a resource and a scope that are worth keeping; most are below a thousand.
+_LARGE: Final = 8192
 # A program has one or two readers; who makes a new one for every file must not have them all kept.
 _READERS: Final = 8
 
@@ -58,7 +73,7 @@ _READERS: Final = 8
 class OtlpSpan(Span):
     """A span view over OTLP: the message, or its bytes until somebody looks."""
 
-    __slots__ = ("_attributes", "_events", "_fields", "_origin", "raw")
+    __slots__ = ("_attributes", "_events", "_fields", "_origin", "_values", "raw")
 
     def __init__(self, origin: Origin, *, fields: SpanFields | None = None, raw: RawSpan | None = None) -> None:
         # What Span.__init__ does, without the call: every span that is typed, scored or shown comes by here.
@@ -68,6 +83,7 @@ class OtlpSpan(Span):
         self.logs = ()
         self._origin = origin
         self._fields = fields
+        self._values: Mapping[str, bytes] | None = None
         self._attributes: EncodedAttributes | None = None
         self._events: list[SpanEvent] | None = None
         self.raw = raw
@@ -76,7 +92,7 @@ class OtlpSpan(Span):
     def forget(self) -> None:
         self._cache = {}
         if self.raw is not None:
-            self._fields = self._attributes = self._events = None
+            self._fields = self._values = self._attributes = self._events = None
 
     @property
     def fields(self) -> SpanFields:
@@ -127,13 +143,21 @@ class OtlpSpan(Span):
     def attributes(self) -> EncodedAttributes:
         attributes = self._attributes
         if attributes is None:
-            attributes = self._attributes = EncodedAttributes(self.fields.attributes)
+            attributes = self._attributes = EncodedAttributes(self._encoded)
         return attributes
 
     @property
     def attribute_keys(self) -> Collection[str]:
-        fields = self._fields
-        return (self.fields if fields is None else fields).attributes
+        values = self._values
+        return self._encoded if values is None else values
+
+    @property
+    def _encoded(self) -> Mapping[str, bytes]:
+        """The encoded values by key: asking the message for them again takes longer than to look one up."""
+        values = self._values
+        if values is None:
+            values = self._values = self.fields.attributes
+        return values
 
     @property
     def position(self) -> tuple[int, bytes, bytes]:
@@ -149,19 +173,27 @@ class OtlpSpan(Span):
 
     def which_of(self, keys: frozenset[str]) -> frozenset[str]:
         # Going through a protobuf map costs a little more per key than asking it for one.
-        attributes = self.fields.attributes
-        if len(attributes) < len(keys):
-            return keys.intersection(attributes)
-        return frozenset([key for key in keys if key in attributes])
+        values = self._encoded
+        if len(values) < len(keys):
+            return keys.intersection(values)
+        return frozenset([key for key in keys if key in values])
 
     def first_of(self, keys: Iterable[str]) -> tuple[str, AttributeValue] | None:
         # As in the base class, but on the protobuf map: typing a span is this and parsing it.
-        fields = self._fields
-        values = (self.fields if fields is None else fields).attributes
+        values = self._values
+        if values is None:
+            fields = self._fields
+            values = self._values = (self.fields if fields is None else fields).attributes
         for key in keys:
             if key in values:
                 return key, decode_encoded(values[key])
         return None
+
+    def get_attribute(self, key: str, default: Any = None) -> Any:
+        values = self._values
+        if values is None:
+            values = self._encoded
+        return decode_encoded(values[key]) if key in values else default
 
     @property
     def has_events(self) -> bool:
@@ -206,7 +238,7 @@ class OtlpSpan(Span):
         # As in the base class, without the message.
         fields = self.fields
         code = fields.status.code
-        return code == _ERROR or (code != _OK and "error.type" in fields.attributes)
+        return code == _ERROR or (code != _OK and "error.type" in self._encoded)
 
     def _raw_status(self) -> tuple[SpanStatusCode, str]:
         status = self.fields.status
@@ -223,8 +255,9 @@ def spans_from_request(data: bytes) -> list[Span]:
     """
     spans: list[Span] = []
     for resource_spans in parse_request(data).resource_spans:
+        resource = b"".join(resource_spans.resource)
         for scope_spans in resource_spans.scope_spans:
-            origin = Origin(resource_spans.resource, scope_spans.scope)
+            origin = Origin.of(resource, b"".join(scope_spans.scope))
             spans += [OtlpSpan(origin, fields=span) for span in scope_spans.spans]
     return spans
 
@@ -236,6 +269,11 @@ def spans_from_raw(spans: Iterable[RawSpan]) -> list[Span]:
     for raw in spans:
         origin = origins.get(raw.scope)
         if origin is None:
-            origin = origins[raw.scope] = Origin.of(raw.scope)
+            origin = origins[raw.scope] = _origin_of(raw.scope)
         views.append(OtlpSpan(origin, raw=raw))
     return views
+
+
+def _origin_of(ref: ScopeRef) -> Origin:
+    resource, scope = parse_resource_spans(ref.resource).resource, parse_scope_spans(ref.scope).scope
+    return Origin.of(b"".join(resource), b"".join(scope))

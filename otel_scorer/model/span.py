@@ -192,9 +192,9 @@ class Span(Immutable, ABC):
                 return key, attributes[key]
         return None
 
-    def get_attribute(self, key: str) -> AttributeValue:
-        """Return the attribute, or None if the span does not have it."""
-        return self.attributes.get(key)
+    def get_attribute(self, key: str, default: Any = None) -> Any:
+        """Return the attribute, or `default` if the span does not have it."""
+        return self.attributes.get(key, default)
 
     @property
     def span_type(self) -> str:

@@ -27,7 +27,9 @@ __all__ = [
     "OriginFields",
     "SpanFields",
     "parse_request",
+    "parse_resource",
     "parse_resource_spans",
+    "parse_scope",
     "parse_scope_spans",
     "parse_span",
 ]
@@ -65,16 +67,16 @@ class OriginFields(Protocol):
 
 
 class ScopeSpansFields(Protocol):
-    """A ScopeSpans."""
+    """A ScopeSpans. Its scope is encoded: nearly always it is known. In several parts: they are one message, joined."""
 
-    scope: OriginFields
+    scope: Sequence[bytes]
     spans: Sequence[SpanFields]
 
 
 class ResourceSpansFields(Protocol):
-    """A ResourceSpans."""
+    """A ResourceSpans; its resource likewise."""
 
-    resource: OriginFields
+    resource: Sequence[bytes]
     scope_spans: Sequence[ScopeSpansFields]
 
 
@@ -100,25 +102,15 @@ def _build() -> dict[str, type[Message]]:
     _copy_with_map(file, "Resource", resource_pb2.Resource.DESCRIPTOR)
     _copy_with_map(file, "Scope", common_pb2.InstrumentationScope.DESCRIPTOR)
     for name, parts in (
-        ("ScopeSpans", (("scope", 1, "Scope", _KIND.LABEL_OPTIONAL), ("spans", 2, "Span", _KIND.LABEL_REPEATED))),
-        (
-            "ResourceSpans",
-            (
-                ("resource", 1, "Resource", _KIND.LABEL_OPTIONAL),
-                ("scope_spans", 2, "ScopeSpans", _KIND.LABEL_REPEATED),
-            ),
-        ),
-        ("Request", (("resource_spans", 1, "ResourceSpans", _KIND.LABEL_REPEATED),)),
+        ("ScopeSpans", (("scope", None), ("spans", "Span"))),
+        ("ResourceSpans", (("resource", None), ("scope_spans", "ScopeSpans"))),
+        ("Request", (("resource_spans", "ResourceSpans"),)),
     ):
         message = file.message_type.add(name=name)
-        for part, number, type_name, label in parts:
-            message.field.add(
-                name=part,
-                number=number,
-                type=_KIND.TYPE_MESSAGE,
-                type_name=f".{_PACKAGE}.{type_name}",
-                label=label,
-            )
+        for number, (part, type_name) in enumerate(parts, 1):
+            field = message.field.add(name=part, number=number, type=_KIND.TYPE_BYTES, label=_KIND.LABEL_REPEATED)
+            if type_name is not None:
+                field.type, field.type_name = _KIND.TYPE_MESSAGE, f".{_PACKAGE}.{type_name}"
     pool = descriptor_pool.Default()
     pool.AddSerializedFile(file.SerializeToString())
     found = (pool.FindMessageTypeByName(f"{_PACKAGE}.{message.name}") for message in file.message_type)
@@ -147,6 +139,10 @@ _MESSAGES: Final = _build()
 
 parse_span: Final = cast("Callable[[bytes], SpanFields]", _MESSAGES["Span"].FromString)
 """Decode an encoded `trace.v1.Span`; raises `google.protobuf.message.DecodeError` if it is none."""
+parse_resource: Final = cast("Callable[[bytes], OriginFields]", _MESSAGES["Resource"].FromString)
+"""Likewise a `resource.v1.Resource`."""
+parse_scope: Final = cast("Callable[[bytes], OriginFields]", _MESSAGES["Scope"].FromString)
+"""Likewise a `common.v1.InstrumentationScope`."""
 parse_scope_spans: Final = cast("Callable[[bytes], ScopeSpansFields]", _MESSAGES["ScopeSpans"].FromString)
 """Likewise a `trace.v1.ScopeSpans`."""
 parse_resource_spans: Final = cast("Callable[[bytes], ResourceSpansFields]", _MESSAGES["ResourceSpans"].FromString)

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from opentelemetry import trace as otel_trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import InstrumentationScope
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource as ResourceMessage
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
@@ -34,7 +36,8 @@ from otel_scorer.model.decode import (
     spans_from_request,
     spans_from_sdk,
 )
-from otel_scorer.model.trace import Span, Trace
+from otel_scorer.model.encoding import field
+from otel_scorer.model.trace import Scope, Span, Trace
 from otel_scorer.model.wire import read_traces
 from otel_scorer.testing import make_raw, make_request, make_span
 
@@ -265,6 +268,53 @@ def test_spans_of_one_scope_share_what_was_decoded_of_it() -> None:
 
     assert first.resource is second.resource
     assert first.scope is second.scope
+
+
+def scope_of(**request: Any) -> Scope:
+    [span] = spans_from_request(make_request(make_span(), **request))
+    return span.scope
+
+
+def test_what_was_decoded_of_a_resource_and_a_scope_is_shared_by_the_traces_that_have_them() -> None:
+    [from_raw] = spans_from_raw(make_raw(make_span(), scope="shared"))
+
+    assert scope_of(scope="shared") is scope_of(scope="shared") is from_raw.scope
+    assert scope_of(scope="shared") is not scope_of(scope="other")
+    assert scope_of(scope="shared") is not scope_of(scope="shared", service="other")
+
+
+def test_only_so_many_scopes_of_any_sender_are_kept_and_no_large_one() -> None:
+    first = scope_of(scope="kept for a while")
+    large = {"text": "x" * 100_000}
+
+    assert scope_of(scope="large", resource=large) is not scope_of(scope="large", resource=large)
+    for number in range(1_000):
+        scope_of(scope=f"made up {number}")
+    assert scope_of(scope="kept for a while") is not first
+
+
+def test_what_readers_note_of_a_shared_scope_does_not_pile_up() -> None:
+    spans = [spans_from_request(make_request(make_span(), scope="read by many"))[0] for _ in range(100)]
+    for number, span in enumerate(spans):
+        span.shared[number] = "noted"
+        spans_from_request(make_request(make_span(), scope="read by many"))
+
+    assert len(spans[0].shared) < 20
+
+
+def test_a_resource_and_a_scope_that_come_in_several_parts_are_one_message() -> None:
+    resource, more = ResourceMessage(), ResourceMessage()
+    encode_attributes(resource.attributes, {"service.name": "a", "host": "x"})
+    encode_attributes(more.attributes, {"service.name": "b"})
+    scopes = [InstrumentationScope(name="one", version="1"), InstrumentationScope(name="two")]
+    scope_spans = b"".join(field(1, scope.SerializeToString()) for scope in scopes)
+    scope_spans += field(2, make_span().SerializeToString())
+    parts = field(1, resource.SerializeToString()), field(2, scope_spans), field(1, more.SerializeToString())
+
+    [span] = spans_from_request(field(1, b"".join(parts)))
+
+    assert dict(span.resource) == {"service.name": "b", "host": "x"}
+    assert (span.scope.name, span.scope.version) == ("two", "1")
 
 
 def test_a_view_keeps_the_slice_that_it_was_made_from() -> None:
