@@ -221,14 +221,14 @@ class Assessment(ABC):
 
     def _check(self) -> None:
         # The annotations are promises of the caller, who need not have kept them.
-        name, source, metadata = cast("tuple[object, object, object]", (self.name, self.source, self.metadata))
-        if not isinstance(name, str):
+        name, source, metadata = self.name, self.source, self.metadata
+        if type(name) is not str and not isinstance(cast("object", name), str):
             msg = f"The name of an assessment must be a string, got {name!r}"
             raise AssessmentValueError(msg)
-        if not isinstance(source, AssessmentSource):
+        if type(source) is not AssessmentSource and not isinstance(cast("object", source), AssessmentSource):
             msg = f"`source` must be an AssessmentSource, got {source!r}"
             raise AssessmentValueError(msg)
-        if metadata is not None and not isinstance(metadata, Mapping):
+        if metadata is not None and not isinstance(cast("object", metadata), Mapping):
             msg = f"`metadata` must be a dict, got {metadata!r}"
             raise AssessmentValueError(msg)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from functools import lru_cache
+from typing import Final
 
 __all__ = [
     "attribute",
@@ -18,11 +19,16 @@ __all__ = [
 ]
 
 
+# Tag and length of a short field, for every number that fits into one byte.
+_SHORT_HEADS: Final = [bytes((number << 3 | 2, size)) for number in range(16) for size in range(0x80)]
+_DOUBLE: Final = struct.Struct("<d")
+
+
 def field(number: int, payload: bytes) -> bytes:
     """Encode a length-delimited field (bytes, string, message)."""
     size = len(payload)
     if number < 16 and size < 0x80:
-        return bytes((number << 3 | 2, size)) + payload
+        return _SHORT_HEADS[number << 7 | size] + payload
     return varint(number << 3 | 2) + varint(size) + payload
 
 
@@ -55,12 +61,14 @@ def key_value(key: str, value: str | float) -> bytes:
     elif isinstance(value, int) and -(1 << 63) <= value < 1 << 63:
         encoded = varint_field(3, value)
     else:
-        encoded = b"\x21" + struct.pack("<d", nearest_double(value))
+        encoded = b"\x21" + _DOUBLE.pack(nearest_double(value))
     return _key(key) + field(2, encoded)
 
 
 def attribute(key: str, value: str | float) -> bytes:
     """Encode one span attribute, ready to be appended to an encoded span (Span.attributes, field 9)."""
+    if isinstance(value, float):
+        return _before_double(key) + _DOUBLE.pack(value)
     return field(9, key_value(key, value))
 
 
@@ -78,10 +86,18 @@ def _key(key: str) -> bytes:
     return field(1, key.encode("utf-8", "replace"))
 
 
+# All doubles are of one size, so what comes before one depends on the key alone.
+@lru_cache(maxsize=1024)
+def _before_double(key: str) -> bytes:
+    return field(9, key_value(key, 0.0))[: -_DOUBLE.size]
+
+
 def varint(value: int) -> bytes:
     """Encode a number that is not negative."""
     if value < 0x80:
         return value.to_bytes(1, "little")
+    if value < 0x4000:  # most lengths of spans
+        return bytes((value & 0x7F | 0x80, value >> 7))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

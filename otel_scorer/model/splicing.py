@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from itertools import chain, groupby
+from itertools import groupby
 from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
@@ -26,9 +25,12 @@ _ITEM_PREFIXES: Final = [b"\x12" + varint(size) for size in range(_PREFIXED)]
 
 def join_spans(spans: Iterable[RawSpan]) -> bytes:
     """Splice spans into one encoded ExportTraceServiceRequest, each under its own resource and scope, in order."""
-    by_scope: defaultdict[ScopeRef, list[bytes]] = defaultdict(list)
+    by_scope: dict[ScopeRef, list[bytes]] = {}
     for data, scope, _, _, _, _ in spans:
-        by_scope[scope].append(data)
+        if scope in by_scope:
+            by_scope[scope].append(data)
+        else:
+            by_scope[scope] = [data]
     return _join_scopes(by_scope.items())
 
 
@@ -94,18 +96,17 @@ def _join_items(items: Iterable[tuple[ScopeRef, bytes]]) -> bytes:
 def _join_scopes(groups: Iterable[tuple[ScopeRef, Sequence[bytes]]]) -> bytes:
     """Join everything in one go: spans are large, and each intermediate string would copy them once more."""
     by_resource: dict[bytes, list[bytes]] = {}
-    sizes: dict[bytes, int] = {}
     for ref, items in groups:
-        lengths = list(map(len, items))
-        prefixes = [_ITEM_PREFIXES[length] if length < _PREFIXED else b"\x12" + varint(length) for length in lengths]
-        size = len(ref.scope) + sum(lengths) + sum(map(len, prefixes))
-        header = b"\x12" + varint(size)
-        parts = by_resource.setdefault(ref.resource, [])
-        parts += (header, ref.scope)
-        parts += chain.from_iterable(zip(prefixes, items, strict=True))
-        sizes[ref.resource] = sizes.get(ref.resource, 0) + len(header) + size
+        parts = [ref.scope]
+        for item in items:
+            size = len(item)
+            parts.append(_ITEM_PREFIXES[size] if size < _PREFIXED else b"\x12" + varint(size))
+            parts.append(item)
+        scopes = by_resource.setdefault(ref.resource, [])
+        scopes.append(b"\x12" + varint(sum(map(len, parts))))
+        scopes += parts
     out: list[bytes] = []
     for resource, parts in by_resource.items():
-        out += (b"\x0a" + varint(len(resource) + sizes[resource]), resource)
+        out += (b"\x0a" + varint(len(resource) + sum(map(len, parts))), resource)
         out += parts
     return b"".join(out)
