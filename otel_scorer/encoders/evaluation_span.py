@@ -8,15 +8,17 @@ repeats from trace to trace (names, kinds, labels, versions), so it is encoded o
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from otel_scorer.encoders.verdict import AttributeScalar, Verdict, value_text
 from otel_scorer.model.encoding import attribute, field, fixed32_field, varint_field
 from otel_scorer.model.trace import OWN_SCOPE
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from otel_scorer.encoders.target import Target
 
 __all__ = ["SCOPE_VERSION", "encode_evaluation_span", "evaluation_attributes", "own_scope"]
@@ -25,6 +27,9 @@ _KIND_INTERNAL: Final = 1
 # Sampled, and SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK: the parent is known not to be remote.
 _FLAGS_SAMPLED: Final = 0x101
 
+# OpenInference's keys for a verdict on a trace, and for one on a span.
+_ON_TRACE: Final = "trace.evaluations.0.evaluation."
+_ON_SPAN: Final = "evaluations.0.evaluation."
 _SHORT: Final = 120
 _CACHED_TEXT: Final = 512
 
@@ -63,7 +68,7 @@ class Origin(NamedTuple):
     @classmethod
     def of(cls, verdict: Verdict, close_reason: str | None, complete: bool | None) -> Origin:  # noqa: FBT001
         """Return what a verdict has in common with others."""
-        return cls(
+        return _origin((
             verdict.name,
             verdict.label,
             verdict.error_type,
@@ -75,7 +80,11 @@ class Origin(NamedTuple):
             verdict.span_id is None,
             close_reason,
             complete,
-        )
+        ))  # fmt: skip
+
+
+# `Origin` itself would be one more call of Python for each verdict.
+_origin: Final[Callable[[Iterable[Any]], Origin]] = partial(tuple[Any, ...].__new__, Origin)
 
 
 def evaluation_attributes(
@@ -87,12 +96,12 @@ def evaluation_attributes(
     OTel GenAI's `gen_ai.evaluation.*`, the kind for OpenInference and MLflow, OpenInference's
     `[trace.]evaluations.0.evaluation.*` (with `trace.` where the whole trace is meant), and our own.
     """
-    is_on_trace = verdict.span_id is None
+    prefix = _ON_TRACE if verdict.span_id is None else _ON_SPAN
     return {
         **_common(Origin.of(verdict, close_reason, complete)),
-        **_value(verdict.score, verdict.value, is_on_trace=is_on_trace),
-        **_explanation(verdict.explanation, is_on_trace=is_on_trace),
-        **_metadata(verdict),
+        **_value(verdict.score, verdict.value, prefix),
+        **({} if verdict.explanation is None else _explanation(verdict.explanation, prefix)),
+        **_metadata(verdict, prefix),
     }
 
 
@@ -108,22 +117,22 @@ def encode_evaluation_span(
         close_reason: Why the trace was closed.
         complete: Whether it looked complete.
     """
-    return b"".join([
+    prefix = _ON_TRACE if verdict.span_id is None else _ON_SPAN
+    origin, label = Origin.of(verdict, close_reason, complete), verdict.label
+    # A label may be any text that a scorer returns: long ones, of which no two are equal, would only fill the memory.
+    is_usual = label is None or len(label) <= _CACHED_TEXT
+    return b"".join((
         target.encoded,
         field(2, verdict.evaluation_id(target.trace_id, target.span_id)),
-        _encoded_origin(Origin.of(verdict, close_reason, complete)),
-        _encoded_value(verdict.score, verdict.value, is_on_trace=verdict.span_id is None),
-        _encoded_explanation(verdict.explanation, is_on_trace=verdict.span_id is None),
-        _encoded(_metadata(verdict)) if verdict.metadata else b"",
-    ])  # fmt: skip
-
-
-def _prefix(*, is_on_trace: bool) -> str:
-    return "trace.evaluations.0.evaluation." if is_on_trace else "evaluations.0.evaluation."
+        _encode_common_once(origin) if is_usual else _encode_common(origin),
+        _encoded_value(verdict.score, verdict.value, prefix),
+        b"" if verdict.explanation is None else _encoded_explanation(verdict.explanation, prefix),
+        _encoded(_metadata(verdict, prefix)) if verdict.metadata else b"",
+    ))  # fmt: skip
 
 
 def _common(origin: Origin) -> dict[str, AttributeScalar]:
-    prefix = _prefix(is_on_trace=origin.is_on_trace)
+    prefix = _ON_TRACE if origin.is_on_trace else _ON_SPAN
     attributes: dict[str, AttributeScalar | None] = {
         "openinference.span.kind": "EVALUATOR",
         "mlflow.spanType": "EVALUATOR",
@@ -145,44 +154,31 @@ def _common(origin: Origin) -> dict[str, AttributeScalar]:
     return {key: value for key, value in attributes.items() if value is not None}
 
 
-def _value(score: float | None, value: AttributeScalar | None, *, is_on_trace: bool) -> dict[str, AttributeScalar]:
+def _value(score: float | None, value: AttributeScalar | None, prefix: str) -> dict[str, AttributeScalar]:
     attributes: dict[str, AttributeScalar] = {}
     if score is not None:
         attributes["gen_ai.evaluation.score.value"] = score
-        attributes[_prefix(is_on_trace=is_on_trace) + "score"] = score
+        attributes[prefix + "score"] = score
     if value is not None:
         attributes["otel_scorer.value"] = value
         attributes["otel_scorer.value_text"] = value_text(value)
     return attributes
 
 
-def _explanation(explanation: str | None, *, is_on_trace: bool) -> dict[str, AttributeScalar]:
-    if explanation is None:
-        return {}
-    return {
-        "gen_ai.evaluation.explanation": explanation,
-        _prefix(is_on_trace=is_on_trace) + "explanation": explanation,
-    }
+def _explanation(explanation: str, prefix: str) -> dict[str, AttributeScalar]:
+    return {"gen_ai.evaluation.explanation": explanation, prefix + "explanation": explanation}
 
 
-def _metadata(verdict: Verdict) -> dict[str, AttributeScalar]:
+def _metadata(verdict: Verdict, prefix: str) -> dict[str, AttributeScalar]:
     if not verdict.metadata:
         return {}
     attributes: dict[str, AttributeScalar] = {f"otel_scorer.metadata.{key}": text for key, text in verdict.metadata}
-    attributes[_prefix(is_on_trace=verdict.span_id is None) + "metadata"] = json.dumps(
-        dict(verdict.metadata), ensure_ascii=False
-    )
+    attributes[prefix + "metadata"] = json.dumps(dict(verdict.metadata), ensure_ascii=False)
     return attributes
 
 
 def _encoded(attributes: dict[str, AttributeScalar]) -> bytes:
     return b"".join([attribute(key, value) for key, value in attributes.items()])
-
-
-def _encoded_origin(origin: Origin) -> bytes:
-    texts = len(origin.name) + len(origin.label or "") + len(origin.error_type or "") + len(origin.source_id)
-    # A label may be any text that a scorer returns: long ones, of which no two are equal, would only fill the memory.
-    return _encode_common(origin) if texts > _CACHED_TEXT else _encode_common_once(origin)
 
 
 @lru_cache(maxsize=1024)
@@ -199,25 +195,25 @@ def _encode_common(origin: Origin) -> bytes:
     ])  # fmt: skip
 
 
-def _encoded_value(score: float | None, value: AttributeScalar | None, *, is_on_trace: bool) -> bytes:
+def _encoded_value(score: float | None, value: AttributeScalar | None, prefix: str) -> bytes:
     if isinstance(value, str) and len(value) > _CACHED_TEXT:
-        return _encoded(_value(score, value, is_on_trace=is_on_trace))
-    return _encoded_short_value(score, value, is_on_trace=is_on_trace)
+        return _encoded(_value(score, value, prefix))
+    return _encoded_short_value(score, value, prefix)
 
 
 # Typed: 1, 1.0 and True are equal, and different attribute values.
 @lru_cache(maxsize=1024, typed=True)
-def _encoded_short_value(score: float | None, value: AttributeScalar | None, *, is_on_trace: bool) -> bytes:
-    return _encoded(_value(score, value, is_on_trace=is_on_trace))
+def _encoded_short_value(score: float | None, value: AttributeScalar | None, prefix: str) -> bytes:
+    return _encoded(_value(score, value, prefix))
 
 
-def _encoded_explanation(explanation: str | None, *, is_on_trace: bool) -> bytes:
+def _encoded_explanation(explanation: str, prefix: str) -> bytes:
     # Short ones repeat ("All 3 tool calls succeeded"), long ones would fill the cache.
-    if explanation is None or len(explanation) > _SHORT:
-        return _encoded(_explanation(explanation, is_on_trace=is_on_trace))
-    return _encoded_short_explanation(explanation, is_on_trace=is_on_trace)
+    if len(explanation) > _SHORT:
+        return _encoded(_explanation(explanation, prefix))
+    return _encoded_short_explanation(explanation, prefix)
 
 
 @lru_cache(maxsize=4096)
-def _encoded_short_explanation(explanation: str, *, is_on_trace: bool) -> bytes:
-    return _encoded(_explanation(explanation, is_on_trace=is_on_trace))
+def _encoded_short_explanation(explanation: str, prefix: str) -> bytes:
+    return _encoded(_explanation(explanation, prefix))

@@ -138,19 +138,19 @@ class Verdict:
 
 def verdicts_of(decision: Decision, explanations: Explanations = Explanations.FULL) -> list[Verdict]:
     """Return the verdicts of a decision, in the scorer's order. Decisions without feedback have none."""
-    if not decision.feedbacks:
+    feedbacks, passed = decision.feedbacks, decision.passed
+    if not feedbacks:
         return []
-    passed = decision.passed if len(decision.passed) == len(decision.feedbacks) else (None,) * len(decision.feedbacks)
-    if len(decision.feedbacks) == 1:
-        feedback, name = decision.feedbacks[0], _capped(_shown(decision.feedbacks[0].name), _NAME_CHARACTERS, "name")
-        return [_verdict(decision, feedback, name, passed[0], 0, feedback.span_id or decision.span_id, explanations)]
+    if len(passed) != len(feedbacks):
+        passed = (None,) * len(feedbacks)
+    if len(feedbacks) == 1:
+        return [_verdict(decision, feedbacks[0], _name(feedbacks[0]), passed[0], 0, explanations)]
     # Counted by name alone: the trace and its root, say, are two targets on one span.
     seen: Counter[str] = Counter()
     verdicts: list[Verdict] = []
-    for feedback, has_passed in zip(decision.feedbacks, passed, strict=True):
-        target = feedback.span_id or decision.span_id
-        name = _capped(_shown(feedback.name), _NAME_CHARACTERS, "name")
-        verdicts.append(_verdict(decision, feedback, name, has_passed, seen[name], target, explanations))
+    for feedback, has_passed in zip(feedbacks, passed, strict=True):
+        name = _name(feedback)
+        verdicts.append(_verdict(decision, feedback, name, has_passed, seen[name], explanations))
         seen[name] += 1
     return verdicts
 
@@ -182,43 +182,53 @@ def _verdict(  # noqa: PLR0917 - the parts of one verdict, called from one place
     name: str,
     passed: bool | None,  # noqa: FBT001
     index: int,
-    span_id: str | None,
     explanations: Explanations,
 ) -> Verdict:
-    error = feedback.error
-    value = None if error is not None else feedback.value
+    error, source = feedback.error, feedback.source
+    explanation, error_type, value = feedback.rationale, None, None
+    if error is not None:
+        explanation = error.error_message or explanation
+        error_type = _capped(error.error_code or "_OTHER", _NAME_CHARACTERS, "error")
+    else:
+        value = feedback.value
+        if decision.outcome is Outcome.FAILED or decision.outcome is Outcome.TIMED_OUT:
+            error_type = str(decision.outcome)
     score, label = _score(value)
-    if passed is not None and error is None and value is not None:
+    if passed is not None and value is not None:
         label = _LABELS[passed]
-    explanation = feedback.rationale if error is None else (error.error_message or feedback.rationale)
-    error_type = None if error is None else (error.error_code or "_OTHER")
-    if error is None and decision.outcome in {Outcome.FAILED, Outcome.TIMED_OUT}:
-        error_type = str(decision.outcome)
-    source = feedback.source
     metadata = _metadata(feedback.metadata) if feedback.metadata else ()
     if explanations is Explanations.STACK_TRACES and error is not None and error.stack_trace:
         trace = _capped(error.stack_trace, _FULL_CHARACTERS, "metadata")
         metadata = (*(item for item in metadata if item[0] != STACK_TRACE), (STACK_TRACE, trace))
+    # By position: keywords would cost as much as the object.
     return Verdict(
-        name=name,
-        score=score,
-        label=None if label is None else _capped(label, _LABEL_CHARACTERS, "label"),
-        explanation=_cut(explanation, explanations),
-        error_type=None if error_type is None else _capped(error_type, _NAME_CHARACTERS, "error"),
-        value=_scalar(value),
-        source_type="CODE" if source is None else str(source.source_type),
-        source_id=decision.scorer if source is None else _capped(source.source_id, _NAME_CHARACTERS, "source"),
-        metadata=metadata,
-        scorer=decision.scorer,
-        scorer_version=decision.scorer_version,
-        revision=decision.revision,
-        index=index,
-        span_id=span_id,
+        name,
+        score,
+        label if label is None else _capped(label, _LABEL_CHARACTERS, "label"),
+        _cut(explanation, explanations),
+        error_type,
+        value if value is None or isinstance(value, bool) else _scalar(value),
+        "CODE" if source is None else str(source.source_type),
+        decision.scorer if source is None else _capped(source.source_id, _NAME_CHARACTERS, "source"),
+        metadata,
+        decision.scorer,
+        decision.scorer_version,
+        decision.revision,
+        index,
+        feedback.span_id or decision.span_id,
     )
 
 
+def _name(feedback: Feedback) -> str:
+    """Return the name of a feedback without control characters: that of a span, in lists, terminals and addresses."""
+    name = feedback.name
+    if not name.isprintable():
+        name = _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", name)
+    return _capped(name, _NAME_CHARACTERS, "name")
+
+
 def _score(value: object) -> tuple[float | None, str | None]:
-    if isinstance(value, bool):
+    if value is True or value is False:
         return (1.0 if value else 0.0), _LABELS[value]
     if isinstance(value, int | float):
         return _double(value), None
@@ -271,11 +281,6 @@ def _cut(text: str | None, explanations: Explanations) -> str | None:
     if not text or explanations is Explanations.OFF:
         return None
     return _capped(text, _CAPPED_CHARACTERS if explanations is Explanations.CAPPED else _FULL_CHARACTERS, "explanation")
-
-
-def _shown(name: str) -> str:
-    """Return a name without control characters: it becomes that of a span, in lists, terminals and addresses."""
-    return name if name.isprintable() else _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", name)
 
 
 def _capped(text: str, limit: int, field: str) -> str:

@@ -8,14 +8,22 @@ import tracemalloc
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ScopeSpans, Status
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from tests.fakes import a_decision
 
-from otel_scorer.encoders.evaluation_span import SCOPE_VERSION, encode_evaluation_span, own_scope
+from otel_scorer.encoders.evaluation_span import (
+    SCOPE_VERSION,
+    encode_evaluation_span,
+    evaluation_attributes,
+    own_scope,
+)
 from otel_scorer.encoders.target import Target
 from otel_scorer.encoders.verdict import verdicts_of
+from otel_scorer.model.encoding import key_value
 from otel_scorer.model.feedback import AssessmentError, AssessmentSource, Feedback
 from otel_scorer.model.wire import ScopeRef
 from otel_scorer.testing import EPOCH_NS, make_raw, make_span
@@ -149,6 +157,43 @@ def test_what_is_not_known_of_the_trace_is_not_said() -> None:
     data = encode_evaluation_span(verdict, TARGET, close_reason=None, complete=None)
 
     assert not {"otel_scorer.close_reason", "otel_scorer.complete"} & attributes_of(SpanMessage.FromString(data)).keys()
+
+
+VALUES: st.SearchStrategy[Any] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["yes", "No ", "x" * 600, "y" * 40_000]),
+    st.lists(st.integers(0, 3), max_size=3),
+)
+TEXTS = st.one_of(st.text(max_size=5), st.integers(100, 140).map("z".__mul__))
+
+
+@given(
+    value=VALUES,
+    error=st.none() | st.builds(AssessmentError, TEXTS, TEXTS, st.none()),
+    source=st.none() | st.builds(AssessmentSource, st.sampled_from(["CODE", "LLM_JUDGE", "HUMAN"]), TEXTS),
+    metadata=st.none() | st.dictionaries(TEXTS, TEXTS, max_size=3),
+    rationale=st.none() | TEXTS,
+    name=TEXTS,
+    span_id=st.none() | st.just("ab" * 8),
+    close_reason=st.none() | st.just("idle"),
+    complete=st.none() | st.booleans(),
+)
+def test_the_bytes_say_what_the_attributes_say_whatever_was_written_before(
+    close_reason: str | None, complete: bool | None, **fields: Any
+) -> None:
+    [verdict] = verdicts_of(a_decision(Feedback(**fields)))
+
+    span = SpanMessage.FromString(encode_evaluation_span(verdict, TARGET, close_reason=close_reason, complete=complete))
+
+    attributes = evaluation_attributes(verdict, close_reason=close_reason, complete=complete)
+    assert [pair.SerializeToString() for pair in sorted(span.attributes, key=lambda pair: pair.key)] == [
+        key_value(key, attributes[key]) for key in sorted(attributes)
+    ]
+    assert span.span_id == verdict.evaluation_id(TARGET.trace_id, TARGET.span_id)
 
 
 def test_no_key_comes_twice() -> None:

@@ -84,13 +84,10 @@ class Emitter:
         # What was to ride on a span that has left goes into one of its own, whether that was asked for or not.
         self._adds_spans = bool(emission.emit & {*ON_SPAN, Emit.EVALUATION_SPAN})
         self._lock = threading.Lock()  # guards `_pending`: results and deadlines come from different threads
-        self._pending: dict[ScopeRef, list[bytes]] = {}
+        self._pending: dict[bytes, list[bytes]] = {}  # evaluation spans by the resource of their targets
         self._since: list[float] = []
-
-    @property
-    def writes_on_spans(self) -> bool:
+        self.writes_on_spans = bool(emission.emit & ON_SPAN)
         """Whether verdicts ride on spans that were held for them."""
-        return bool(self._emission.emit & ON_SPAN)
 
     def emit(
         self,
@@ -144,7 +141,8 @@ class Emitter:
         if pending:
             spans = sum(map(len, pending.values()))
             count("encoder.verdicts", spans, encoding=Emit.EVALUATION_SPAN.value)
-            self._on_scores(join_encoded(pending), spans, since)
+            scopes = {ScopeRef.of(resource, own_scope()): encoded for resource, encoded in pending.items()}
+            self._on_scores(join_encoded(scopes), spans, since)
         for sink in self._emission.sinks:
             sink.flush()
 
@@ -157,24 +155,17 @@ class Emitter:
     def _by_target(
         self, trace: ClosedTrace[RawSpan], decisions: Iterable[Decision], *, is_kept: bool = True
     ) -> list[tuple[RawSpan, list[Verdict]]]:
-        verdicts = [verdict for decision in decisions for verdict in verdicts_of(decision, self._emission.explanations)]
+        explanations = self._emission.explanations
+        verdicts = [verdict for decision in decisions for verdict in verdicts_of(decision, explanations)]
         if not verdicts:
             return []
         main = target_of(trace.spans)
         if main is None:
             count("encoder.verdicts_dropped", len(verdicts), reason="no_span")
             return []
-        by_id: dict[str, RawSpan] = {}
+        found = [(main, verdicts)]
         if any(verdict.span_id is not None for verdict in verdicts):
-            by_id = {span.span_id.hex(): span for span in reversed(trace.spans)}
-        grouped: dict[int, tuple[RawSpan, list[Verdict]]] = {}
-        for verdict in verdicts:
-            span = main
-            if verdict.span_id is not None:
-                span = by_id.get(verdict.span_id, main)
-                count("encoder.unknown_targets", int(verdict.span_id not in by_id))
-            grouped.setdefault(id(span), (span, []))[1].append(verdict)
-        found = list(grouped.values())
+            found = _grouped(verdicts, main, trace.spans)
         for sink in self._emission.sinks:
             if is_kept or not sink.needs_trace:
                 for span, about_it in found:
@@ -192,20 +183,19 @@ class Emitter:
         """Put verdicts about spans of one trace with what is sent next."""
         if not given:
             return
-        reason = trace.reason.value
-        found: list[tuple[ScopeRef, list[bytes]]] = []
+        reason, complete = str(trace.reason), trace.complete
+        found: list[tuple[bytes, list[bytes]]] = []
         for span, verdicts in given:
             target = Target.of(span, self._emission.span_lasts_ns)
             encoded = [
-                encode_evaluation_span(verdict, target, close_reason=reason, complete=trace.complete)
-                for verdict in verdicts
+                encode_evaluation_span(verdict, target, close_reason=reason, complete=complete) for verdict in verdicts
             ]
             if fate is not None:
                 encoded = [fate.mark(data) for data in encoded]
-            found.append((ScopeRef.of(span.scope.resource, own_scope()), encoded))
+            found.append((span.scope.resource, encoded))
         with self._lock:
-            for scope, encoded in found:
-                self._pending.setdefault(scope, []).extend(encoded)
+            for resource, encoded in found:
+                self._pending.setdefault(resource, []).extend(encoded)
             if is_timed:
                 self._since.append(trace.last)
 
@@ -237,3 +227,18 @@ class Emitter:
             count("encoder.verdicts", len(verdicts), encoding=Emit.EVENTS.value)
         data = enrich_span(span.data, attributes, events)
         return span._replace(data=data)
+
+
+def _grouped(
+    verdicts: Sequence[Verdict], main: RawSpan, spans: Sequence[RawSpan]
+) -> list[tuple[RawSpan, list[Verdict]]]:
+    """Return verdicts by the span that each is about; those on the trace, or on a span that is not here, go to one."""
+    by_id = {span.span_id.hex(): span for span in reversed(spans)}
+    grouped: dict[int, tuple[RawSpan, list[Verdict]]] = {}
+    for verdict in verdicts:
+        span = main
+        if verdict.span_id is not None:
+            span = by_id.get(verdict.span_id, main)
+            count("encoder.unknown_targets", int(verdict.span_id not in by_id))
+        grouped.setdefault(id(span), (span, []))[1].append(verdict)
+    return list(grouped.values())
