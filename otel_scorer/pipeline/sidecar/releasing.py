@@ -1,4 +1,4 @@
-"""Traces that leave together: several in a request, none in two."""
+"""Traces that leave together: several in a request, and none in two but very large ones."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ __all__ = ["in_requests"]
 
 # Releases are handed on in requests of about this size: small enough to interleave, large enough to be cheap.
 _RELEASE_BYTES: Final = 2 * 1024 * 1024
+# Of this size a trace would have to be cut before it is sent, which costs as much again as all of its way up to there.
+_CUT_BYTES: Final = 2 * _RELEASE_BYTES
 
 
 def in_requests(
@@ -31,9 +33,18 @@ def in_requests(
         if batch and size + weight > _RELEASE_BYTES:
             yield batch, since
             batch, since, size = [], [], 0
-        batch += spans
+        *pieces, rest = _cut(spans, weight) if weight > _CUT_BYTES else (spans,)
+        for piece in pieces:
+            yield piece, []
+        batch += rest
         size += weight
         if last is not None:
             since.append(last)
     if batch:
         yield batch, since
+
+
+def _cut(spans: list[RawSpan], weight: int) -> list[list[RawSpan]]:
+    """Cut a trace into runs of as many spans as are worth a request on average; there is one at least."""
+    run = max(1, len(spans) * _RELEASE_BYTES // weight)
+    return [spans[at : at + run] for at in range(0, len(spans), run)] or [spans]
