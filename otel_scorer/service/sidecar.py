@@ -24,6 +24,7 @@ from otel_scorer.errors import (
 from otel_scorer.model.wire import Signal
 from otel_scorer.pipeline.sidecar.engine import Engine
 from otel_scorer.pipeline.sidecar.reloading import Reloader
+from otel_scorer.pipeline.sidecar.running_clock import RunningClock
 from otel_scorer.pipeline.sidecar.scorer_pools import ScorerPools
 from otel_scorer.service.own_metrics import OwnMetrics
 from otel_scorer.service.parts import (
@@ -217,14 +218,16 @@ class Service:
         natives = self._open_natives()
         spooling = self._open_spooling(forwarder) if is_spooled else None
         offer = partial(_offer, forwarder) if spooling is None else spooling.put
+        clock = RunningClock()
         engine = self._engine = Engine(
             engine_options(config, (*verdict_sinks(config, offer, self._spooled_metrics), *natives)),
             profiles,
-            on_spans=partial(offer, Lane.SPANS),
-            on_scores=partial(offer, Lane.SCORES),
+            on_spans=clock.translating(partial(offer, Lane.SPANS)),
+            on_scores=clock.translating(partial(offer, Lane.SCORES)),
             on_scored=self._on_scored(),
             matches=span_matcher(config),
             spooling=spooling,
+            clock=clock,
         )
         self._guard = make_memory_guard(config, engine, self._pools.pids)
         forwarder.start()

@@ -277,6 +277,29 @@ def test_g14_no_time_passes_for_open_traces_while_the_machine_sleeps() -> None:
     assert time.get_clock_info("monotonic").implementation == "clock_gettime(CLOCK_MONOTONIC)"
 
 
+def test_g14_a_process_that_was_stopped_waits_for_what_was_sent_meanwhile(own_sink: Sink, start: Start) -> None:
+    quiet = 20.0
+    sidecar = start("--export", own_sink.grpc, "--scorers", UNCERTAIN, "--idle-timeout", str(quiet))
+    traces = range(1, 301)
+    ids = [id_of(trace) for trace in traces]
+    rest = make_request(*(make_span("tool", trace=trace, span=3, parent=1) for trace in traces))
+    sidecar.send(make_request(*(make_span("tool", trace=trace, span=2, parent=1) for trace in traces)))
+
+    sidecar.process.send_signal(signal.SIGSTOP)
+    sender = threading.Thread(target=sidecar.send, args=(rest,))
+    sender.start()
+    threading.Event().wait(quiet + 2)
+    sidecar.process.send_signal(signal.SIGCONT)
+    sender.join(WAIT)
+
+    scores = own_sink.wait_for_scores(len(ids), *ids)
+    assert sidecar.stop() == 0
+    # Each trace was closed once, with what was sent while it was open and nobody read it.
+    assert Counter(score.raw.trace_id for score in scores) == Counter(ids)
+    assert {score.value for score in scores} == {2}
+    assert {score.attributes["otel_scorer.close_reason"] for score in scores} == {"idle"}
+
+
 class Canary:
     """
     Writes traces, each in two requests, and reads back what a backend has of them.

@@ -46,3 +46,11 @@ def test_a_call_without_a_timeout_takes_as_long_as_it_takes() -> None:
     scorers = [WorkerScorer("slow", "1", 1.0, None, is_async=False, is_per_span=False)]
 
     assert find_overdue(Worker(0.0), scorers, Haste(), 1e9) is None
+
+
+def test_a_call_that_was_stopped_with_its_sidecar_has_all_its_time_again() -> None:
+    scorers = [WorkerScorer("slow", "1", 1.0, 30.0, is_async=False, is_per_span=False)]
+
+    assert find_overdue(Worker(100.0), scorers, Haste(), 700.0) is not None
+    assert find_overdue(Worker(100.0), scorers, Haste(), 730.0, resumed=700.0) is None
+    assert find_overdue(Worker(100.0), scorers, Haste(), 730.1, resumed=700.0) is not None

@@ -66,7 +66,9 @@ class Haste:
     since: float = -math.inf
 
 
-def find_overdue(process: HasBeats, scorers: Sequence[WorkerScorer], haste: Haste, now: float) -> Fault | None:
+def find_overdue(
+    process: HasBeats, scorers: Sequence[WorkerScorer], haste: Haste, now: float, *, resumed: float = -math.inf
+) -> Fault | None:
     """
     Return what runs past its timeout in a worker, if something does.
 
@@ -75,9 +77,10 @@ def find_overdue(process: HasBeats, scorers: Sequence[WorkerScorer], haste: Hast
         scorers: What it runs, by number.
         haste: What its calls have at most.
         now: Monotonic seconds.
+        resumed: When the process went on that had been stopped last: what ran then has all its time again.
     """
-    for job, scorer, target, since in process.beats():
-        known = scorers[scorer]
+    for job, scorer, target, began in process.beats():
+        known, since = scorers[scorer], max(began, resumed)
         if known.timeout is not None and now - since > known.timeout:
             allowed = f"{known.timeout:g} seconds"
         elif now - max(since, haste.since) > haste.seconds:

@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 _JOBS_PER_MESSAGE: Final = 64
 _WINDOW_BYTES: Final = 4 * 1024 * 1024
 _WATCH_INTERVAL: Final = 0.1
+# Who has not looked for so many seconds was stopped (SIGSTOP, a paused container), and so were the workers, perhaps.
+_STOPPED: Final = 1.0
 _START_TIMEOUT: Final = 120.0
 _RESTART_DELAYS: Final = (0.0, 1.0, 5.0, 15.0, 30.0)
 
@@ -308,7 +310,10 @@ class WorkerPool:
     def _overdue(self, worker: WorkerRecord) -> Fault | None:
         """Kill a worker of which a scorer runs past its timeout, or that has more memory than it may have."""
         now = self._clock()
-        fault = find_overdue(worker.process, self.scorers, self._haste, now)
+        if now - worker.watched_at > _STOPPED:
+            worker.resumed_at = now
+        worker.watched_at = now
+        fault = find_overdue(worker.process, self.scorers, self._haste, now, resumed=worker.resumed_at)
         if fault is None and now - worker.weighed_at >= _WATCH_INTERVAL:
             worker.weighed_at = now
             fault = find_too_large(worker.process, worker.alone)

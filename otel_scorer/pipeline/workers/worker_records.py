@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,8 @@ class WorkerRecord:
         is_trial: Whether it had run nothing before what runs alone in it.
         is_alive: Whether it may be given more.
         weighed_at: When somebody looked how much memory it has, in monotonic seconds.
+        watched_at: When somebody looked what runs in it.
+        resumed_at: When somebody did so who could not for a while, as the sidecar was stopped.
     """
 
     process: WorkerProcess
@@ -70,6 +73,8 @@ class WorkerRecord:
     is_trial: bool = False
     is_alive: bool = True
     weighed_at: float = 0.0
+    watched_at: float = math.inf
+    resumed_at: float = -math.inf
 
     def has_room(self, entry: OpenJob, window: int) -> bool:
         """Tell whether it may be given a job now; bytes unanswered may be as many as `window`."""
