@@ -24,6 +24,7 @@ from otel_scorer.model.feedback import (
     AssessmentSourceType,
     Feedback,
 )
+from otel_scorer.scorers.extent import is_huge
 from otel_scorer.scorers.text import compact_json
 
 __all__ = ["InvalidResultError", "JudgedFeedback", "code_source", "error_feedback", "feedbacks_of", "is_judged"]
@@ -126,16 +127,16 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
     error: AssessmentError | None = feedback.error
     if not _is_plain(value):
         try:
-            value = _value(value)
+            value = _value(_of_some_size(value))
         except _NotFiniteError as problem:
             value, error = None, error or _not_finite(problem)
-        except TypeError:
-            message = f"A Feedback cannot hold {_describe(value)}"
+        except TypeError as problem:
+            message = f"A Feedback cannot hold {problem}"
             value, error = None, error or AssessmentError("INVALID_VALUE", message)
     metadata = _metadata(feedback.metadata) if feedback.metadata else None
     rationale = feedback.rationale
     if rationale is not None and type(rationale) is not str:
-        rationale = as_text(rationale)
+        rationale = _too_large(rationale) if is_huge(rationale) else as_text(rationale)
     span_id = feedback.span_id
     if span_id is not None and not (type(span_id) is str and span_id.islower()):
         span_id = _span_id(span_id)
@@ -221,6 +222,16 @@ def _value(value: object, depth: int = 0) -> object:
     return _scalar(value)
 
 
+def _of_some_size(value: object) -> object:
+    if is_huge(value):
+        raise TypeError(_too_large(value))
+    return value
+
+
+def _too_large(value: object) -> str:
+    return f"{_describe(value)}, of more than 32 MiB or in itself"
+
+
 def _scalar(value: object) -> bool | int | float | str:
     """Return a scalar as one of Python's own types, so that it means the same on both sides of a pipe."""
     if isinstance(value, bool):
@@ -262,7 +273,7 @@ def _metadata_value(value: object) -> bool | int | float | str:
     except _NotFiniteError as error:
         return str(error)
     except TypeError:
-        return compact_json(value)
+        return _too_large(value) if is_huge(value) else compact_json(value)
 
 
 def _not_finite(error: _NotFiniteError) -> AssessmentError:

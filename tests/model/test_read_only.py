@@ -69,12 +69,42 @@ def test_containers_of_other_types_are_copied_and_other_objects_are_not() -> Non
 
 
 def test_what_cannot_be_copied_is_handed_on() -> None:
-    endless: list[Any] = []
-    endless.append(endless)
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
     locked = collections.OrderedDict(lock=threading.Lock())
 
-    assert copied(endless) is endless
+    assert copied(deep) is deep
     assert copied(locked) is locked
+
+
+def test_a_value_that_contains_itself_is_copied_as_such() -> None:
+    endless: dict[str, Any] = {"list": [], "number": 1}
+    endless["list"].append((endless, endless["list"]))
+
+    copy = copied(endless)
+    [(inside, again)] = copy["list"]
+
+    assert inside is copy
+    assert again is copy["list"]
+    assert copy is not endless
+    assert copy["list"] is not endless["list"]
+
+
+@pytest.mark.parametrize("width", [2, 1000])
+@pytest.mark.parametrize("hold", [list, tuple, lambda items: dict(enumerate(items))], ids=["list", "tuple", "dict"])
+def test_what_is_in_a_value_several_times_is_copied_once(hold: Callable[[list[Any]], Any], width: int) -> None:
+    value: Any = hold([1])
+    for _ in range(100):
+        value = hold([value] * width)
+
+    copy = copied(value)
+
+    for _ in range(100):
+        assert copy is not value or hold is tuple
+        assert len(copy) == width
+        copy, value = copy[0], value[0]
+    assert copy == value
 
 
 def test_read_only_attributes_behave_like_a_mapping() -> None:

@@ -136,6 +136,36 @@ def test_what_cannot_stand_in_a_list_or_contains_itself_is_an_error() -> None:
         assert only(Feedback(value=value)).error_code == "INVALID_VALUE"
 
 
+def doubled(times: int) -> list[Any]:
+    """What is short to write down in Python, and in JSON longer than any disk."""
+    value: list[Any] = ["x"]
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize("huge", [doubled(14) * 1000, doubled(60), {"a": doubled(60)}, ["x" * (1 << 20)] * 33])
+def test_what_takes_more_than_there_is_room_for_is_an_error_and_costs_nothing_else(huge: Any) -> None:
+    feedback = only(Feedback(value=huge, rationale="why"))
+
+    assert (feedback.value, feedback.error_code, feedback.rationale) == (None, "INVALID_VALUE", "why")
+    assert feedback.error_message is not None
+    assert feedback.error_message.endswith("of more than 32 MiB or in itself")
+
+    spared = only(Feedback(value=True, rationale=huge, metadata={"huge": huge, "small": [1]}))
+
+    assert spared.value is True
+    assert spared.rationale is not None
+    assert len(spared.rationale) < 100
+    assert spared.metadata is not None
+    assert len(str(spared.metadata["huge"])) < 100
+    assert spared.metadata["small"] == "[1]"
+
+
+def test_what_is_shared_without_being_much_is_taken_as_it_is() -> None:
+    assert only(Feedback(value=doubled(4))).value == doubled(4)
+
+
 def test_of_a_name_given_twice_both_are_kept_with_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(2):
         found = feedbacks_of([Feedback("twice", 1), Feedback("twice", 2), Feedback("once", 3)], "doubling")
