@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from otel_scorer.dialects import ExplainingReader
-    from otel_scorer.evaluation import Recording
+    from otel_scorer.evaluation import RecordedTrace, Recording
     from otel_scorer.evaluation.worker_scoring import Workers
     from otel_scorer.model.trace import Trace
     from otel_scorer.reporting.report import Report
@@ -138,7 +138,7 @@ def score(
     """
     from otel_scorer.cli.progress import ProgressBar
     from otel_scorer.evaluation import read_recording
-    from otel_scorer.evaluation.recorded_scoring import score_recording
+    from otel_scorer.evaluation.recorded_scoring import judge_recording
     from otel_scorer.reporting.report import build_report
 
     bounds = [_bound(text) for text in fail_under]
@@ -151,7 +151,7 @@ def score(
         recording = read_recording(files, progress.update, reader=_reader(config_file))
     with ProgressBar("scoring") as progress, contextlib.redirect_stdout(sys.stderr):
         found = build_report(
-            score_recording(
+            judge_recording(
                 recording,
                 loaded,
                 store=store,
@@ -319,7 +319,7 @@ def _report_problems(recording: Recording) -> None:
         left = recording.problem_count - len(shown)
         lines = [*shown, f"... and {left} more"] if left else shown
         click.echo("Error: not everything could be read\n  " + "\n  ".join(lines), err=True)
-    elif not recording.traces:
+    elif not recording.recorded:
         click.echo("There are no traces in the input", err=True)
 
 
@@ -347,19 +347,19 @@ def inspect(
     reader = _reader(config_file)
     with ProgressBar("reading") as progress:
         recording = read_recording(files, progress.update, reader=reader)
-    traces = recording.traces
+    recorded: Iterable[RecordedTrace] = recording.recorded
     if trace_id is not None:
-        traces = [trace for trace in traces if trace.trace_id.startswith(trace_id.lower())]
-        if not traces:
+        recorded = [one for one in recorded if one.trace_id.startswith(trace_id.lower())]
+        if not recorded:
             _report_problems(recording)
-            raise ConfigError(f"There is no trace {trace_id} among {len(recording.traces)}")
-    _write(_inspected(traces, recording, reader if explain else None, format_), None)
+            raise ConfigError(f"There is no trace {trace_id} among {len(recording.recorded)}")
+    _write(_inspected((one.load() for one in recorded), recording, reader if explain else None, format_), None)
     _report_problems(recording)
     ctx.exit(_INCOMPLETE if recording.problem_count else 0)
 
 
 def _inspected(
-    traces: Sequence[Trace], recording: Recording, reader: ExplainingReader | None, format_: str
+    traces: Iterable[Trace], recording: Recording, reader: ExplainingReader | None, format_: str
 ) -> Iterator[str]:
     from otel_scorer.reporting.explanation import WIDE, as_json, as_text
 

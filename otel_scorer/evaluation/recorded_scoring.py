@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from otel_scorer.evaluation.items import Item
 from otel_scorer.evaluation.scoring import score_stream
 from otel_scorer.evaluation.worker_scoring import Workers, score_in_workers
+from otel_scorer.reporting.judgements import JudgementLog
 from otel_scorer.reporting.subject import Evidence, trace_subject
 
 if TYPE_CHECKING:
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from otel_scorer.evaluation.recordings import Progress, RecordedTrace, Recording
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.trace import Trace
+    from otel_scorer.reporting.judgements import Judgements
     from otel_scorer.reporting.subject import Subject
     from otel_scorer.scorers.base import Scorer
 
-__all__ = ["score_recording"]
+__all__ = ["judge_recording", "score_recording"]
 
 
 class _Views(Iterable["Trace"], Sized):
@@ -85,6 +87,24 @@ def score_recording(
             yield trace_subject(scored.trace, partial(_evidence, recorded)), scored.decisions
             # All that was decoded goes at once, not when the garbage collector comes by.
             scored.trace.let_go()
+
+
+def judge_recording(
+    recording: Recording,
+    scorers: Sequence[Scorer] | Workers,
+    *,
+    store: str | Path | None = None,
+    run_name: str | None = None,
+    on_progress: Progress | None = None,
+    on_scored: Callable[[RecordedTrace, tuple[Decision, ...]], None] | None = None,
+) -> Judgements:
+    """Return what `score_recording` yields, as a sequence of which little is in memory."""
+    log = JudgementLog(lambda position, _: _evidence(recording.recorded[position]))
+    for subject, decisions in score_recording(
+        recording, scorers, store=store, run_name=run_name, on_progress=on_progress, on_scored=on_scored
+    ):
+        log.add(subject, decisions)
+    return log.finish()
 
 
 def _evidence(recorded: RecordedTrace) -> Evidence:

@@ -1,27 +1,15 @@
-"""
-Read recorded traces: files of requests, put together by the assembler that also works live.
-
-Only the waiting falls away, since a file has an end. What is kept in memory is the bytes of the spans; views are made
-when somebody looks, and go when they have looked.
-"""
+"""Read recorded traces: files of requests, put together by the assembler that also works live."""
 
 from __future__ import annotations
 
 import logging
-import sys
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from otel_scorer.dialects import default_reader
 from otel_scorer.errors import RequestError
-from otel_scorer.model.decode import attach_logs, logs_from_raw, spans_from_raw
-from otel_scorer.model.log_records import join_logs, read_logs
-from otel_scorer.model.span_fields import parse_span
-from otel_scorer.model.trace import Trace
-from otel_scorer.model.wire import Signal, read_traces
-from otel_scorer.pipeline.assembly.assembler import AssemblyLimits, CloseReason, TraceAssembler
+from otel_scorer.evaluation.collecting import RecordedTrace, TraceCollector
 from otel_scorer.stores.otlp_files import FileProblem, OtlpFile
 
 if TYPE_CHECKING:
@@ -29,9 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from otel_scorer.model.trace import Reader
-    from otel_scorer.model.wire import RawSpan
-    from otel_scorer.pipeline.assembly.assembler import ClosedTrace
+    from otel_scorer.model.trace import Reader, Trace
 
 __all__ = ["Progress", "RecordedTrace", "Recording", "load_traces", "read_recording"]
 
@@ -41,50 +27,6 @@ Progress: TypeAlias = Callable[[int, int], None]
 """Told how much is done, of how much."""
 
 _STEPS: Final = 1000
-# Nothing is cut short offline: the whole file is there anyway.
-_NO_LIMITS: Final = AssemblyLimits(
-    max_traces=sys.maxsize, max_spans_per_trace=sys.maxsize, max_bytes_per_trace=sys.maxsize
-)
-
-
-class RecordedTrace:
-    """One trace of a recording, as bytes."""
-
-    __slots__ = ("_closed", "_reader", "_spans")
-
-    def __init__(self, closed: ClosedTrace[RawSpan], own: Sequence[RawSpan], reader: Reader) -> None:
-        self._closed = closed
-        self._reader = reader
-        self._spans = [*(span for span in closed.spans if not span.scope.is_own), *own]
-
-    @property
-    def first_start(self) -> tuple[int, str]:
-        """Where it belongs among others: start of the first span in nanoseconds, then the id."""
-        starts = [parse_span(span.data).start_time_unix_nano for span in self._spans if not span.scope.is_own]
-        return min(starts, default=0), self._closed.trace_id.hex()
-
-    @property
-    def closed(self) -> ClosedTrace[RawSpan]:
-        """What a worker process gets of it."""
-        return replace(self._closed, spans=self._spans)
-
-    @property
-    def logs(self) -> bytes:
-        """The log records about its spans, as one encoded request."""
-        return join_logs(self._closed.logs)
-
-    def load(self) -> Trace:
-        """Return a view of it, a new one each time."""
-        closed = self._closed
-        views = spans_from_raw(self._spans)
-        attach_logs(views, logs_from_raw(closed.logs))
-        return Trace(
-            views,
-            self._reader,
-            close_reason=closed.reason.value,
-            is_complete=closed.complete,
-            revision=closed.revision,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +36,13 @@ class Recording:
 
     Attributes:
         recorded: By first start; spans of one trace are joined across requests and files, and so are its log records.
+            Many of them are not in memory, but in a temporary file that goes with them.
         problems: What could not be read; of each file the first 100.
         problem_count: How many there are.
         duplicates: Spans that came again, by trace id; the first copy is in the trace.
     """
 
-    recorded: list[RecordedTrace]
+    recorded: Sequence[RecordedTrace]
     problems: list[FileProblem] = field(default_factory=list[FileProblem])
     problem_count: int = 0
     duplicates: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -148,8 +91,9 @@ def read_recording(
 
     Raises:
         ConfigError: A file cannot be opened.
+        StoreError: What did not fit into memory cannot be read again.
     """
-    collector = _Collector(reader or default_reader())
+    collector = TraceCollector(reader or default_reader())
     files = [OtlpFile(path) for path in paths]
     for position, file in enumerate(files):
         for signal, data in file.requests():
@@ -167,30 +111,3 @@ def read_recording(
         sum(file.problem_count for file in files),
         collector.duplicates,
     )
-
-
-class _Collector:
-    """Takes requests and gives traces."""
-
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
-        self._assembler = TraceAssembler(_NO_LIMITS)
-        self._own: dict[bytes, dict[bytes, RawSpan]] = {}
-        self.duplicates: Counter[str] = Counter()
-
-    def add(self, signal: Signal, data: bytes) -> None:
-        """Take one request."""
-        if signal is Signal.LOGS:
-            self._assembler.add_logs(read_logs(data), now=0.0)
-        elif signal is Signal.TRACES:
-            added = self._assembler.add(read_traces(data).spans, now=0.0)
-            self.duplicates.update(span.trace_id.hex() for span in added.duplicates)
-            for span in added.own:
-                # An evaluation span may come before its trace, even in another file.
-                self._own.setdefault(span.trace_id, {}).setdefault(span.span_id, span)
-
-    def recorded(self) -> list[RecordedTrace]:
-        """Return all traces, by first start. Nothing can be added after that."""
-        closed = self._assembler.drain(CloseReason.END_OF_FILE, now=0.0)
-        traces = [RecordedTrace(one, [*self._own.get(one.trace_id, {}).values()], self._reader) for one in closed]
-        return sorted(traces, key=lambda trace: trace.first_start)

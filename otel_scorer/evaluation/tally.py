@@ -60,12 +60,11 @@ class Tally:
         metrics: dict[str, float] = {}
         for name, values in self._values.items():
             for aggregation in self._aggregations(name):
-                function: Callable[[Sequence[float]], float] = _FUNCTIONS.get(
-                    aggregation, cast("Callable[[Sequence[float]], float]", aggregation)
-                )
+                ours = _FUNCTIONS.get(aggregation)
                 label = f"{name}/{_label(aggregation)}"
                 try:
-                    metrics[label] = float(function(values.tolist()))
+                    # As a list the values take four times the memory.
+                    metrics[label] = float(aggregation(values.tolist()) if ours is None else ours(values))
                 except Exception as error:  # noqa: BLE001 - user code; what was scored must not be lost over it
                     warnings.warn(f"No {label}: {type(error).__name__}: {error}", UserWarning, stacklevel=2)
         return metrics

@@ -118,7 +118,7 @@ def score_in_workers(
     Raises:
         ConfigError: A scorer cannot be loaded, or its filter cannot be compiled.
     """
-    # The traces are in memory anyway: no need to count their bytes.
+    # There are only so many at a time: no need to count their bytes.
     pool = WorkerPool(workers.setup, workers=workers.number, queue_bytes=sys.maxsize)
     profiles = [scorer.profile for scorer in pool.start()]
     places = {(profile.name, profile.version): place for place, profile in reversed(list(enumerate(profiles)))}

@@ -17,7 +17,7 @@ from otel_scorer.reporting.provenance import instrumentations, sources
 from otel_scorer.reporting.trace_tree import WIDE, origin_text, trace_tree, value_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from otel_scorer.dialects import ExplainingReader
     from otel_scorer.model.trace import Trace
@@ -31,7 +31,7 @@ _WHOLE: Final = ("inputs", "outputs", "model", "session_id", "user_id", "tags")
 _OWN_SPAN: Final = "the TOOL span"
 
 
-def as_json(traces: Sequence[Trace], reader: ExplainingReader | None, duplicates: Mapping[str, int]) -> Iterator[str]:
+def as_json(traces: Iterable[Trace], reader: ExplainingReader | None, duplicates: Mapping[str, int]) -> Iterator[str]:
     """
     Yield the text of a JSON list with an object for each trace.
 
@@ -40,18 +40,17 @@ def as_json(traces: Sequence[Trace], reader: ExplainingReader | None, duplicates
         reader: Their reader, if everything is to be explained.
         duplicates: By trace id, copies of spans that were received again.
     """
-    if not traces:
-        yield "[]\n"
-        return
-    for position, trace in enumerate(traces):
+    is_first = True
+    for trace in traces:
         found = inspect_trace(trace, reader, duplicates=duplicates.get(trace.trace_id, 0))
         text = json.dumps(found, ensure_ascii=False, indent=2, default=str)
-        yield ("[\n" if position == 0 else ",\n") + "\n".join(f"  {line}" for line in text.split("\n"))
-    yield "\n]\n"
+        yield ("[\n" if is_first else ",\n") + "\n".join(f"  {line}" for line in text.split("\n"))
+        is_first = False
+    yield "[]\n" if is_first else "\n]\n"
 
 
 def as_text(
-    traces: Sequence[Trace],
+    traces: Iterable[Trace],
     reader: ExplainingReader | None,
     duplicates: Mapping[str, int],
     *,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
@@ -19,7 +20,7 @@ from otel_scorer.stores.json_texts import json_values
 
 if TYPE_CHECKING:
     import io
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Iterator, Mapping
 
 __all__ = ["STDIN", "FileProblem", "OtlpFile"]
 
@@ -36,6 +37,7 @@ _NO_TEXT: Final = frozenset(range(0x20)) - frozenset(b"\t\n\r\f")
 _MAX_PROBLEMS: Final = 100
 _RESOURCE_TAG: Final = b"\x0a"  # field 1, length-delimited: resource_spans, resource_logs, resource_metrics
 _LENGTH_SIZE: Final = 4
+_PART: Final = 1 << 20
 _VARINT_BITS: Final = 63
 
 
@@ -169,7 +171,14 @@ class OtlpFile:
         yield signal, request.data
 
     def _from_protobuf(self, stream: io.BufferedReader) -> Iterator[tuple[Signal, bytes]]:
-        data = stream.read()
+        start = b""
+        if not stream.peek(1).startswith(_RESOURCE_TAG):
+            # No request begins like that: it is the length of the first of them.
+            unread = yield from self._from_frames(stream)
+            if unread is None:
+                return
+            start = unread
+        data = start + stream.read()
         try:
             messages = _messages(data)
         except TooManyPartsError as error:
@@ -179,14 +188,38 @@ class OtlpFile:
             self.report("neither OTLP/JSON nor OTLP protobuf, or cut off", offset=_first_bad(data))
             messages = _resources(data)
         for offset, message in messages:
+            yield from self._from_message(message, offset)
+
+    def _from_frames(self, stream: io.BufferedReader) -> Generator[tuple[Signal, bytes], None, bytes | None]:
+        """
+        Read requests with lengths in front, one at a time.
+
+        Returns:
+            None: the data is read. Otherwise what was read of it, for it is something else.
+        """
+        framed, start = _frames(stream)
+        if framed is None:
+            return start
+        for offset, message in framed:
+            if message is None:
+                self.report("the last request is cut off", offset=offset)
+            else:
+                yield from self._from_message(message, offset)
+        return None
+
+    def _from_message(self, message: bytes, offset: int) -> Iterator[tuple[Signal, bytes]]:
+        try:
             signal = _signal_of(message)
-            if signal is None:
-                self.report("not an OTLP request", offset=offset)
-            elif signal is not Signal.METRICS:
-                rejection = read_traces(message).message if signal is Signal.TRACES else ""
-                if rejection:
-                    self.report(rejection, offset=offset)
-                yield signal, message
+        except TooManyPartsError as error:
+            self.report(str(error), offset=offset)
+            return
+        if signal is None:
+            self.report("not an OTLP request", offset=offset)
+        elif signal is not Signal.METRICS:
+            rejection = read_traces(message).message if signal is Signal.TRACES else ""
+            if rejection:
+                self.report(rejection, offset=offset)
+            yield signal, message
 
 
 def _signal_of(data: bytes) -> Signal | None:
@@ -220,6 +253,73 @@ def _messages(data: bytes) -> list[tuple[int, bytes]] | None:
         if framed and all(_signal_of(message) is not None for _, message in framed):
             return framed
     return [(0, data)] if _is_empty(data) else None
+
+
+def _frames(stream: io.BufferedReader) -> tuple[Iterator[tuple[int, bytes | None]] | None, bytes]:
+    """
+    Split data that begins with a length and a request, without reading it as a whole.
+
+    Returns:
+        The offset of each request and the request, None if its end is missing; or None and what was read, if it does
+        not begin like that.
+    """
+    start = stream.read(_LENGTH_SIZE)
+    # Requests of 16 MB and more behind four bytes are told from the other kind only when all is there.
+    is_varint = start[:1] != b"\0"
+    size, at = (_varint(start, 0) or (0, 0)) if is_varint else (int.from_bytes(start, "big"), _LENGTH_SIZE)
+    if size + at <= _LENGTH_SIZE:
+        return None, start
+    start += _read(stream, size + at - len(start))
+    first = start[at:]
+    if len(first) < size or not _is_request(first):
+        return None, start
+    return chain([(at, first)], _next_frames(stream, len(start), is_varint=is_varint)), b""
+
+
+def _next_frames(stream: io.BufferedReader, offset: int, *, is_varint: bool) -> Iterator[tuple[int, bytes | None]]:
+    while prefix := _read_varint(stream) if is_varint else stream.read(_LENGTH_SIZE):
+        offset += len(prefix)
+        size = _size_of(prefix, is_varint=is_varint)
+        data = b"" if size is None else _read(stream, size)
+        if size is None or len(data) < size:
+            yield offset, None
+            return
+        yield offset, data
+        offset += size
+
+
+def _size_of(prefix: bytes, *, is_varint: bool) -> int | None:
+    """Return the length that stands in front of a request; None if its own end is missing."""
+    if is_varint:
+        read = _varint(prefix, 0)
+        return None if read is None else read[0]
+    return int.from_bytes(prefix, "big") if len(prefix) == _LENGTH_SIZE else None
+
+
+def _read_varint(stream: io.BufferedReader) -> bytes:
+    """Return the bytes of a varint, without its end if that is missing."""
+    read = bytearray()
+    while len(read) * 7 < _VARINT_BITS and (byte := stream.read(1)):
+        read += byte
+        if byte[0] < 0x80:  # noqa: PLR2004 - the continuation bit
+            break
+    return bytes(read)
+
+
+def _read(stream: io.BufferedReader, size: int) -> bytes:
+    """Return so many bytes, or what there is of them: the size may be anything, and takes no memory by itself."""
+    parts: list[bytes] = []
+    while size and (part := stream.read(min(size, _PART))):
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)
+
+
+def _is_request(data: bytes) -> bool:
+    try:
+        return _signal_of(data) is not None and not _is_empty(data)
+    except TooManyPartsError:
+        return True
 
 
 def _framed_by_length(data: bytes) -> list[tuple[int, bytes]] | None:

@@ -79,6 +79,75 @@ def test_ten_times_as_many_take_no_more_memory(kind: str, tmp_path: Path) -> Non
     assert many < few + SLACK
 
 
+FILE = """
+import json, sys
+
+number, path = int(sys.argv[1]), sys.argv[2]
+text = "x" * 20_000
+with open(path, "w") as file:
+    # Roots first and what is below them far behind: no trace is complete before the end.
+    for parent in (None, "root"):
+        for each in range(number):
+            ids = {"traceId": f"{each + 1:032x}", "spanId": "00000000000000" + ("02" if parent else "01")}
+            if parent:
+                ids["parentSpanId"] = "0000000000000001"
+            said = [{"key": "output.value", "value": {"stringValue": f"{each}" + text}}]
+            span = {**ids, "name": "step", "startTimeUnixNano": "1", "endTimeUnixNano": "2", "attributes": said}
+            print(json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]}), file=file)
+"""
+EVALUATED = """
+import sys
+from otel_scorer import evaluate
+
+
+def last(outputs): return outputs[-1]
+
+
+number = int(sys.argv[1])
+result = evaluate(sys.argv[2], [last, lambda trace: len(trace.spans) == 2], store=False)
+assert result.metrics == {"lambda/mean": 1}
+assert len(result.results) == number
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+SCORED = """
+import sys
+from pathlib import Path
+from otel_scorer.cli import main
+
+path = Path(sys.argv[2])
+path.with_suffix(".py").write_text("def last(outputs): return outputs[-1]\\n")
+sys.argv = ["otel-scorer", "score", str(path), "--scorers", f"{path.with_suffix('.py')}:last", *sys.argv[3:]]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments"),
+    [
+        (EVALUATED, []),
+        (SCORED, ["--format", "jsonl", "--report", "report.html", "report.xml", "report.md", "report.txt"]),
+        (SCORED, ["--workers", "1", "--format", "json"]),
+    ],
+    ids=["evaluate", "score", "score in workers"],
+)
+def test_a_file_five_times_as_large_takes_no_more_memory(script: str, arguments: list[str], tmp_path: Path) -> None:
+    # The smaller one is more than may be in memory already.
+    few, many = 1000, 5000
+    for number in (few, many):
+        subprocess.run([sys.executable, "-c", FILE, str(number), str(tmp_path / f"{number}.jsonl")], check=True)
+    places = [str(tmp_path / each) if each.startswith("report.") else each for each in arguments]
+    if places:
+        places += ["--out", str(tmp_path / "out")]
+
+    small, large = (peak(script, str(number), str(tmp_path / f"{number}.jsonl"), *places) for number in (few, many))
+
+    assert large < small + SLACK
+
+
 @scorer
 def echo(outputs: Any) -> Any:
     return outputs if isinstance(outputs, int | str) else None

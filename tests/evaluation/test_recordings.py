@@ -5,17 +5,33 @@ from __future__ import annotations
 import json
 import logging
 import random
+import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from otel_scorer.evaluation import ScoredTrace, load_traces, read_recording, score_traces
+from otel_scorer.evaluation import (
+    Recording,
+    ScoredTrace,
+    collecting,
+    load_traces,
+    read_recording,
+    recordings,
+    score_traces,
+)
+from otel_scorer.evaluation.collecting import TraceCollector
+from otel_scorer.evaluation.recorded_scoring import judge_recording
 from otel_scorer.model.decision import Outcome
 from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.trace import Span, Trace
 from otel_scorer.scorers import load_scorers, scorer
+from otel_scorer.stores import sorted_runs
+from otel_scorer.stores.overflow import Overflow
 
 CAPTURES = Path(__file__).resolve().parent.parent / "captures"
 WITH_TRACES = sorted(path for path in CAPTURES.glob("*.json") if not path.name.startswith("eval_"))
@@ -236,3 +252,102 @@ def test_nothing_to_score_is_fine() -> None:
 
     assert score_traces([], load_scorers(["latency"])) == []
     assert [each.decisions for each in score_traces(traces, [])] == [()]
+
+
+def spilled(monkeypatch: pytest.MonkeyPatch, memory: int) -> None:
+    """Have spans and log records go to a file as soon as they are worth so many bytes."""
+    monkeypatch.setattr(recordings, "TraceCollector", partial(TraceCollector, memory=memory))
+    monkeypatch.setattr(collecting, "Overflow", lambda: Overflow(0))
+    monkeypatch.setattr(sorted_runs, "Overflow", lambda: Overflow(0))
+
+
+def all_of(recording: Recording) -> list[Any]:
+    """Return everything that a recording tells."""
+    return [
+        (
+            one.closed.trace_id,
+            [(span.data, span.scope.resource, span.scope.scope, span.parent_id) for span in one.closed.spans],
+            one.closed.logs,
+            (one.closed.reason, one.closed.complete, one.closed.size, one.closed.revision),
+            one.logs,
+            one.load().to_dict(),
+        )
+        for one in recording.recorded
+    ] + [recording.duplicates, recording.problems]
+
+
+def pieces_of_all() -> list[dict[str, Any]]:
+    """Return the spans and log records of several captures, and an evaluation span, each in a request of its own."""
+    names = ("openinference_openai", "official_openai_v2_legacy")
+    pieces = [piece for name in names for piece in one_span_each(requests_of(CAPTURES / f"{name}.json"))]
+    span = next(piece for piece in pieces if "resourceSpans" in piece)["resourceSpans"][0]["scopeSpans"][0]["spans"][0]
+    own = {**span, "spanId": "00000000000000aa", "parentSpanId": span["spanId"], "name": "evaluation x"}
+    return [*pieces, {"resourceSpans": [{"scopeSpans": [{"scope": {"name": "otel_scorer"}, "spans": [own]}]}]}]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_what_went_to_a_file_is_the_same_as_what_stayed_in_memory(data: st.DataObject) -> None:
+    pieces = pieces_of_all()
+    order = data.draw(st.lists(st.integers(0, len(pieces) - 1), min_size=1, max_size=2 * len(pieces)))
+    memory = data.draw(st.sampled_from([0, 2000, 20_000]))
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder, "traces.jsonl")
+        path.write_text("".join(json.dumps(pieces[number]) + "\n" for number in order), encoding="utf-8")
+        expected = all_of(read_recording([path]))
+        spilled(patch, memory)
+
+        assert all_of(read_recording([path])) == expected
+
+
+def test_a_damaged_file_that_went_to_a_file_is_reported_as_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [json.dumps(piece) for piece in pieces_of_all()]
+    lines[3:3] = ["{", "[]", '{"other": 1}']
+    path = tmp_path / "damaged.jsonl"
+    path.write_text("\n".join([*lines, lines[0][:-20]]), encoding="utf-8")
+    expected = all_of(read_recording([path]))
+    spilled(monkeypatch, 2000)
+
+    found = read_recording([path])
+
+    assert all_of(found) == expected
+    assert found.problem_count == 3
+    assert [problem.line for problem in found.problems] == [4, 6, len(lines) + 1]
+
+
+def test_no_folder_for_temporary_files_loses_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps(piece) + "\n" for piece in pieces_of_all()), encoding="utf-8")
+    expected = all_of(read_recording([path]))
+    spilled(monkeypatch, 2000)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+
+    assert all_of(read_recording([path])) == expected
+    assert "stays in memory" in caplog.text
+
+
+@pytest.mark.parametrize("memory", [0, 2000])
+def test_traces_that_went_to_a_file_are_scored_in_order(
+    memory: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps(piece) + "\n" for piece in pieces_of_all()), encoding="utf-8")
+    whole = load_traces(path)
+    scorers = load_scorers(["tool_errors", "redundant_tool_calls", "latency"])
+    expected = verdicts(score_traces(whole, scorers))
+    spilled(monkeypatch, memory)
+
+    judged = judge_recording(read_recording([path]), scorers)
+
+    assert [subject.trace_id for subject, _ in judged] == [trace.trace_id for trace in whole]
+    assert [
+        (subject.trace_id, one.scorer, one.outcome, one.span_id, one.feedbacks)
+        for subject, decisions in judged
+        for one in decisions
+    ] == expected
+    found = [subject.load().trace for subject, _ in judged]
+    assert [trace.to_dict() for trace in found if trace] == [trace.to_dict() for trace in whole]

@@ -222,6 +222,47 @@ def test_of_a_compressed_file_that_is_cut_off_the_whole_lines_are_read(
     assert any("the compressed data is cut off" in problem.message for problem in file.problems)
 
 
+@pytest.mark.parametrize("form", ["protobuf behind lengths (Collector)", "protobuf behind varints"])
+@pytest.mark.parametrize("lost", [1, 20, -1])
+def test_of_requests_behind_lengths_that_are_cut_off_the_whole_ones_are_read(
+    form: str, lost: int, captured: list[tuple[Signal, bytes]], tmp_path: Path
+) -> None:
+    requests = [*captured, *captured]
+    data, last = FORMS[form](requests), FORMS[form](requests[-1:])
+    path = tmp_path / "cut.bin"
+    path.write_bytes(data[: lost if lost < 0 else len(data) - len(last) + lost])
+
+    found, file = read(path)
+
+    assert found == [(signal, data) for signal, data in requests[:-1] if signal is not Signal.METRICS]
+    [problem] = file.problems
+    assert problem.message == "the last request is cut off"
+    assert problem.offset is not None
+    assert len(data) - len(last) < problem.offset <= len(data)
+
+
+def test_a_damaged_request_behind_a_length_costs_no_other(captured: list[tuple[Signal, bytes]], tmp_path: Path) -> None:
+    good = next(data for signal, data in captured if signal is Signal.TRACES)
+    path = tmp_path / "damaged.bin"
+    path.write_bytes(b"".join(len(data).to_bytes(4, "big") + data for data in (good, b"\xff" * 50, good)))
+
+    found, file = read(path)
+
+    assert [data for _, data in found] == [good, good]
+    assert [str(problem) for problem in file.problems] == [f"{path} (byte {len(good) + 8}): not an OTLP request"]
+
+
+@pytest.mark.parametrize("data", [b"\x00\x00\x00\x05ab", b"\x00\xff\xff\xffabc", b"\xfe\x01", b"\xff" * 30])
+def test_what_begins_with_no_length_is_reported_as_a_whole(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "whatever.bin"
+    path.write_bytes(data)
+
+    found, file = read(path)
+
+    assert found == []
+    assert [problem.offset for problem in file.problems] == [0]
+
+
 def test_of_a_protobuf_file_that_is_cut_off_the_whole_resources_are_read(
     captured: list[tuple[Signal, bytes]], tmp_path: Path
 ) -> None:
