@@ -16,11 +16,13 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,8 +105,18 @@ def collector(program: str, processor: str, settings: str) -> Callable[[str], tu
     return start
 
 
-def servers() -> dict[str, Server]:
-    """Return what is compared, as far as it is installed."""
+def spooled(folder: Path, *command: str) -> Callable[[str], tuple[subprocess.Popen[str], str]]:
+    """Start a sidecar with a new spool in a folder."""
+
+    def start(sink: str) -> tuple[subprocess.Popen[str], str]:
+        spool = tempfile.mkdtemp(dir=folder)
+        return announced(*command, "--spool", spool)(sink)
+
+    return start
+
+
+def servers(spools: Path | None = None) -> dict[str, Server]:
+    """Return what is compared, as far as it is installed; sidecars with a spool too, if there is a folder for it."""
     relay = announced(sys.executable, str(HERE / "bare_relay.py"), "{sink}")
     to_sink = ["--export", "http://{sink}"]
     found = {
@@ -113,6 +125,11 @@ def servers() -> dict[str, Server]:
         "hold_trace": Server(announced(*SERVE, *to_sink, *HELD)),
         "hold_trace, 3 scorers": Server(announced(*SERVE, *to_sink, *HELD, "--scorers", *SCORERS), len(SCORERS)),
     }
+    if spools is not None:
+        for name, flags in (("passthrough", ()), ("hold_trace", HELD), ("3 scorers", (*HELD, "--scorers", *SCORERS))):
+            like = found["hold_trace, 3 scorers" if name == "3 scorers" else name]
+            start = spooled(spools, *SERVE, *to_sink, *flags)
+            found[f"{name}, spool"] = Server(start, like.verdicts, holds=like.holds)
     program = os.environ.get("OTEL_SCORER_OTELCOL", "")
     if program:
         parts = subprocess.run([program, "components"], capture_output=True, text=True, check=True).stdout
@@ -237,11 +254,11 @@ def check(backend: Backend, ended: Mapping[bytes, float], server: Server) -> lis
     return [complete[trace_id] - at - waited for trace_id, at in ended.items()]
 
 
-def compare(rounds: int, traces: int, rate: float) -> dict[str, Measured]:
+def compare(rounds: int, traces: int, rate: float, spools: Path | None = None) -> dict[str, Measured]:
     """Measure all in turns, so that what else the machine does meets each of them."""
-    found = {name: Measured() for name in servers()}
+    found = {name: Measured() for name in servers(spools)}
     for _ in range(rounds):
-        for name, server in servers().items():
+        for name, server in servers(spools).items():
             speed, megabytes, delay = measure(server, traces, rate)
             found[name].spans_per_cpu_second.append(speed)
             found[name].megabytes.append(megabytes)
@@ -274,8 +291,10 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--traces", type=int, default=20_000, help="of 8 spans each")
     arguments.add_argument("--rate", type=float, default=0, help="spans a second; 0: as fast as answers come")
+    arguments.add_argument("--spool", type=Path, metavar="DIR", help="measure sidecars with a spool in there, too")
     chosen = arguments.parse_args()
-    print(table(compare(chosen.rounds, chosen.traces, chosen.rate)))
+    with nullcontext() if chosen.spool is None else tempfile.TemporaryDirectory(dir=chosen.spool) as folder:
+        print(table(compare(chosen.rounds, chosen.traces, chosen.rate, None if folder is None else Path(folder))))
 
 
 if __name__ == "__main__":
