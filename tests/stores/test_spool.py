@@ -19,7 +19,7 @@ from otel_scorer.errors import ConfigError, SpoolFullError, StoreError
 from otel_scorer.model.wire import Signal
 from otel_scorer.stores.spool import Spool
 from otel_scorer.stores.spool_file import SCHEMA_VERSION
-from otel_scorer.stores.spool_rows import Changes, Outgoing, PartlyDecided, SpooledRequest
+from otel_scorer.stores.spool_rows import Changes, Outgoing, PartlyDecided, SpooledRequest, Taken
 from otel_scorer.telemetry import snapshot
 
 ALL = 1 << 40
@@ -53,6 +53,7 @@ def test_what_is_committed_is_there_when_it_is_opened_again(folder: Path) -> Non
             Changes(
                 outgoing=[Outgoing("scores", 2, b"verdicts")],
                 decided={first: [TRACE, TRACE[::-1]]},
+                apart={first: [TRACE + b"span-id-"]},
                 forwarded=[first],
                 closed=[TRACE, TRACE + b"span-id-"],
                 partly={TRACE: partly},
@@ -61,7 +62,14 @@ def test_what_is_committed_is_there_when_it_is_opened_again(folder: Path) -> Non
 
     with opened(folder) as spool:
         assert spool.requests(Signal.TRACES, 0, ALL) == [
-            SpooledRequest(first, Signal.TRACES, b"spans", True, frozenset({TRACE, TRACE[::-1]}))
+            SpooledRequest(
+                first,
+                Signal.TRACES,
+                b"spans",
+                is_forwarded=True,
+                decided=frozenset({TRACE, TRACE[::-1]}),
+                apart=frozenset({TRACE + b"span-id-"}),
+            )
         ]
         assert [request.data for request in spool.requests(Signal.LOGS, 0, ALL)] == [b"records"]
         assert spool.outgoing("scores", 0, ALL) == [sent]
@@ -70,6 +78,26 @@ def test_what_is_committed_is_there_when_it_is_opened_again(folder: Path) -> Non
         assert spool.partly_decided() == {TRACE: partly}
         assert spool.left == (2, 1)
         assert spool.last_ids == (2, 1)
+
+
+def test_what_was_noted_of_requests_is_forgotten_when_they_are_handled_otherwise(folder: Path) -> None:
+    for policy, is_known in (("hold_root", True), ("hold_root", True), ("hold_trace", False), ("hold_root", False)):
+        with opened(folder) as spool:
+            spool.adopt(policy)
+            if not spool.left[0]:
+                number = spool.add(Signal.TRACES, b"spans")
+                taken = [Taken("request", number, "one of two")]
+                noted = Changes(forwarded=[number], decided={number: [TRACE]}, closed=[TRACE], taken=taken)
+                spool.commit(noted)
+            [request] = spool.requests(Signal.TRACES, 0, ALL)
+            assert list(spool.closed()) == [TRACE]
+
+        if is_known:
+            assert request.is_forwarded
+            assert request.decided == {TRACE}
+            assert request.taken == {"one of two"}
+        else:
+            assert request == SpooledRequest(request.id, Signal.TRACES, b"spans")
 
 
 def test_what_is_done_is_gone_and_leaves_nothing(folder: Path) -> None:

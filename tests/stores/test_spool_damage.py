@@ -22,7 +22,7 @@ from otel_scorer.model.wire import Signal
 from otel_scorer.stores.spool import Spool
 from otel_scorer.stores.spool_file import lay_out, migrate
 from otel_scorer.stores.spool_parity import parity_of, repaired
-from otel_scorer.stores.spool_rows import Changes, Outgoing, PartlyDecided, checksum
+from otel_scorer.stores.spool_rows import Changes, Outgoing, PartlyDecided, SpooledRequest, checksum
 
 ALL = 1 << 40
 TRACE = bytes(range(16))
@@ -425,6 +425,22 @@ def test_of_what_the_second_version_has_sent_without_all_verdicts_it_is_not_know
         assert spool.partly_decided() == {TRACE: PartlyDecided(frozenset(), frozenset({"quick"}))}
         spool.commit(Changes(partly={TRACE: PARTLY}))
         assert spool.partly_decided() == {TRACE: PARTLY}
+
+
+def test_what_the_third_version_has_noted_of_a_request_still_counts(tmp_path: Path) -> None:
+    data = b"spans"
+    with closing(sqlite3.connect(tmp_path / "spool.db", isolation_level=None)) as connection:
+        lay_out(connection)
+        migrate(connection, 0, 3)
+        connection.execute("INSERT INTO requests VALUES (1, 'traces', ?, ?)", (checksum(1, "traces", data), data))
+        connection.execute("INSERT INTO marks (request, keys) VALUES (1, NULL), (1, ?)", (bytes([16]) + TRACE,))
+        connection.execute("INSERT INTO partly_decided VALUES (?, 1, ?, ?)", (TRACE, '["quick"]', b"span-id-"))
+
+    with opened(tmp_path) as spool:
+        spool.adopt("hold_root")
+        [request] = spool.requests(Signal.TRACES, 0, ALL)
+        assert request == SpooledRequest(1, Signal.TRACES, data, is_forwarded=True, decided=frozenset({TRACE}))
+        assert spool.partly_decided() == {TRACE: PartlyDecided(frozenset({b"span-id-"}), frozenset({"quick"}))}
 
 
 def test_which_spans_have_left_is_taken_over_from_a_damaged_spool(folder: Path) -> None:
