@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["Patience"]
 
 _TICK: Final = 0.05
+_IDLE_TICK: Final = 0.2  # while nobody waits
 # Most messages are there at once. Others keep their threads from those who come after them.
 _STUCK: Final = 0.05
 _MAX_THREADS: Final = 128
@@ -66,10 +67,12 @@ class Patience:
                 del self._waiting[key]
 
     def _run(self) -> None:
-        while not self._stopping.wait(_TICK):
+        tick = _TICK
+        while not self._stopping.wait(tick):
             now = time.monotonic()
             with self._lock:
                 waiting = [(now - since, context) for since, context in self._waiting.values()]
+            tick = _TICK if waiting else _IDLE_TICK
             stuck = sum(waited > _STUCK for waited, _ in waiting)
             timeout = self._timeout if stuck < _MAX_THREADS else min(_SHORT_TIMEOUT, self._timeout)
             for waited, context in waiting:
