@@ -176,11 +176,11 @@ def type_by_hint(span: Span) -> str | None:
 
 def find_hint(keys: Collection[str]) -> tuple[str, str] | None:
     """Return which of the keys, or which pattern of keys, suggests a type, and the type."""
+    if _OPERATION in keys:
+        return None
     # Nearly always there is none: a few searches through all keys, and no look at each.
     together = "\n".join(("", *keys))
     if _CONVENTION in together:
-        if _OPERATION in keys:
-            return None
         for hint, kind in _HINTS:
             if hint in keys:
                 return hint, kind

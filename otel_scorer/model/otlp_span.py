@@ -19,7 +19,7 @@ from otel_scorer.model.span_fields import (
 from otel_scorer.model.wire import LOCAL_ROOT_FLAGS
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from otel_scorer.model.facts import AttributeValue
     from otel_scorer.model.span_fields import SpanFields
@@ -143,20 +143,16 @@ class OtlpSpan(Span):
     def attributes(self) -> EncodedAttributes:
         attributes = self._attributes
         if attributes is None:
-            attributes = self._attributes = EncodedAttributes(self._encoded)
+            attributes = self._attributes = EncodedAttributes(self.attribute_keys)
         return attributes
 
     @property
-    def attribute_keys(self) -> Collection[str]:
-        values = self._values
-        return self._encoded if values is None else values
-
-    @property
-    def _encoded(self) -> Mapping[str, bytes]:
-        """The encoded values by key: asking the message for them again takes longer than to look one up."""
+    def attribute_keys(self) -> Mapping[str, bytes]:
+        # Kept, since asking the message for its map takes longer than to look something up in it.
         values = self._values
         if values is None:
-            values = self._values = self.fields.attributes
+            fields = self._fields
+            values = self._values = (self.fields if fields is None else fields).attributes
         return values
 
     @property
@@ -173,26 +169,21 @@ class OtlpSpan(Span):
 
     def which_of(self, keys: frozenset[str]) -> frozenset[str]:
         # Going through a protobuf map costs a little more per key than asking it for one.
-        values = self._encoded
+        values = self.attribute_keys
         if len(values) < len(keys):
             return keys.intersection(values)
         return frozenset([key for key in keys if key in values])
 
     def first_of(self, keys: Iterable[str]) -> tuple[str, AttributeValue] | None:
         # As in the base class, but on the protobuf map: typing a span is this and parsing it.
-        values = self._values
-        if values is None:
-            fields = self._fields
-            values = self._values = (self.fields if fields is None else fields).attributes
+        values = self.attribute_keys
         for key in keys:
             if key in values:
                 return key, decode_encoded(values[key])
         return None
 
     def get_attribute(self, key: str, default: Any = None) -> Any:
-        values = self._values
-        if values is None:
-            values = self._encoded
+        values = self.attribute_keys
         return decode_encoded(values[key]) if key in values else default
 
     @property
@@ -238,7 +229,7 @@ class OtlpSpan(Span):
         # As in the base class, without the message.
         fields = self.fields
         code = fields.status.code
-        return code == _ERROR or (code != _OK and "error.type" in self._encoded)
+        return code == _ERROR or (code != _OK and "error.type" in self.attribute_keys)
 
     def _raw_status(self) -> tuple[SpanStatusCode, str]:
         status = self.fields.status

@@ -141,15 +141,19 @@ class Tree:
     def _walk(self) -> list[tuple[Span, int]]:
         """Go down from the heads, without recursion: traces can be deep."""
         out: list[tuple[Span, int]] = []
-        todo = [(head, 0) for head in reversed(self.heads)]
         children = self._children
-        while todo:
-            entry = todo.pop()
-            out.append(entry)
-            below = children.get(entry[0])
-            if below:
-                depth = entry[1] + 1
-                todo += [(child, depth) for child in reversed(below)]
+        # Of the span that was walked last and of those above it: the spans beside it that are still to come.
+        levels = [iter(self.heads)]
+        while levels:
+            depth = len(levels) - 1
+            for span in levels[-1]:
+                out.append((span, depth))
+                below = children.get(span)
+                if below is not None:
+                    levels.append(iter(below))
+                    break
+            else:
+                levels.pop()
         return out
 
 
