@@ -11,9 +11,10 @@ from functools import partial
 from itertools import count as counting
 from pathlib import Path
 
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from tests.fakes import PlainReader
 
-from otel_scorer.errors import RequestError
+from otel_scorer.errors import RequestError, StoreError
 from otel_scorer.model.decision import Decision, Outcome
 from otel_scorer.model.feedback import Feedback
 from otel_scorer.model.wire import RawSpan, Signal
@@ -27,6 +28,7 @@ from otel_scorer.pipeline.verdicts.emission import Emission, Emit
 from otel_scorer.pipeline.workers.jobs import Job, Result, ScorerProfile
 from otel_scorer.service.taking import take_spooled
 from otel_scorer.stores.spool import Spool
+from otel_scorer.stores.spool_rows import SpooledRequest
 from otel_scorer.testing import ManualClock, make_request, make_span, read_spans
 
 SCORERS = (ScorerProfile("a", "1", 1.0), ScorerProfile("b", "1", 1.0))
@@ -43,6 +45,17 @@ class ManualSpooling(Spooling):
     """The test turns."""
 
     def _run(self) -> None: ...
+
+    def take_at_once(self, requests: Sequence[bytes]) -> None:
+        """Take requests as several threads do: in another order than they are written down."""
+        written: list[SpooledRequest] = []
+        try:
+            for data in requests:
+                written.append(SpooledRequest(self.spool.add(Signal.TRACES, data), Signal.TRACES, data))  # noqa: PERF401
+        finally:
+            for request in reversed(written):
+                self._tracker.begin(request.id)
+                self._handle(request)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,9 +159,12 @@ class Way:
 
     def settle(self, number: int) -> None:
         for _ in range(min(number, len(self._pending))):
-            name, data, settled = self._pending.pop(self._rnd.randrange(len(self._pending)))
-            self._backends.taken[name].append(data)
-            settled(name)
+            self.settle_one(self._rnd.randrange(len(self._pending)))
+
+    def settle_one(self, at: int) -> None:
+        name, data, settled = self._pending.pop(at)
+        self._backends.taken[name].append(data)
+        settled(name)
 
 
 class Judges:
@@ -280,9 +296,12 @@ class Story:
         names = tuple("pq"[: self.choices.destinations])
         self._spans, self._scores = Backends(names), Backends(("p",))
         self._acknowledged: set[SpanId] = set()
+        self._sent: Counter[str] = Counter()
         self._processes = rnd.randint(1, 4)
         # Whoever starts it may have other wishes each time: then verdicts may change, and nothing else.
         self._is_steady = rnd.random() < 0.7
+        # Else which of two spans with one id counts may be another one each time, and so may be what is scored.
+        self._is_in_order = rnd.random() < 0.8
 
     def tell(self) -> None:
         for number in range(self._processes):
@@ -322,8 +341,23 @@ class Story:
             sidecar.spooling.turn()
 
     def _send(self, sidecar: Sidecar) -> None:
+        spans = self._some_spans()
+        try:
+            if self._is_in_order or self._rnd.random() < 0.7:
+                sidecar.spooling.take(Signal.TRACES, make_request(*spans))
+            else:
+                # A sender that waits no longer sends a part again, with others.
+                more = [*self._some_spans(), *self._rnd.sample(spans, 1)]
+                sidecar.spooling.take_at_once([make_request(*more), make_request(*spans)])
+                spans += more
+        except (RequestError, StoreError):
+            return
+        self._sent.update(span.name for span in spans)
+        self._acknowledged.update((span.trace_id, span.span_id) for span in spans)
+
+    def _some_spans(self) -> list[SpanMessage]:
         rnd = self._rnd
-        spans = []
+        spans: list[SpanMessage] = []
         for _ in range(rnd.randint(1, 4)):
             number, parent = rnd.randint(1, 30), rnd.choice([None, 1, 2, 3])
             span = make_span(
@@ -334,11 +368,7 @@ class Story:
                 remote_parent=parent not in {None, number} and rnd.random() < 0.2,
             )
             spans.append(span)
-        try:
-            sidecar.spooling.take(Signal.TRACES, make_request(*spans))
-        except RequestError:
-            return
-        self._acknowledged.update((span.trace_id, span.span_id) for span in spans)
+        return spans
 
     def _check(self) -> None:
         for name in self._spans.names:
@@ -346,9 +376,9 @@ class Story:
             lost = self._acknowledged - {(span.trace_id, span.span_id) for span in sent}
             assert not lost, f"acknowledged, and never sent to {name}"
             if self._processes == 1:
-                assert not [serial for serial, times in Counter(span.name for span in sent).items() if times > 1]
+                assert Counter(span.name for span in sent) <= self._sent, "sent more than once"
         scores = [span for data in self._scores.taken["p"] for span in read_spans(data)]
-        if not self._is_steady or self.choices.max_traces < 50:
+        if not (self._is_steady and self._is_in_order) or self.choices.max_traces < 50:
             return  # a trace that is forgotten while spans of it still come is another one
         contents: dict[bytes, set[bytes]] = defaultdict(set)
         for span in scores:

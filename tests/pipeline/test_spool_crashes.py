@@ -108,6 +108,24 @@ def test_a_span_that_waited_and_turns_out_to_be_late_is_sent_though_others_of_it
     assert running.sent().count("late") == 1
 
 
+@pytest.mark.parametrize("forwarding", [Forwarding.PASSTHROUGH, Forwarding.HOLD_ROOT])
+def test_a_span_that_came_twice_is_sent_though_its_requests_are_taken_up_in_another_order(
+    forwarding: Forwarding, running: Running
+) -> None:
+    choices = replace(PASSING, forwarding=forwarding)
+    twice = make_span("twice", span=2, parent=1)
+    with running.killed(choices) as sidecar:
+        # The second one was faster, so the first one has a duplicate, and only its other span is sent with it.
+        sidecar.spooling.take_at_once([make_request(twice, make_span("once", span=3, parent=1)), make_request(twice)])
+        sidecar.ways[0].settle_one(1)
+        sidecar.spooling.turn()
+        assert running.sent() == ["once"]
+
+    running.finished(choices)
+
+    assert {"once", "twice"} <= set(running.sent())
+
+
 def test_a_late_span_that_is_known_to_have_been_sent_is_not_sent_again(running: Running) -> None:
     holding = replace(PASSING, forwarding=Forwarding.HOLD_TRACE)
     with running.killed(holding) as sidecar:

@@ -67,6 +67,9 @@ class SpooledTraces:
         added = assembler.add(left, now)
         self._spooling.buffered(spooled, left, added)
         self._spooling.closed(added.closed)
+        if self._spooling.progress.is_earlier(spooled):
+            # Requests may have come in another order then: the other copy is not the one that was sent.
+            added.duplicates = []
         return added
 
     def arrange(self, triage: Triage, added: Added, assembler: TraceAssembler, spooled: SpooledRequest | None) -> None:

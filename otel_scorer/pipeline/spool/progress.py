@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from otel_scorer.model.decision import Decision
     from otel_scorer.model.wire import RawSpan
     from otel_scorer.pipeline.assembly.closing import ClosedTrace
+    from otel_scorer.stores.spool_rows import SpooledRequest
 
 __all__ = ["Progress"]
 
@@ -42,6 +43,10 @@ class Progress:
             self._undecided.add(_key(trace))
         elif self._given:
             trace.revision += self._given.get(_key(trace), 0)
+
+    def is_earlier(self, request: SpooledRequest) -> bool:
+        """Tell whether an earlier process has taken a request."""
+        return request.id <= self._last_request
 
     def of(self, trace: ClosedTrace[RawSpan]) -> PartlyDecided | None:
         """Return how far a trace is; None if nothing about it is decided."""
