@@ -446,6 +446,28 @@ def test_a_scorer_that_has_answered_is_not_asked_again(own_sink: Sink, start: St
     assert sorted(name for name, _ in said) == ["gated", "quick", "uncertain"]
 
 
+def test_a_trace_that_two_processes_have_closed_is_in_the_sample_of_a_scorer_or_not_once(
+    own_sink: Sink, start: Start, spool: Path, gate: Gate
+) -> None:
+    scorers = f"scorers: ['{GATED}:gated', {{use: latency, sample_rate: 0}}]\ndrain_timeout: 1s\n"
+    flags = ("-c", settings(spool, scorers), "--export", own_sink.grpc, "--spool", str(spool), "--root-grace", "0.2")
+    first = start(*flags, environment=gate.environment)
+    first.send(small_trace(1))
+    assert gate.wait_for_scorer() == id_of(1).hex()
+    before = first.ask("/metrics").body.decode()
+    kill(first)
+
+    second = start(*flags, environment=gate.environment)
+    assert gate.wait_for_scorer() == id_of(1).hex()
+    gate.open()
+
+    own_sink.wait_for_scores(1, id_of(1))
+    assert "scoring_decisions_total{" not in before
+    for outcome, scorer in (("scored", "gated"), ("not_sampled", "latency")):
+        wait_for_metric(second, f'otel_scorer_scoring_decisions_total{{outcome="{outcome}",scorer="{scorer}"}}', 1)
+    assert second.stop() == 0
+
+
 @pytest.mark.parametrize("forwarding", ["hold_root", "hold_trace"])
 def test_what_comes_for_a_trace_that_has_left_without_its_verdicts_is_sent_after_a_kill(
     forwarding: str, own_sink: Sink, start: Start, spool: Path, gate: Gate

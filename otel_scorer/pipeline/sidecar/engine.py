@@ -217,6 +217,7 @@ class Engine:
             self._delivering += 1
         try:
             count_decisions(decision for _, decisions, _ in unheld for decision in decisions)
+            count_decisions(decision for each in done if self._spooled.is_on for decision in each.refused)
             with self._spooled.safely():
                 for waiting, decisions, is_timed in unheld:
                     self._emitter.emit(waiting.trace, decisions, waiting.fate, is_timed=is_timed)
@@ -301,18 +302,18 @@ class Engine:
                 closed, unscored = [], closed
             for at, trace in enumerate(closed):
                 chosen, refused = sample_scorers(trace, scorers)
-                if refused:
-                    count_decisions(refused)
                 chosen = self._spooled.left(trace, chosen, scorers)
                 is_scored = bool(chosen) and scorers.backend is not None
+                if refused and not (is_scored and self._spooled.is_on):
+                    # What is not decided in a spool may be closed again by another process: it counts at the end.
+                    count_decisions(refused)
                 if not is_scored and self._triage is None:
                     unscored.append(trace)
                     continue
                 held = self._spooled.held(trace, self._spans_of(trace))
-                waiting = Waiting(trace, held, scorers, all=refused)
-                if self._triage is not None:
-                    waiting.refused, waiting.fate = tuple(refused), self._triage.fate_of(trace)
-                    waiting.facts = None if facts is None else facts[at]
+                waiting = Waiting(trace, held, scorers, refused=tuple(refused), all=refused)
+                if self._triage is not None and facts is not None:
+                    waiting.fate, waiting.facts = self._triage.fate_of(trace), facts[at]
                 if not is_scored:
                     settled.append((waiting, self._settled(waiting, waiting.held, is_decided=True)))
                     continue
