@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 import struct
+from decimal import Decimal
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -39,6 +41,9 @@ _ID_FIELDS: Final = frozenset({"trace_id", "span_id", "parent_span_id"})
 _SURE_DIGITS: Final = 20
 # 64 bits have 20 digits and a sign.
 _MAX_DIGITS: Final = 22
+# As JSON writes numbers (RFC 8259), of a length that leaves room for zeros that say nothing.
+_NUMBER: Final = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?")
+_LONGEST_NUMBER: Final = 64
 _URL_SAFE: Final = str.maketrans("-_", "+/")
 _UNSIGNED64: Final = (1 << 64) - 1
 _CONTINUED: Final = 0x80
@@ -128,7 +133,7 @@ def _boolean(value: Json, name: str) -> bytes:
 
 
 def _integer(value: Json, name: str, low: int, high: int) -> int:
-    """Read an integer: a number without fraction, or its digits in a string."""
+    """Read an integer: a number without fraction, or one in a string; `1e3` and `1.0` are such numbers too."""
     if isinstance(value, str):
         # Not all that int() takes: it would accept underscores, whitespace and other scripts' digits.
         whole = (
@@ -136,6 +141,8 @@ def _integer(value: Json, name: str, low: int, high: int) -> int:
             and value.isascii()
             and (value.isdecimal() or (value[:1] == "-" and value[1:].isdecimal()))
         )
+        if not whole and (exact := _exact(value)) is not None:
+            value, whole = exact, True
     elif isinstance(value, float):
         whole = value.is_integer()
     else:
@@ -146,6 +153,20 @@ def _integer(value: Json, name: str, low: int, high: int) -> int:
     if not low <= number <= high:
         raise UnusableError(f"{name} is negative" if number < 0 <= low else f"{name} is out of range")
     return number
+
+
+def _exact(text: str) -> int | None:
+    """Return the integer that is written as JSON may write numbers, such as 1.0 or 1e3; None: it is none."""
+    if len(text) > _LONGEST_NUMBER or not _NUMBER.fullmatch(text):
+        return None
+    try:
+        number = Decimal(text)
+    except ArithmeticError:  # of its exponent
+        return None
+    # Powers of ten that are out of range anyway are not written out.
+    if number and number.adjusted() >= _MAX_DIGITS:
+        return None
+    return int(number) if number == int(number) else None
 
 
 def _int32(value: Json, name: str) -> bytes:

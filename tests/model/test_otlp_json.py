@@ -146,6 +146,36 @@ def test_64_bit_integers_are_exact_as_number_and_as_string(number: int | str) ->
     assert decoded_value({"intValue": str(-(1 << 63))}).int_value == -(1 << 63)
 
 
+@pytest.mark.parametrize("written", ["1e3", "1E3", "1e+3", "1000.0", "1.0e3", "10000e-1", "1000", 1000, 1000.0])
+def test_an_integer_may_be_written_in_any_way_that_json_writes_numbers(written: str | float) -> None:
+    request = decode(a_span(endTimeUnixNano=written, kind=written, flags=written, droppedEventsCount=written))
+
+    [span] = spans_of(request)
+    assert (span.end_time_unix_nano, span.kind, span.flags, span.dropped_events_count) == (1000, 1000, 1000, 1000)
+    assert decoded_value({"intValue": written}).int_value == 1000
+
+
+@pytest.mark.parametrize(
+    ("written", "number"),
+    [("-1.2e1", -12), ("9007199254740993.0", 9007199254740993), ("-9223372036854775808e0", -(1 << 63)), ("0e999", 0)],
+)
+def test_however_an_integer_is_written_it_is_exact(written: str, number: int) -> None:
+    assert decoded_value({"intValue": written}).int_value == number
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("1e-3", "1.5e0", "1e19", "1e999999999", "1e99999999999999999999", "1e-99999999999999999999", "1e", "e3"),
+        *(".5e1", "+1e3", "0x1e3", "1e3 ", "1e3_0", "Infinity", "NaN", "1e\u0663", "9223372036854775808.0"),
+        *("1." + "0" * 5000, 1e300),
+    ],
+)
+def test_what_is_no_integer_in_range_is_refused_however_it_is_written(written: str | float) -> None:
+    with pytest.raises(InvalidRequestError, match=r"intValue is (not an integer|out of range)"):
+        decode(a_span(attributes=[{"key": "k", "value": {"intValue": written}}]))
+
+
 @pytest.mark.parametrize("number", [0, 10**19 - 1, 10**19, (1 << 64) - 1])
 def test_times_of_any_64_bits_are_exact(number: int) -> None:
     [span] = spans_of(decode(a_span(startTimeUnixNano=number, endTimeUnixNano=str(number))))
