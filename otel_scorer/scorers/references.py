@@ -130,7 +130,8 @@ def _each_once(*modules: ModuleType | None) -> Iterable[ModuleType]:
 
 def _module_with(scorer: ScorerOptions, made: type) -> ModuleType:
     module = sys.modules.get(made.__module__)
-    if module is None or _attribute(module, made.__qualname__) is not made:
+    path = made.__qualname__
+    if module is None or _attribute(module, path) is not made or not is_bound_once(module, path):
         raise _NeedsObjectError(_refusal(scorer, made))
     return module
 
@@ -180,6 +181,8 @@ def _refusal(scorer: ScorerOptions, code: object) -> str:
     elif hasattr(code, "__self__"):
         why = "it is a method of an object"
         cure = "write a scorer class with the object's settings as fields"
+    elif (module := sys.modules.get(getattr(code, "__module__", None) or "")) and not is_bound_once(module, qualified):
+        why = f"{module.__name__} binds the name {qualified} more than once, as in a loop"
     else:
         why = f"nothing of that name in {getattr(code, '__module__', None) or 'any module'} is this scorer"
     return f"Scorer {scorer.name!r} cannot be registered: {why}. The store keeps references, never code: {cure}"

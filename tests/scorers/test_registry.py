@@ -138,6 +138,18 @@ class Aliased(Scorer):
 for each in (scorer(lambda outputs: True, name="first"), scorer(lambda outputs: False, name="second")):
     pass
 
+for most in (1, 2):
+
+    class Looped(Scorer):
+        name: str = "looped"
+        top: int = most
+
+        def __call__(self, outputs: str) -> bool:
+            return len(outputs) <= self.top
+
+
+last = Looped(name="last")
+
 twice = scorer(lambda outputs: True, name="twice")
 before = twice
 twice = scorer(lambda outputs: False, name="twice")
@@ -430,6 +442,7 @@ def test_registered_scorers_judge_every_trace_that_is_chosen_otherwise(module: A
         # A name that is bound in one way or another is the same one everywhere.
         (lambda module: module.chosen, "chosen", ({}, {})),
         (lambda module: module.before, "before", ({}, {})),
+        (lambda module: module.last, "last", ({}, {})),
         # What the class reads for itself is no parameter.
         (lambda module: module.Judge(model="large"), "Judge", ({"model": "large"}, {})),
     ],
@@ -458,6 +471,7 @@ def test_the_store_keeps_a_reference_and_plain_data(
         # Whoever imports the module finds another scorer under these names than the module did when it registered one.
         (lambda module: module.each, "it is a lambda without a name in a module.* a name of its own"),
         (lambda module: module.twice, "it is a lambda without a name in a module.* a name of its own"),
+        (lambda module: module.Looped(name="short"), "registered_scorers binds the name Looped more than once"),
         (lambda module: module.build(), r"build\(\) defines it"),
         (lambda module: module.Owner().method, "a method of an object"),
         (lambda module: module.Threshold(3), "has another 'threshold', which is no field"),
