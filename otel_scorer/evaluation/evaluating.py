@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, cast
 
 from otel_scorer.dialects import default_reader, using
 from otel_scorer.errors import ConfigError
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from otel_scorer.stores.trace_store import TraceStore
 
 __all__ = ["evaluate"]
+
+_GIVEN: Final = ("inputs", "outputs", "expectations")
 
 
 def evaluate(
@@ -245,9 +247,10 @@ class _Kept:
         if item.recorded is not None:
             self._log.add(subject, decisions)
             return
+        said = {name: value for name in _GIVEN if (value := getattr(item, name)) is not MISSING}
         # Who gave a list of traces has them in memory.
         kept = Held(trace) if item.is_given and self._is_listed else trace
-        self._log.add(subject, decisions, (item.inputs, item.outputs, item.expectations, kept))
+        self._log.add(subject, decisions, kept if isinstance(kept, Held) and not said else (said, kept))
 
     def judgements(self) -> PagedSequence[Judged]:
         """Return all of it."""
@@ -256,7 +259,10 @@ class _Kept:
 
 def _evidence(recorded: Sequence[RecordedTrace], position: int, noted: Any) -> Evidence:
     """Return what verdicts were made from: a trace of a file, or what was noted of a row."""
-    inputs, outputs, given, trace = noted or (MISSING, MISSING, MISSING, recorded[position].load())
+    if noted is None:
+        noted = recorded[position].load()
+    said, trace = cast("tuple[dict[str, Any], Trace | None]", noted if isinstance(noted, tuple) else ({}, noted))
+    inputs, outputs, given = (said.get(name, MISSING) for name in _GIVEN)
     expected = _expected(given, trace)
     if trace is not None:
         inputs = trace.read("inputs") if inputs is MISSING else inputs

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from otel_scorer.reporting.subject import Evidence, Subject
 from otel_scorer.stores.overflow import Overflow
-from otel_scorer.stores.packing import Packer, pack_decisions, unpack_decisions
+from otel_scorer.stores.packing import Held, Packer, pack_decisions, unpack_decisions
 from otel_scorer.stores.pages import PagedSequence
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 __all__ = ["JudgementLog", "Judgements"]
 
 _PAGE: Final = 64
+# In place of where the bytes end: there are none, what was noted is an object in memory.
+_HELD: Final = -1
 
 
 class Judgements(PagedSequence["Judged"]):
@@ -61,6 +63,8 @@ class Judgements(PagedSequence["Judged"]):
         return Subject(name, trace_id, root_id, close_reason, complete, load, problem)
 
     def _evidence(self, number: int, begin: int, end: int) -> Evidence:
+        if end == _HELD:
+            return self._load(number, self._packer.held_at(begin))
         noted = self._packer.unpack(self._data.read(begin, end - begin)) if end > begin else None
         return self._load(number, noted)
 
@@ -89,10 +93,12 @@ class JudgementLog:
             subject: What was judged; how it loads its evidence is not kept.
             decisions: What became of the scorers.
             noted: What the evidence is made from, beside the number of the subject; packed, so that what is changed
-                later does not show.
+                later does not show, or `Held`.
         """
         begin = end = 0
-        if noted is not None:
+        if isinstance(noted, Held):
+            begin, end = self._packer.hold(noted.value), _HELD
+        elif noted is not None:
             packed = self._packer.pack(noted)
             begin = self._data.append(packed)
             end = begin + len(packed)

@@ -69,43 +69,64 @@ class Packer:
     """Writes values as bytes and reads them back; whatever it does not write it holds, each object once."""
 
     def __init__(self) -> None:
-        self._held: list[object] = []
-        self._places: dict[int, int] = {}
+        self._held = _HeldObjects()
+        self._pickler: _Pickler | None = None
 
     @property
     def held(self) -> int:
         """Number of objects that stay in memory."""
-        return len(self._held)
+        return len(self._held.objects)
 
     def pack(self, value: object) -> bytes:
         """Return a value as bytes; never fails, for what cannot be written is held."""
-        buffer = io.BytesIO()
+        # To make one costs as much as to write a small value.
+        pickler = self._pickler
+        if pickler is None:
+            pickler = self._pickler = _Pickler(self._held)
         try:
-            _Pickler(buffer, self).dump(value)
+            return pickler.written(value)
         except Exception:  # noqa: BLE001 - classes that no module has, anybody's __getstate__, circles
-            buffer = io.BytesIO()
-            _Pickler(buffer, self).dump(Held(value))
-        return buffer.getvalue()
+            self._pickler = None
+            return _Pickler(self._held).written(Held(value))
 
     def unpack(self, data: bytes) -> Any:
         """Return what was packed."""
-        _reading.held = self._held
-        return pickle.loads(data)  # noqa: S301 - written by this process, into a file that has no name
+        before, _reading.held = _reading.held, self._held.objects
+        try:
+            return pickle.loads(data)  # noqa: S301 - written by this process, into a file that has no name
+        finally:
+            _reading.held = before
+
+    def held_at(self, place: int) -> object:
+        """Return an object that is held."""
+        return self._held.objects[place]
+
+    def hold(self, value: object) -> int:
+        """Keep an object and return its place."""
+        return self._held.hold(value)
+
+    def __getstate__(self) -> dict[str, list[object]]:
+        return {"held": self._held.objects}
+
+    def __setstate__(self, state: dict[str, list[object]]) -> None:
+        self._held = _HeldObjects(state["held"])
+        self._pickler = None
+
+
+class _HeldObjects:
+    """What stays in memory; whoever writes refers to it by its place."""
+
+    def __init__(self, objects: Iterable[object] = ()) -> None:
+        self.objects = list(objects)
+        self._places = {id(value): place for place, value in enumerate(self.objects)}
 
     def hold(self, value: object) -> int:
         """Keep an object and return its place."""
         place = self._places.get(id(value))
         if place is None:
-            place = self._places[id(value)] = len(self._held)
-            self._held.append(value)
+            place = self._places[id(value)] = len(self.objects)
+            self.objects.append(value)
         return place
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_held": self._held}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self._held = state["_held"]
-        self._places = {id(value): place for place, value in enumerate(self._held)}
 
 
 class _Reading(threading.local):
@@ -119,20 +140,30 @@ _reading: Final = _Reading()
 
 
 class _Pickler(pickle.Pickler):
-    def __init__(self, file: io.BytesIO, packer: Packer) -> None:
-        super().__init__(file, _PROTOCOL)
-        self._packer = packer
+    def __init__(self, held: _HeldObjects) -> None:
+        self._file = io.BytesIO()
+        super().__init__(self._file, _PROTOCOL)
+        self._held = held
+
+    def written(self, value: object) -> bytes:
+        """Return a value as bytes."""
+        self.dump(value)
+        data = self._file.getvalue()
+        self.clear_memo()
+        self._file.seek(0)
+        self._file.truncate()
+        return data
 
     def reducer_override(self, obj: object, /) -> Any:
         """Say how to write what is none of Python's plain values; those are not asked for."""
         kind = type(obj)
         if kind is Held:
-            return _held, (self._packer.hold(cast("Held", obj).value),)
+            return _held, (self._held.hold(cast("Held", obj).value),)
         if kind in _DATA or isinstance(obj, type | FunctionType | Enum | PurePath | type(len)) or _is_data(obj):
             return NotImplemented
         if kind is Trace:
             return self._reduced_trace(cast("Trace", obj))
-        return _held, (self._packer.hold(obj),)
+        return _held, (self._held.hold(obj),)
 
     def _reduced_trace(self, trace: Trace) -> tuple[Callable[..., object], tuple[Any, ...]]:
         said: dict[str, Any] = {
