@@ -5,13 +5,16 @@ from __future__ import annotations
 import mmap
 import os
 import signal
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from tests.e2e.sidecar import SCORERS, Gate, Sidecar, Traces, id_of, small_trace
-from tests.e2e.sink import Score, Sink
+from tests.e2e.sink import WAIT, Score, Sink
 
 from otel_scorer.pipeline.workers.protocol import HEARTBEAT_BYTES, Beat, Heartbeat
 from otel_scorer.testing import make_request, make_span
@@ -144,6 +147,24 @@ def children_of(process: int) -> list[int]:
     return [int(child) for thread in threads for child in thread.read_text(encoding="ascii").split()]
 
 
+def working(process: int, number: int) -> list[int]:
+    """Return the workers of a sidecar once there are so many that have said that they are ready."""
+    until, pause = time.monotonic() + WAIT, threading.Event()
+    while True:
+        # A worker starts threads when it has said so; until then it is one that cannot be started.
+        ready = [child for child in children_of(process) if len(threads_of(child)) > 1]
+        if len(ready) == number:
+            return ready
+        assert time.monotonic() < until, ready
+        pause.wait(0.1)
+
+
+def threads_of(process: int) -> list[Path]:
+    with suppress(OSError):
+        return list(Path(f"/proc/{process}/task").iterdir())
+    return []
+
+
 def test_killed_workers_cost_nothing(own_sink: Sink, start: Callable[..., Sidecar]) -> None:
     sidecar = start(
         *("--export", own_sink.grpc, "--scorers", "tool_errors", "latency", "--root-grace", "0.05", "--workers", "2")
@@ -153,9 +174,10 @@ def test_killed_workers_cost_nothing(own_sink: Sink, start: Callable[..., Sideca
     for part in range(3):
         for trace in range(part * 200 + 1, part * 200 + 201):
             sidecar.send(small_trace(trace))
-        for child in children_of(sidecar.process.pid):
+        for child in working(sidecar.process.pid, 2):
             os.kill(child, signal.SIGKILL)
         own_sink.wait_for_scores(2 * 200 * (part + 1), *ids)
+        sidecar.wait_for_log_times("Replacing scorer worker", 2 * (part + 1))
 
     assert sidecar.stop() == 0
     assert sidecar.log.count("Replacing scorer worker") == 6
