@@ -285,6 +285,52 @@ def test_a_variable_never_becomes_structure(load: Any) -> None:
         load("forwarding: '${env:X}'", {"X": "hold_root\nstore: x"})
 
 
+SECRET_HEADERS = [
+    "authorization",
+    "Proxy-Authorization",
+    "x-api-key",
+    "API_KEY",
+    "X-Auth-Token",
+    "client-secret",
+    "Cookie",
+]
+
+
+@pytest.mark.parametrize("name", SECRET_HEADERS)
+@pytest.mark.parametrize(
+    ("where", "text"),
+    [
+        ("exporters.otlp.headers", "exporters: {{otlp: {{endpoint: 'http://h:1', headers: {{{}: '{}'}}}}}}"),
+        ("exporters.otlp/2.headers", "exporters: {{otlp/2: {{endpoint: 'http://h:1', headers: {{{}: '{}'}}}}}}"),
+        (
+            "exporters.phoenix.headers",
+            "{{emit: [native], exporters: {{console: {{}}, phoenix: {{endpoint: 'h:1', headers: {{{}: '{}'}}}}}}}}",
+        ),
+        ("telemetry.metrics.headers", "telemetry: {{metrics: {{headers: {{{}: '{}'}}}}}}"),
+    ],
+)
+def test_headers_that_let_somebody_in_are_not_written_in_the_file(load: Any, where: str, text: str, name: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load("# a comment\n" + text.format(name, "Bearer s3cret"))
+
+    cure = "secrets do not belong here; write ${env:NAME} or ${file:PATH}"
+    assert f"line 2: {where}.{name}: {cure}" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    load(text.format(name, "Bearer ${env:KEY}"), {"KEY": "s3cret"})
+    load(text.format(name, ""))
+
+
+def test_headers_that_let_nobody_in_may_be_written_anywhere_and_the_others_by_programs(
+    load: Any, tmp_path: Path
+) -> None:
+    load("exporters: {otlp: {endpoint: 'http://h:1', headers: {x-project-name: shop, x-tenant: '7'}}}")
+    given = {"exporters.otlp": {"endpoint": "http://h:1", "headers": {"authorization": "Bearer s3cret"}}}
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=s3cret", "OTEL_EXPORTER_OTLP_ENDPOINT": "http://h:1"}
+
+    assert otlp(load_config(overrides=given, environ={})).headers["authorization"].get_secret_value() == "Bearer s3cret"
+    assert otlp(load_config(environ=environ)).headers["authorization"].get_secret_value() == "s3cret"
+
+
 def test_secrets_are_hidden_in_dumps_and_messages(load: Any) -> None:
     config = load(
         "exporters: {otlp: {endpoint: 'http://user:pass@h:1', headers: {a: s3cret}}}\n"

@@ -113,7 +113,9 @@ def test_every_command_and_option_that_is_shown_exists(snippet: Snippet) -> None
 def test_every_setting_that_is_shown_exists(snippet: Snippet, tmp_path: Path) -> None:
     file = tmp_path / "settings.yaml"
     # The secrets that it names are somebody else's.
-    text, secrets = re.sub(r"\$\{file:[^}]*\}", "secret", snippet.text), re.findall(r"\$\{env:(\w+)\}", snippet.text)
+    (tmp_path / "secret").write_text("secret", encoding="utf-8")
+    text = re.sub(r"\$\{file:[^}]*\}", f"${{file:{tmp_path / 'secret'}}}", snippet.text)
+    secrets = re.findall(r"\$\{env:(\w+)\}", snippet.text)
     file.write_text(text, encoding="utf-8")
 
     load_config(file, environ=dict.fromkeys(secrets, "secret"))

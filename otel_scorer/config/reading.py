@@ -16,6 +16,7 @@ from otel_scorer.config.dialects import DialectSettings, SpanTypeSettings
 from otel_scorer.config.environment import exporter_from_environment, with_scheme
 from otel_scorer.config.expansion import expand
 from otel_scorer.config.exporters import KINDS
+from otel_scorer.config.literals import written_secrets
 from otel_scorer.config.model import Config
 from otel_scorer.config.presets import apply_preset
 from otel_scorer.config.receivers import literal_secrets
@@ -61,6 +62,8 @@ def load_config(
     """
     environ = os.environ if environ is None else environ
     document, settings, expanded = _read_settings(path, environ)
+    # Of the file alone: what the environment, or a program, has given is no secret in a file.
+    written = written_secrets(settings, expanded)
     for key, value in (overrides or {}).items():
         _put(settings, key.split("."), value, f"{path or _FLAGS}")
         expanded = {at for at in expanded if ".".join(map(str, at))[: len(key)] != key}
@@ -73,7 +76,7 @@ def load_config(
         config = Config.model_validate(settings)
     except ValidationError as error:
         raise ConfigError(_message(error, document, str(path or _FLAGS), expanded)) from error
-    for place in literal_secrets(settings, expanded):
+    for place in [*literal_secrets(settings, expanded), *written]:
         line = None if document is None else document.line_of(place)
         raise ConfigError(
             f"{path or _FLAGS}{f', line {line}' if line else ''}: {_dotted(place)}: "

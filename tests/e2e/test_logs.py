@@ -59,8 +59,9 @@ def test_nothing_of_a_span_and_no_secret_is_logged(
     start: Callable[..., Sidecar], own_sink: Sink, tmp_path: Path, form: str
 ) -> None:
     (tmp_path / "scorers.py").write_text(SCORERS, encoding="utf-8")
+    (tmp_path / "key").write_text(SECRET, encoding="utf-8")
     (tmp_path / "sidecar.yaml").write_text(
-        f"exporters: {{otlp: {{endpoint: '{own_sink.grpc}', headers: {{authorization: '{SECRET}'}}}}}}\n"
+        f"exporters: {{otlp: {{endpoint: '{own_sink.grpc}', headers: {{authorization: '${{file:key}}'}}}}}}\n"
         "assembly: {root_grace: 0.2s}\nscorers: [scorers.py]\nstore: traces.db\n",
         encoding="utf-8",
     )

@@ -322,10 +322,11 @@ def test_check_send_says_when_spans_do_not_reach_the_backend_of_the_score_api(ha
 
 def test_check_send_says_what_every_destination_that_did_not_take_it_answered(own_sink: Sink, tmp_path: Path) -> None:
     own_sink.tell("refuse")
+    (tmp_path / "key").write_text("s3cret", encoding="utf-8")
 
     code, said, errors = check_send(
         "exporters:",
-        f"  otlp: {{endpoint: '{own_sink.grpc}', headers: {{authorization: 's3cret'}}, logs_endpoint: 'off'}}",
+        f"  otlp: {{endpoint: '{own_sink.grpc}', headers: {{authorization: '${{file:key}}'}}, logs_endpoint: 'off'}}",
         "  otlp/away: {endpoint: 'http://127.0.0.1:9/x', timeout: 1s, metrics_endpoint: 'off', logs_endpoint: 'off'}",
         f"telemetry: {{metrics: {{endpoint: '{own_sink.http}', protocol: http/protobuf}}}}",
         folder=tmp_path,
