@@ -232,7 +232,8 @@ def _about_dialects(config: Config) -> list[str]:
         who = f"plugin {plugin.name} of {plugin.package}"
         lines += [f"speaks      {each.name} ({who})" for each in plugin.dialects if each.name in used]
         if plugin.problem is not None:
-            lines.append(f"note        {who} is not used: {plugin.problem}")
+            which = "partly used" if plugin.dialects else "not used"
+            lines.append(f"note        {who} is {which}: {plugin.problem}")
     return lines
 
 

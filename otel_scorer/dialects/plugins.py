@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from itertools import chain
 from typing import TYPE_CHECKING, Final, cast
 
 from otel_scorer.dialects.table import FIELDS, SPAN_TYPES, Dialect, NameRule, SpanTypeKey
@@ -43,7 +44,7 @@ class Plugin:
         name: Its name.
         package: The distribution that has it, with its version.
         dialects: What it brought.
-        problem: Why it brought nothing; None: it did.
+        problem: Why it brought nothing, or not all of it; None: it did.
     """
 
     name: str
@@ -58,7 +59,8 @@ def installed() -> tuple[Plugin, ...]:
     found = tuple(load_plugin(point) for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=_order))
     for plugin in found:
         if plugin.problem is not None:
-            logger.warning("Dialect plugin %r (%s) is not used: %s", plugin.name, plugin.package, plugin.problem)
+            which = "partly used" if plugin.dialects else "not used"
+            logger.warning("Dialect plugin %r (%s) is %s: %s", plugin.name, plugin.package, which, plugin.problem)
     return found
 
 
@@ -71,12 +73,12 @@ def load_plugin(point: EntryPoint) -> Plugin:
     package = point.value if point.dist is None else f"{point.dist.name} {point.dist.version}"
     try:
         given = _dialects(point.load())
-        problems = [f"{dialect.name!r}: {problem}" for dialect in given for problem in check_dialect(dialect)]
+        wrong = [[f"{dialect.name!r}: {problem}" for problem in check_dialect(dialect)] for dialect in given]
     except (Exception, SystemExit) as error:  # noqa: BLE001 - somebody else's code may do anything when it is imported
         return Plugin(point.name, package, problem=f"{point.value}: {type(error).__name__}: {error}")
-    if problems:
-        return Plugin(point.name, package, problem=f"{point.value}: {'; '.join(problems)}")
-    return Plugin(point.name, package, tuple(guarded(dialect) for dialect in given))
+    used = tuple(guarded(dialect) for dialect, problems in zip(given, wrong, strict=True) if not problems)
+    said = "; ".join(chain.from_iterable(wrong))
+    return Plugin(point.name, package, used, f"{point.value}: {said}" if said else None)
 
 
 def _dialects(named: object) -> list[Dialect]:

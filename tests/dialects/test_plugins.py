@@ -126,6 +126,15 @@ def test_a_function_may_return_several_dialects(folder: Path) -> None:
     assert [dialect.name for dialect in plugin.dialects] == ["a", "b"]
 
 
+def test_a_bad_dialect_in_a_list_costs_that_one_and_is_named(folder: Path) -> None:
+    found = loaded(folder, f"{GOOD}DIALECT = [Dialect(name='good', keys=('good',)), Dialect(name='bad')]")
+
+    assert [dialect.name for dialect in found.dialects] == ["good"]
+    assert found.problem is not None
+    assert "'bad': nothing says how it is recognised" in found.problem
+    assert "good" not in found.problem
+
+
 def test_a_name_that_is_taken_is_not_used_twice(caplog: pytest.LogCaptureFixture) -> None:
     mine = Dialect(name="mlflow", keys=("k",))
     plugins = [Plugin("one", "one 1", (mine,)), Plugin("two", "two 1", (Dialect(name="x", keys=("x",)), mine))]
