@@ -67,6 +67,10 @@ class _NotFiniteError(ValueError):
     pass
 
 
+class _TooLargeError(ValueError):
+    pass
+
+
 def code_source(scorer_name: str) -> AssessmentSource:
     """Return the source of feedbacks that a scorer made without naming one: CODE, and the scorer's name."""
     source = _sources.get(scorer_name)
@@ -130,6 +134,9 @@ def _finished(feedback: Feedback, scorer_name: str) -> Feedback:
             value = _value(_of_some_size(value))
         except _NotFiniteError as problem:
             value, error = None, error or _not_finite(problem)
+        except _TooLargeError as problem:
+            # The code that a worker gives to what it cannot hand over: a scorer fails alike wherever it runs.
+            value, error = None, error or AssessmentError("ResultTooLarge", f"A Feedback cannot hold {problem}")
         except TypeError as problem:
             message = f"A Feedback cannot hold {problem}"
             value, error = None, error or AssessmentError("INVALID_VALUE", message)
@@ -224,7 +231,7 @@ def _value(value: object, depth: int = 0) -> object:
 
 def _of_some_size(value: object) -> object:
     if is_huge(value):
-        raise TypeError(_too_large(value))
+        raise _TooLargeError(_too_large(value))
     return value
 
 
