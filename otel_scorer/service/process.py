@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import os
@@ -12,6 +11,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
+from otel_scorer.pipeline.workers.memory_use import keep_freed
 from otel_scorer.service.sidecar import Service
 
 if TYPE_CHECKING:
@@ -78,17 +78,10 @@ def _tune_memory() -> None:
     """
     Tell the C library to keep what it was given, and the garbage collector to look less often.
 
-    Requests of half a megabyte come and go by the thousand. By default glibc maps and unmaps each of their buffers, so
-    that every one costs page faults: a third of all CPU, measured. Threads with heaps of their own, which grow by a
-    page at a time, would cost another tenth. Spans are freed by reference count; the collector only has cycles to find,
-    and looking through what is buffered again and again costs a tenth, and the longest pauses. Hardly anything here
-    leaves cycles.
+    The page faults of requests that come and go would be a third of all CPU, measured. Threads with heaps of their own,
+    which grow by a page at a time, would cost another tenth. Spans are freed by reference count; the collector only has
+    cycles to find, and looking through what is buffered again and again costs a tenth, and the longest pauses. Hardly
+    anything here leaves cycles.
     """
     gc.set_threshold(1_000_000, 50, 100)
-    with contextlib.suppress(OSError, AttributeError):
-        libc = ctypes.CDLL(None)
-        m_trim_threshold, m_top_pad, m_mmap_threshold, m_arena_max = -1, -2, -3, -8
-        libc.mallopt(m_arena_max, 1)
-        libc.mallopt(m_top_pad, 16 * 1024 * 1024)
-        libc.mallopt(m_mmap_threshold, 32 * 1024 * 1024)
-        libc.mallopt(m_trim_threshold, 128 * 1024 * 1024)
+    keep_freed(128 << 20, apart=32 << 20, step=16 << 20, heaps=1)

@@ -325,3 +325,26 @@ def test_this_process_has_some_memory_and_giving_back_does_no_harm() -> None:
 
     assert MIB < resident_bytes([os.getpid()]) < PHYSICAL
     assert available_memory() <= PHYSICAL
+
+
+# 16 MiB come and go; what is left of them is printed.
+COME_AND_GO = """
+import sys
+from otel_scorer.pipeline.workers.memory_use import keep_freed, resident_bytes
+keep_freed(int(sys.argv[1]), apart=int(sys.argv[2]), step=1 << 20)
+before = resident_bytes()
+data = bytes(range(256)) * (64 << 10)
+del data
+print(resident_bytes() - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("size", "apart", "is_kept"), [(64 * MIB, 32 * MIB, True), (0, 32 * MIB, False), (64 * MIB, MIB, False)]
+)
+def test_what_is_freed_stays_for_what_comes_next_as_far_as_that_is_wanted(size: int, apart: int, is_kept: bool) -> None:
+    left = subprocess.run(
+        [sys.executable, "-c", COME_AND_GO, str(size), str(apart)], capture_output=True, check=True, text=True
+    ).stdout
+
+    assert (int(left) > 8 * MIB) is is_kept

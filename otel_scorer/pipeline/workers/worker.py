@@ -29,6 +29,7 @@ from otel_scorer.model.decode import attach_logs, logs_from_request, spans_from_
 from otel_scorer.model.feedback import AssessmentError
 from otel_scorer.model.trace import Trace
 from otel_scorer.pipeline.running.selection import Selection
+from otel_scorer.pipeline.workers.memory_use import keep_freed
 from otel_scorer.pipeline.workers.protocol import (
     HEARTBEAT_BYTES,
     Heartbeat,
@@ -343,5 +344,8 @@ def main(arguments: Sequence[str]) -> int:
     # modules each time, nor come by every 700 objects.
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
+    # What messages and the traces in them take stays at hand for the next ones, within reason: it counts as memory that
+    # scorers have.
+    keep_freed(8 << 20, apart=4 << 20, step=1 << 20)
     worker.run()
     return 0
