@@ -74,3 +74,17 @@ def test_a_trial_that_ends_well_clears_a_scorer(convictions: int) -> None:
 
     assert not entry.is_suspect
     assert not trials.convicts(worker(), ENDED)
+
+
+def test_a_scorer_of_spans_is_not_cleared_by_the_spans_that_it_does_not_fail_on() -> None:
+    trials = Trials()
+    for _ in range(3):
+        assert not trials.convicts(worker(), ENDED)
+        trial = worker(tries=(JOB, SCORER))
+        assert trials.convicts(trial, ENDED)
+        entry = trial.open[JOB]
+        entry.accused, entry.faults = SCORER, {SCORER: {0: ("failed", "WorkerDied", "it ended")}}
+        trials.acquit(entry)
+        assert not entry.is_suspect
+
+    assert trials.convicts(worker(), ENDED), "three times in a row is enough"

@@ -64,5 +64,7 @@ class Trials:
     def acquit(self, entry: OpenJob) -> None:
         """Note that what a worker was given of a job has ended well, if that was a trial."""
         if entry.accused is not None:
-            self._convictions[entry.accused] = 0
+            # Of a scorer of spans only the others have, if one of them was at fault.
+            if not entry.faults.get(entry.accused):
+                self._convictions[entry.accused] = 0
             entry.accused = None
