@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from otel_scorer.errors import ConfigError, StoreError
 from otel_scorer.stores.spool_file import (
     COMMIT,
+    COPY,
     PAGE_SIZE,
     Damaged,
     commits_in,
@@ -214,6 +215,8 @@ class SpoolConnection:
         """Open the file, or a new one with what can be read of a damaged one."""
         if was_interrupted(self._path):
             move_back(self._path)
+        # Of a process that was killed while it wrote the file anew.
+        self._path.with_name(self._path.name + COPY).unlink(missing_ok=True)
         size = self._path.stat().st_size if self._path.exists() else 0
         log = self._path.with_name(self._path.name + "-wal")
         is_empty = size < PAGE_SIZE and (

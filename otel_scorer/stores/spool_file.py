@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "COMMIT",
+    "COPY",
     "LOG",
     "NEW",
     "PAGE_SIZE",
@@ -117,6 +118,8 @@ LOG: Final = ".log"
 """What is appended to the name of a damaged file for the log beside it."""
 NEW: Final = ".new"
 """What is appended to the name of a file into which what can be read of a damaged one is taken over."""
+COPY: Final = ".copy"
+"""What is appended to the name of a file that is written anew; unlike the one above it says nothing of damaged ones."""
 COMMIT: Final = "UPDATE progress SET commits = commits + 1"
 """Belongs to every transaction."""
 

@@ -6,7 +6,7 @@ import sqlite3
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from otel_scorer.stores.spool_file import LOG, NEW, PAGE_SIZE, lay_out, migrate, version_in
+from otel_scorer.stores.spool_file import COPY, LOG, NEW, PAGE_SIZE, lay_out, migrate, version_in
 from otel_scorer.stores.spool_log import write_pages
 
 if TYPE_CHECKING:
@@ -70,19 +70,26 @@ def copy_whole(deleted: sqlite3.Connection, path: Path) -> None:
     Raises:
         OSError, sqlite3.Error: The disk does not let us; it is still open then.
     """
-    new = path.with_name(path.name + NEW)
-    new.unlink(missing_ok=True)
-    new.touch(mode=0o600)
-    copy = sqlite3.connect(new, isolation_level=None)
+    new = path.with_name(path.name + COPY)
     try:
-        deleted.backup(copy)
-    finally:
-        copy.close()
+        new.unlink(missing_ok=True)
+        new.touch(mode=0o600)
+        copy = sqlite3.connect(new, isolation_level=None)
+        try:
+            deleted.backup(copy)
+        finally:
+            copy.close()
+        for name in ("-wal", "-shm"):
+            path.with_name(path.name + name).unlink(missing_ok=True)
+        new.replace(path)
+    except BaseException:
+        # The disk may be full, and nobody else looks for it before the next try.
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise
+    # Only now: until the copy is in its place this is all that there is.
     with suppress(sqlite3.Error):
         deleted.close()
-    for name in ("-wal", "-shm"):
-        path.with_name(path.name + name).unlink(missing_ok=True)
-    new.replace(path)
 
 
 def was_interrupted(path: Path) -> bool:

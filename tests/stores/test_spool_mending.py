@@ -161,6 +161,41 @@ def test_what_is_deleted_while_it_is_used_is_written_anew_and_nothing_is_lost(
     assert not caplog.messages
 
 
+def test_what_was_deleted_and_cannot_be_put_in_its_place_is_tried_again_until_it_can(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    fill(folder)
+    with running(folder) as now:
+        now.expected = now.found()
+        now.add(b"in the log")
+        now.wait()
+        (folder / "spool.db").unlink()
+        obstacle = folder / "spool.db-wal"
+        obstacle.unlink()
+        obstacle.mkdir()
+
+        now.wait()
+        assert now.refuses()
+        now.wait()
+        assert now.refuses()
+        assert not list(folder.glob("spool.db.*")), "nothing that a start would take for what it is not, or for room"
+
+        obstacle.rmdir()
+        now.wait()
+
+        now.add(b"later")
+        assert now.found() == now.left(tmp_path / "killed") == now.expected
+
+
+def test_what_a_kill_left_of_a_file_that_was_written_anew_takes_no_room(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    expected = fill(folder)
+    (folder / "spool.db.copy").write_bytes(b"half of it")
+
+    with running(folder) as now:
+        assert now.found() == expected
+        assert not (folder / "spool.db.copy").exists()
+
+
 def test_a_folder_that_was_moved_and_that_another_process_has_now_is_not_used(tmp_path: Path) -> None:
     folder = tmp_path / "spool"
     fill(folder)
