@@ -184,7 +184,7 @@ GAUGES: Final[dict[str, Gauge]] = {
     "scoring.queue_size": Gauge("By", "Spans that scorer workers have not decided about"),
     "spool.size": Gauge("By", "What is in the spool"),
     "spool.capacity": Gauge("By", "What may be in the spool"),
-    "spool.open": Gauge("1", "1 while the spool can be used; 0 while a damaged file cannot be replaced"),
+    "spool.open": Gauge("1", "Whether the spool can be used: 0 while a damaged file cannot be replaced"),
     "spool.requests": Gauge("{request}", "Requests in the spool: not forwarded, or not decided, completely"),
     "spool.outgoing": Gauge("{request}", "Verdicts, and spans that waited for them, in the spool: not sent yet"),
     "spool.backlog": Gauge("{request}", "Of both, what waits on disk alone, about: there is no room for it in memory"),

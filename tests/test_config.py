@@ -168,11 +168,12 @@ def test_credentials_of_score_apis_are_sent_and_never_shown(load: Any) -> None:
         "emit: [native]\n"
         "exporters:\n"
         "  console: {}\n"
-        "  phoenix: {endpoint: 'phoenix:6006', api_key: one-secret, headers: {x-team: two-secret}}\n"
-        "  mlflow: {username: me, password: three-secret}\n"
-        "  mlflow/token: {username: me, token: four-secret}\n"
-        "  langfuse: {public_key: pk, secret_key: five-secret}\n"
-        "  langfuse/open: {}\n"
+        "  phoenix: {endpoint: 'phoenix:6006', api_key: '${env:ONE}', headers: {x-team: two-secret}}\n"
+        "  mlflow: {username: me, password: '${env:THREE}'}\n"
+        "  mlflow/token: {username: me, token: '${env:FOUR}'}\n"
+        "  langfuse: {public_key: pk, secret_key: '${env:FIVE}'}\n"
+        "  langfuse/open: {}\n",
+        {"ONE": "one-secret", "THREE": "three-secret", "FOUR": "four-secret", "FIVE": "five-secret"},
     )
     headers = {name: each.all_headers() for name, each in config.exporters.items() if name != "console"}
 
@@ -320,6 +321,32 @@ def test_headers_that_let_somebody_in_are_not_written_in_the_file(load: Any, whe
     load(text.format(name, ""))
 
 
+@pytest.mark.parametrize(
+    ("exporter", "key", "value"),
+    [
+        ("phoenix", "api_key", "s3cret"),
+        ("mlflow", "token", "s3cret"),
+        ("mlflow/2", "password", "s3cret"),
+        ("langfuse", "secret_key", "s3cret"),
+        ("phoenix", "endpoint", "http://user:s3cret@h:1"),
+        ("otlp", "endpoint", "https://user:s3cret@h:1"),
+    ],
+)
+def test_keys_and_passwords_of_destinations_are_not_written_in_the_file(
+    load: Any, exporter: str, key: str, value: str
+) -> None:
+    text = "exporters: {{console: {{}}, {}: {{{}: '{}'}}}}"
+    if not exporter.startswith("otlp"):
+        text = "{{emit: [native], " + text + "}}"
+
+    with pytest.raises(ConfigError) as caught:
+        load(text.format(exporter, key, value))
+
+    assert f"exporters.{exporter}.{key}: secrets do not belong here" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+    load(text.format(exporter, key, "${env:KEY}"), {"KEY": value})
+
+
 def test_headers_that_let_nobody_in_may_be_written_anywhere_and_the_others_by_programs(
     load: Any, tmp_path: Path
 ) -> None:
@@ -333,9 +360,9 @@ def test_headers_that_let_nobody_in_may_be_written_anywhere_and_the_others_by_pr
 
 def test_secrets_are_hidden_in_dumps_and_messages(load: Any) -> None:
     config = load(
-        "exporters: {otlp: {endpoint: 'http://user:pass@h:1', headers: {a: s3cret}}}\n"
+        "exporters: {otlp: {endpoint: 'http://user:${env:PASS}@h:1', headers: {a: s3cret}}}\n"
         "scorers: [{use: latency, parameters: {key: '${env:KEY}'}}]",
-        {"KEY": "s3cret"},
+        {"KEY": "s3cret", "PASS": "pass"},
     )
 
     with pytest.raises(ConfigError) as caught:

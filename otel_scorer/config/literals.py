@@ -13,33 +13,37 @@ __all__ = ["written_secrets"]
 
 Place: TypeAlias = tuple[int | str, ...]
 
-# What headers are called that let somebody in; docs/operating.md says so too.
+# What headers and keys are called that let somebody in; docs/operating.md says so too.
 _SECRET: Final = re.compile(r"authorization|cookie|token|secret|password|credential|api[-_.]?key", re.IGNORECASE)
+_PASSWORD_IN_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@]*:[^/?#@]+@", re.IGNORECASE)
 
 
 def written_secrets(settings: Mapping[str, Any], filled_in: Collection[Place]) -> list[Place]:
     """
-    Return the headers in a file whose names say that they are secrets, and whose values stand there.
+    Return the headers and keys of exporters whose names say that they are secrets, and whose values stand in the file.
+
+    URLs with a password in them are among them.
 
     Args:
         settings: What the file says, valid or not.
         filled_in: Where `${...}` stood.
     """
-    places = [("exporters", name) for name in _mapping(settings.get("exporters"))] + [("telemetry", "metrics")]
+    exporters = [("exporters", name) for name in _mapping(settings.get("exporters"))]
+    sections = [*exporters, *((*place, "headers") for place in [*exporters, ("telemetry", "metrics")])]
     return [
-        (*place, "headers", header)
-        for place in places
-        for header in _headers(settings, place)
-        if (*place, "headers", header) not in filled_in
+        (*section, key)
+        for section in sections
+        for key in _secrets(settings, section)
+        if (*section, key) not in filled_in
     ]
 
 
-def _headers(settings: Mapping[str, Any], place: tuple[str, ...]) -> Iterator[str]:
+def _secrets(settings: Mapping[str, Any], section: tuple[str, ...]) -> Iterator[str]:
     found: Any = settings
-    for key in (*place, "headers"):
+    for key in section:
         found = _mapping(found).get(key)
     for name, value in _mapping(found).items():
-        if value not in {None, ""} and _SECRET.search(str(name)):
+        if value not in (None, "") and (_SECRET.search(str(name)) or _PASSWORD_IN_URL.match(str(value))):
             yield name
 
 

@@ -42,7 +42,8 @@ def apis() -> Iterator[dict[str, ScoreServer]]:
 
 def with_apis(folder: Path, sink: Sink, apis: dict[str, ScoreServer], emit: str, scorer: str) -> str:
     """Write a configuration that sends verdicts to a backend and to score APIs, and return its path."""
-    keys = {"langfuse": ", public_key: pk, secret_key: sk"}
+    (folder / "secret").write_text("sk", encoding="utf-8")
+    keys = {"langfuse": f", public_key: pk, secret_key: '${{file:{folder}/secret}}'"}
     natives = "".join(
         f"  {name}: {{endpoint: '{api.url}', dead_letters: '{folder}/{name}.jsonl'{keys.get(name, '')}}}\n"
         for name, api in apis.items()

@@ -270,12 +270,14 @@ def test_check_send_sends_one_span_that_says_what_it_is(own_sink: Sink, tmp_path
 def test_check_send_tries_score_apis_with_a_score_about_the_span_that_was_sent(own_sink: Sink, tmp_path: Path) -> None:
     answers = iter([Reply(404, {"detail": "Traces do not exist."}), Reply(200, {"data": []}), Reply(401, b"no")])
     api = ScoreServer(lambda call: next(answers))
+    (tmp_path / "key").write_text("s3cret", encoding="utf-8")
+    key = f"'${{file:{tmp_path}/key}}'"
     try:
         code, said, errors = check_send(
             "emit: [evaluation_span, native]",
             "exporters:",
-            f"  phoenix: {{endpoint: '{api.url}', api_key: s3cret}}",
-            f"  langfuse: {{endpoint: '{api.url}', public_key: a, secret_key: s3cret}}",
+            f"  phoenix: {{endpoint: '{api.url}', api_key: {key}}}",
+            f"  langfuse: {{endpoint: '{api.url}', public_key: a, secret_key: {key}}}",
             f"  otlp: {{endpoint: '{own_sink.grpc}', logs_endpoint: 'off', metrics_endpoint: 'off'}}",
             folder=tmp_path,
         )
