@@ -73,7 +73,11 @@ def test_thousands_of_empty_members_are_passed_over(encoding: str) -> None:
     assert inflate(COMPRESS[encoding](b"") * 9_000 + COMPRESS[encoding](body), encoding, limit=len(body)) == body
 
 
-@pytest.mark.parametrize("part", [gzip.compress(b""), zstd.compress(b""), b"\x50\x2a\x4d\x18\0\0\0\0"])
+@pytest.mark.parametrize(
+    "part",
+    [gzip.compress(b""), zstd.compress(b""), b"\x50\x2a\x4d\x18\0\0\0\0"],
+    ids=["gzip", "zstd", "skippable"],  # not the bytes: gzip writes the time of day into them
+)
 def test_a_body_of_nothing_but_empty_members_is_refused(part: bytes) -> None:
     encoding = "gzip" if part[:1] == b"\x1f" else "zstd"
 
