@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import weakref
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, Final
@@ -93,6 +94,8 @@ class WorkerProcess:
                 process_group=0,  # what its scorers start and leave behind ends with it
             )
         self._socket = ours
+        # Once nobody has this object any more; closed by itself it would warn.
+        weakref.finalize(self, ours.close).atexit = False
         self.connection = Connection(os.dup(ours.fileno()))
         self.memory_limit: int | None = setup.get("memory_limit")
         self.scorers: list[WorkerScorer] = []
