@@ -23,12 +23,15 @@ from otel_scorer.dialects.table import (
     attributes,
 )
 from otel_scorer.dialects.values import identifier, number, same, string_list
+from otel_scorer.model.read_only import Immutable
+from otel_scorer.model.reader import registered_maker
 from otel_scorer.model.trace import MISSING, SpanType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from otel_scorer.dialects.table import Dialect, Source
+    from otel_scorer.model.reader import Reader
     from otel_scorer.model.trace import Span, Trace
 
 __all__ = ["DialectReader"]
@@ -95,9 +98,11 @@ ONLY_OF: Final = {"tool_args": SpanType.TOOL, "tool_result": SpanType.TOOL, "doc
 CHAT_SIDES: Final = {"chat_inputs": ("inputs", "user"), "chat_outputs": ("outputs", "assistant")}
 
 
-class DialectReader:
+class DialectReader(Immutable):
     """
     Reads spans and traces by a table of dialects. Implements `model.trace.Reader`.
+
+    A copy is the reader itself; in a pickle it stands for the dialects in use where that is loaded, as with a trace.
 
     Args:
         dialects: In order of precedence.
@@ -122,6 +127,9 @@ class DialectReader:
         self._no_answers: dict[tuple[str, object], tuple[str | None, str | None]] = {}
         self._plans: dict[tuple[tuple[str, ...], str], tuple[Step, ...]] = {}
         self._marks = {field: marks for field in _RARE if (marks := self._marks_of(field)) is not None}
+
+    def __reduce__(self) -> tuple[Callable[[], Reader], tuple[()]]:
+        return registered_maker(), ()
 
     def span_type(self, span: Span) -> str:
         """Return one of the `SpanType` values (or a type of the user's own), `UNKNOWN` if nothing says."""

@@ -29,10 +29,10 @@ _PAGE: Final = 64
 _HINT: Final = "assertions need a yes/no rating or a bool; `pass_if` of the scorer says what counts as passing"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class RowResult:
     """
-    What was said of one row.
+    What was said of one row. It equals the same row when that is read again.
 
     Attributes:
         position: Which row, from 0.
@@ -45,6 +45,18 @@ class RowResult:
     subject: Subject
     decisions: tuple[Decision, ...]
     error: str | None = None
+
+    def __eq__(self, other: object) -> bool:
+        # Read again, the subject is another object, with another way to its evidence.
+        return self._said() == other._said() if isinstance(other, RowResult) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((self.position, self.trace_id))
+
+    def _said(self) -> tuple[object, ...]:
+        seen = self.subject
+        facts = seen.name, seen.trace_id, seen.root_id, seen.close_reason, seen.complete
+        return self.position, self.decisions, self.error, facts
 
     @property
     def trace_id(self) -> str | None:

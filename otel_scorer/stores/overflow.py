@@ -101,7 +101,8 @@ class Overflow:
         try:
             if self._file is None:
                 self._file = _nameless_file()
-                weakref.finalize(self, os.close, self._file)
+                # Not before the process ends: somebody may look at what is here until then.
+                weakref.finalize(self, os.close, self._file).atexit = False
             with memoryview(self._tail) as data:
                 done = 0
                 while done < len(data):

@@ -236,6 +236,28 @@ class TestSpilled:
         assert other.metrics == result.metrics
         assert other.report.summaries == result.report.summaries
 
+    @pytest.mark.parametrize("data", [lambda: iter(load_traces(CAPTURE)), lambda: CAPTURE], ids=["stream", "file"])
+    def test_traces_come_out_of_copies_and_pickles(self, data: Any) -> None:
+        result = evaluate(data(), [echo], store=False)
+
+        for other in (copy.deepcopy(result), pickle.loads(pickle.dumps(result))):  # noqa: S301 - our own
+            traces = [row.trace for row in other.results]
+            assert [None if each is None else each.to_dict() for each in traces] == [
+                each.to_dict() for each in load_traces(CAPTURE)
+            ]
+
+    def test_a_row_that_was_read_again_is_found(self) -> None:
+        result = evaluate(({"inputs": {"n": n}, "outputs": n} for n in range(3000)), [echo], store=False)
+        first, other = result.results[0], result.results[1]
+
+        rows = list(result.results)
+
+        assert result.results[0] is not first
+        assert rows.index(first) == result.results.index(first) == 0
+        assert result.results.count(first) == 1
+        assert hash(first) == hash(result.results[0])
+        assert first != other
+
     def test_a_forked_process_reads_the_result(self) -> None:
         result = evaluate(({"inputs": {"n": n}, "outputs": n} for n in range(200)), [echo], store=False)
         child = os.fork()
