@@ -126,8 +126,8 @@ class ClosedTraces:
     def _learn(self, key: bytes, span_ids: Iterable[bytes]) -> None:
         trace_id, ids = self._spans_of[key]
         known = self._units.setdefault(trace_id, {})
-        # A span id that another unit has already stays there.
-        new = [span_id for span_id in span_ids if span_id not in known]
+        # A span id that another unit has already stays there; spans of one unit may share one.
+        new = [span_id for span_id in dict.fromkeys(span_ids) if span_id not in known]
         known.update(dict.fromkeys(new, key))
         ids += new
         self._span_ids += len(new)
