@@ -7,6 +7,7 @@ the process is killed. Reading moves no position, so a forked process may read t
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import tempfile
@@ -108,7 +109,10 @@ class Overflow:
                 while done < len(data):
                     done += os.pwrite(self._file, data[done:], self._written + done)
         except OSError as error:
-            # A part may be written: it is written over, or never looked at.
+            if self._file is not None:
+                # A part may be written: it would fill the disk, for everybody, and nobody looks at it.
+                with contextlib.suppress(OSError):
+                    os.ftruncate(self._file, self._written)
             self._refuse(error.strerror or str(error))
             return
         self._written += len(self._tail)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import pickle
+import resource
 import tempfile
 from copy import copy, deepcopy
 from pathlib import Path
@@ -95,6 +96,27 @@ def test_a_full_disk_loses_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pyte
     assert other.on_disk == 0
     assert "No space left on device" in caplog.text
     assert kept.read(0, 20) == b"a" * 20
+
+
+def test_what_a_disk_took_before_it_was_full_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(overflow, "_BLOCK", 0)
+    kept = Overflow(0)
+    kept.append(b"a" * 600)
+    [file] = open_files(tmp_path)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # No file of this process grows beyond this: of what comes next it takes a part.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        at = kept.append(b"b" * 600)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert Path(file).stat().st_size == 600
+    assert kept.read(at - 1, 601) == b"a" + b"b" * 600
+    assert "File too large" in caplog.text
 
 
 def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
