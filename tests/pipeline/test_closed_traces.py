@@ -34,3 +34,13 @@ def test_spans_of_a_unit_that_share_an_id_are_forgotten_as_one() -> None:
     assert set(closed.keys) == {b"new"}
     assert closed.unit_of(TRACE, *ids(2)) is None
     assert closed.unit_of(TRACE, *ids(4)) == b"new"
+
+
+def test_a_unit_of_more_spans_than_are_remembered_is_remembered_alone() -> None:
+    closed = ClosedTraces(AssemblyLimits(max_traces=1))  # remembers ten spans of units
+    closed.remember_spans(TRACE, b"old", ids(1, 2), 1.0)
+
+    closed.remember_spans(TRACE, b"new", ids(*range(3, 15)), 2.0)
+
+    assert set(closed.keys) == {b"new"}
+    assert closed.unit_of(TRACE, *ids(14)) == b"new"
