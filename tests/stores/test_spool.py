@@ -387,3 +387,12 @@ def test_g9_an_error_of_the_disk_refuses_and_costs_nothing_that_was_committed(fo
 
     with opened(folder) as spool:
         assert [request.data for request in spool.requests(Signal.TRACES, 0, ALL)] == [b"before", b"after"]
+
+
+def test_what_could_not_be_noted_of_requests_is_noted_with_what_comes_later() -> None:
+    later = Changes(finished=[3], apart={1: [b"b"]})
+
+    Changes(finished=[1], forwarded=[2], apart={1: [b"a"], 2: [b"c"]}, taken=[Taken("request", 2, "p")]).put_off(later)
+
+    assert (later.finished, later.forwarded, later.taken) == ([1, 3], [2], [Taken("request", 2, "p")])
+    assert {number: sorted(keys) for number, keys in later.apart.items()} == {1: [b"a", b"b"], 2: [b"c"]}
