@@ -86,7 +86,6 @@ def test_what_is_written_of_every_capture_is_what_is_expected_of_it(name: str) -
         found |= {"derived_inputs": found["inputs"], "derived_outputs": found["outputs"]}
         found |= {"session": found["session_id"], "user": found["user_id"]}
         found |= {"tokens": usage and [usage["input_tokens"], usage["output_tokens"]]}
-        assert usage is None or usage["total_tokens"] >= sum(filter(None, found["tokens"]))
         found |= {"failed_tools": sum(call["failed"] for call in found["tool_calls"])}
 
         for field in wanted.keys() - {"spans", "tools", "note"}:

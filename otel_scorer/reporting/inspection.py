@@ -47,13 +47,7 @@ def inspect_trace(trace: Trace, reader: ExplainingReader | None = None, *, dupli
             for call in trace.tool_calls
         ],
         "llm_calls": len(trace.llm_calls),
-        "usage": None
-        if usage is None
-        else {
-            "input_tokens": usage.input_tokens,
-            "output_tokens": usage.output_tokens,
-            "total_tokens": usage.total_tokens,
-        },
+        "usage": None if usage is None else {"input_tokens": usage.input_tokens, "output_tokens": usage.output_tokens},
         "failed_spans": sum(span.failed for span in trace.spans),
         "root_failed": root is not None and root.failed,
         # As the retrievers recorded them; `trace.retrieved_documents` has them in one form.
