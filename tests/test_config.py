@@ -322,29 +322,18 @@ def test_headers_that_let_somebody_in_are_not_written_in_the_file(load: Any, whe
 
 
 @pytest.mark.parametrize(
-    ("exporter", "key", "value"),
-    [
-        ("phoenix", "api_key", "s3cret"),
-        ("mlflow", "token", "s3cret"),
-        ("mlflow/2", "password", "s3cret"),
-        ("langfuse", "secret_key", "s3cret"),
-        ("phoenix", "endpoint", "http://user:s3cret@h:1"),
-        ("otlp", "endpoint", "https://user:s3cret@h:1"),
-    ],
+    ("exporter", "key"),
+    [("phoenix", "api_key"), ("mlflow", "token"), ("mlflow/2", "password"), ("langfuse", "secret_key")],
 )
-def test_keys_and_passwords_of_destinations_are_not_written_in_the_file(
-    load: Any, exporter: str, key: str, value: str
-) -> None:
-    text = "exporters: {{console: {{}}, {}: {{{}: '{}'}}}}"
-    if not exporter.startswith("otlp"):
-        text = "{{emit: [native], " + text + "}}"
+def test_keys_and_passwords_of_score_apis_are_not_written_in_the_file(load: Any, exporter: str, key: str) -> None:
+    text = "{{emit: [native], exporters: {{console: {{}}, {}: {{{}: '{}'}}}}}}"
 
     with pytest.raises(ConfigError) as caught:
-        load(text.format(exporter, key, value))
+        load(text.format(exporter, key, "s3cret"))
 
     assert f"exporters.{exporter}.{key}: secrets do not belong here" in str(caught.value)
     assert "s3cret" not in str(caught.value)
-    load(text.format(exporter, key, "${env:KEY}"), {"KEY": value})
+    load(text.format(exporter, key, "${env:KEY}"), {"KEY": "s3cret"})
 
 
 def test_headers_that_let_nobody_in_may_be_written_anywhere_and_the_others_by_programs(
@@ -360,9 +349,9 @@ def test_headers_that_let_nobody_in_may_be_written_anywhere_and_the_others_by_pr
 
 def test_secrets_are_hidden_in_dumps_and_messages(load: Any) -> None:
     config = load(
-        "exporters: {otlp: {endpoint: 'http://user:${env:PASS}@h:1', headers: {a: s3cret}}}\n"
+        "exporters: {otlp: {endpoint: 'http://user:pass@h:1', headers: {a: s3cret}}}\n"
         "scorers: [{use: latency, parameters: {key: '${env:KEY}'}}]",
-        {"KEY": "s3cret", "PASS": "pass"},
+        {"KEY": "s3cret"},
     )
 
     with pytest.raises(ConfigError) as caught:

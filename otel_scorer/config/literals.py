@@ -15,14 +15,11 @@ Place: TypeAlias = tuple[int | str, ...]
 
 # What headers and keys are called that let somebody in; docs/operating.md says so too.
 _SECRET: Final = re.compile(r"authorization|cookie|token|secret|password|credential|api[-_.]?key", re.IGNORECASE)
-_PASSWORD_IN_URL: Final = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@]*:[^/?#@]+@", re.IGNORECASE)
 
 
 def written_secrets(settings: Mapping[str, Any], filled_in: Collection[Place]) -> list[Place]:
     """
     Return the headers and keys of exporters whose names say that they are secrets, and whose values stand in the file.
-
-    URLs with a password in them are among them.
 
     Args:
         settings: What the file says, valid or not.
@@ -43,7 +40,7 @@ def _secrets(settings: Mapping[str, Any], section: tuple[str, ...]) -> Iterator[
     for key in section:
         found = _mapping(found).get(key)
     for name, value in _mapping(found).items():
-        if value not in (None, "") and (_SECRET.search(str(name)) or _PASSWORD_IN_URL.match(str(value))):
+        if value not in (None, "") and _SECRET.search(str(name)):
             yield name
 
 
