@@ -294,6 +294,56 @@ def test_a_scorer_that_always_ends_its_worker_is_called_twice_until_that_is_know
     assert 'worker_restarts_total{reason="failed"} 11.0' in sidecar.ask("/metrics").body.decode()
 
 
+COUNTS_ITS_CALLS = """
+import os
+from pathlib import Path
+
+from otel_scorer import scorer
+
+before = 0
+
+
+@scorer
+def ends_if_told(trace):
+    global before
+    told = trace.root.get_attribute("do") == "end"
+    with Path(os.environ["CALLS"]).open("a") as calls:
+        calls.write(f"{os.getpid()} {before} {told}\\n")
+    before += 1
+    if told:
+        os._exit(3)
+    return True
+"""
+
+
+def test_a_call_is_tried_in_a_worker_that_has_run_nothing_though_another_is_idle(
+    tmp_path: Path, own_sink: Sink, start: Callable[..., Sidecar]
+) -> None:
+    (tmp_path / "ends.py").write_text(COUNTS_ITS_CALLS)
+    log = tmp_path / "calls"
+    sidecar = start(
+        *("--export", own_sink.grpc, "--root-grace", "0.1", "--workers", "2"),
+        *("--scorers", str(tmp_path / "ends.py")),
+        environment={"CALLS": str(log)},
+    )
+    used: set[str] = set()
+    trace = 0
+    while len(used) < 2:
+        trace += 1
+        sidecar.send(small_trace(trace, children=0))
+        own_sink.wait_for_scores(1, id_of(trace))
+        used = {line.split()[0] for line in log.read_text().splitlines()}
+
+    sidecar.send(told(trace + 1, "end"))
+    [score] = own_sink.wait_for_scores(1, id_of(trace + 1))
+
+    assert score.error == "WorkerDied"
+    first, second = [line.split()[:2] for line in log.read_text().splitlines() if line.endswith("True")]
+    assert first[0] in used
+    assert second[0] not in used
+    assert second[1] == "0"
+
+
 HUNGRY = """
 import threading
 
