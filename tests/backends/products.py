@@ -7,11 +7,12 @@ import time
 import urllib.error
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
-from tests.backends.servers import ask, free_port, installed, running
+from tests.backends.servers import ask, free_port, installed, running, wait_until
 
 SERVICE = "travel-demo"
 LABELS = {"pass": True, "fail": False}
@@ -174,6 +175,7 @@ class Tempo:
     def __init__(self, url: str, query: str) -> None:
         self.url = url
         self._query = query
+        self._known: dict[str, int] = {}
         bad = '{ span.gen_ai.evaluation.name = "tool_errors" && span.gen_ai.evaluation.score.label = "fail" }'
         self.searches: Mapping[str, Callable[[str], set[str]]] = {
             bad: self.search,
@@ -188,6 +190,12 @@ class Tempo:
 
     def spans(self, trace: str) -> list[dict[str, Any]]:
         """Return all spans of a trace."""
+        # While it moves a trace from memory into a block it has, for a moment, less of it than it said before.
+        found = wait_until(partial(self._spans, trace), lambda spans: len(spans) >= self._known.get(trace, 0))
+        self._known[trace] = len(found)
+        return found
+
+    def _spans(self, trace: str) -> list[dict[str, Any]]:
         batches = _list(f"{self._query}/api/traces/{trace}", "batches")
         return [span for batch in batches for scope in batch["scopeSpans"] for span in scope["spans"]]
 
