@@ -9,7 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
+from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as SpanMessage
 from tests.e2e.sink_process import FRAME, SIGNALS
 
@@ -69,6 +71,17 @@ class Sink:
     def requests(self, signal: str = "traces") -> list[bytes]:
         with self._changed:
             return [received.data for received in self._received if received.signal == signal]
+
+    @property
+    def log_records(self) -> list[LogRecord]:
+        """All log records, in order of arrival."""
+        return [
+            record
+            for data in self.requests("logs")
+            for resource in ExportLogsServiceRequest.FromString(data).resource_logs
+            for scope in resource.scope_logs
+            for record in scope.log_records
+        ]
 
     @property
     def raw(self) -> list[RawSpan]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from tests.e2e.sidecar import Sidecar, id_of, small_trace
 from tests.e2e.sink import Sink, plain
@@ -133,16 +132,9 @@ def test_f16_whatever_is_refused_of_verdicts_beside_the_spans_these_are_delivere
 def explanations_of(own_sink: Sink, key: str) -> list[object]:
     """Return what an attribute of a span, or of one of its events, or of a log record says, wherever it is."""
     spans = [Span.FromString(span.data) for span in own_sink.raw]
-    records = [
-        record
-        for data in own_sink.requests("logs")
-        for resource in ExportLogsServiceRequest.FromString(data).resource_logs
-        for scope in resource.scope_logs
-        for record in scope.log_records
-    ]
     pairs = [pair for span in spans for pair in span.attributes]
     pairs += [pair for span in spans for event in span.events for pair in event.attributes]
-    pairs += [pair for record in records for pair in record.attributes]
+    pairs += [pair for record in own_sink.log_records for pair in record.attributes]
     return [plain(pair.value) for pair in pairs if pair.key == key]
 
 

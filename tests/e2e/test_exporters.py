@@ -230,13 +230,7 @@ def test_verdicts_go_out_as_logs_and_metrics_beside_spans(own_sink: Sink, start:
     assert sidecar.stop() == 0
     own_sink.wait_for(lambda: bool(own_sink.requests("logs") and own_sink.requests("metrics")))
 
-    records = [
-        record
-        for data in own_sink.requests("logs")
-        for resource in ExportLogsServiceRequest.FromString(data).resource_logs
-        for scope in resource.scope_logs
-        for record in scope.log_records
-    ]
+    records = own_sink.log_records
     said = [{pair.key: plain(pair.value) for pair in record.attributes} for record in records]
     assert sorted(str(each["gen_ai.evaluation.name"]) for each in said) == ["broken", "child", "fine", "share"]
     assert {(str(each["otel_scorer.evaluation_id"])) for each in said} == {each.raw.span_id.hex() for each in spans}
